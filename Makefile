@@ -1,0 +1,73 @@
+# make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
+# make test | lab | report | bench | notebooks | lock | clean
+#
+# The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
+# with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
+
+PYTHON ?= python3
+VENV ?= .venv
+SCALE ?= smoke
+EXPERIMENTS ?=
+JOBS ?= all
+BIN := $(VENV)/bin
+READY := $(VENV)/.attrain-ready
+export ATTRAIN_RESULTS := $(abspath $(or $(ATTRAIN_RESULTS),results))
+export ATTRAIN_DATA := $(abspath $(or $(ATTRAIN_DATA),data))
+
+.PHONY: help install reproduce test lab report bench notebooks lock clean
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+install: $(READY)
+
+# The lock names every package, so nothing is resolved at install time. An index of other torch builds has
+# other files under the same versions: torch and torchvision then come from there, and CUDA's packages stay out.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: attrain needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing the pinned packages (about 6 GB with CUDA's, two minutes)"
+ifdef TORCH_INDEX
+	@$(BIN)/pip install -q --index-url $(TORCH_INDEX) $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
+	@awk '/^[^ #]/ { skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)==/ } !skip' requirements.lock > $(VENV)/requirements.txt
+	@$(BIN)/pip install -q --no-deps --require-hashes -r $(VENV)/requirements.txt
+else
+	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock
+endif
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: $(READY)
+	@$(BIN)/python -m attrain.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+
+# Notebooks run in a results folder of their own, so that they really run.
+test: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python -m attrain.report --check
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests lib data_prep
+	@scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
+	  $(BIN)/python -m pytest -n 2 --dist loadscope -p no:doctest --nbval-lax --nbval-current-env notebooks
+
+lab: $(READY)
+	@$(BIN)/jupyter lab notebooks
+
+report: $(READY)
+	@$(BIN)/python -m attrain.report --readme
+
+bench: $(READY)
+	@$(BIN)/python tests/bench.py $(if $(DEVICE),--device $(DEVICE))
+
+# Bring each notebook and its script together and run it at smoke scale, outputs kept in the notebook.
+notebooks: $(READY)
+	@$(BIN)/jupytext --sync notebooks/*/*.py
+	@$(BIN)/python -m attrain.run --keep-outputs $(or $(EXPERIMENTS),all)
+
+lock:
+	uv pip compile --universal --generate-hashes --all-extras -q --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+# Results and data stay.
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis lib/*.egg-info .snakemake
+	find lib data_prep tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -1,0 +1,49 @@
+"""Data sets: fetch, verify, build. `python -m data_prep --list` says what is there.
+
+Each module of this package is one data set and holds NAME, TITLE, SIZE, LICENCE, SOURCE and
+
+- `load(root=None) -> dict` of tensors, after verifying the files; a missing or corrupt file is an error
+  that says what to do;
+- `prepare(root=None) -> Path | None`, which gets the files if they are missing;
+- `checksums(root=None) -> {file: sha256}` of what `load` reads.
+
+Data lies in the folder named by the environment variable ATTRAIN_DATA, by default `data/` in the
+repository.
+"""
+
+import hashlib
+import importlib
+import os
+from pathlib import Path
+
+DATASETS = ("digits", "mnist")
+
+
+class DataError(RuntimeError):
+    """A data set is missing, incomplete or corrupt; the message says what to do about it."""
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Folder of the data: `root`, or ATTRAIN_DATA, or `data/` beside this package."""
+    return Path(root or os.environ.get("ATTRAIN_DATA") or Path(__file__).resolve().parents[1] / "data").absolute()
+
+
+def dataset(name: str):
+    """The module of a data set; ValueError with the names there are for an unknown one."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
+    return importlib.import_module(f"data_prep.{name}")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, expected: str, remedy: str) -> None:
+    """Raise DataError unless the file is there with that sha256."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {remedy}")
+    actual = sha256(path)
+    if actual != expected:
+        raise DataError(f"{path} is corrupt (sha256 {actual[:12]}…, expected {expected[:12]}…): delete it and {remedy}")

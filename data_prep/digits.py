@@ -1,0 +1,48 @@
+"""The embedded default: scikit-learn's 1,797 real handwritten digits, brought from 8×8 to 28×28.
+
+Nothing to download: the images come with scikit-learn (the test part of UCI's Optical Recognition of
+Handwritten Digits, Alpaydin and Kaynak 1998). Each is enlarged to 20×20 bilinearly and put in the middle
+of a black 28×28 canvas, which is MNIST's layout.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
+from data_prep import DataError
+
+NAME = "digits"
+TITLE = "1,797 handwritten digits of scikit-learn, 28×28"
+SIZE = "0.1 MB"
+LICENCE = "CC BY 4.0"
+SOURCE = "UCI Optical Recognition of Handwritten Digits, as shipped with scikit-learn"
+SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+TEST = 360  # images of the test set; a fixed split, drawn once with seed 0
+
+
+def prepare(root: Path | None = None) -> None:
+    """Nothing to get; verifies what scikit-learn ships."""
+    checksums(root)
+
+
+def checksums(root: Path | None = None) -> dict[str, str]:
+    digits = load_digits()
+    actual = hashlib.sha256(digits.data.astype("uint8").tobytes() + digits.target.astype("uint8").tobytes()).hexdigest()
+    if actual != SHA256:
+        raise DataError(f"scikit-learn's digits are corrupt or have changed (sha256 {actual[:12]}…): reinstall it")
+    return {"sklearn.datasets.load_digits": actual}
+
+
+def load(root: Path | None = None) -> dict[str, torch.Tensor]:
+    """Images in [0, 1] and labels: train_x (1437, 1, 28, 28), train_y (1437,), test_x (360, …), test_y."""
+    checksums(root)
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    images = F.pad(F.interpolate(images, size=20, mode="bilinear", align_corners=False), (4,) * 4).clamp(0, 1)
+    labels = torch.tensor(digits.target, dtype=torch.long)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    test, train = order[:TEST], order[TEST:]
+    return {"train_x": images[train], "train_y": labels[train], "test_x": images[test], "test_y": labels[test]}

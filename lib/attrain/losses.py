@@ -1,0 +1,157 @@
+"""ISNet's heatmap losses (Bassi, Dertkigil, Cavalli 2024; Bassi, Decherchi, Cavalli 2024).
+
+Shapes, throughout: a heatmap is (N, H, W), (N, C, H, W) or (N, K, C, H, W) for K maps a sample; a mask is
+(N, H, W) or (N, 1, H, W) with 1 (or True) = foreground. A mask of another size is average-pooled to the
+map's and every cell with any foreground counts as foreground. The formulas are the authors' code's,
+which these values equal; half-precision maps are computed in float32.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attrain.masks import fit_mask
+
+_TINY = 1e-10
+
+
+def gwrp(values: Tensor, decay: float) -> Tensor:
+    """Global weighted rank pooling over the last dimension.
+
+    Σ_r d^r v_(r) / Σ_r d^r with v sorted in descending order: d = 0 is the maximum, d = 1 the mean.
+    Ranks whose weight is below the dtype's resolution are not sorted out, so small d is fast and exact.
+
+    Args:
+        values: (..., n), non-negative (else the resolution argument fails and the result is approximate).
+        decay: d in [0, 1].
+
+    Returns:
+        (...)
+
+    Example:
+        >>> gwrp(torch.tensor([1.0, 4.0, 2.0]), decay=0.5)
+        tensor(3.)
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1], got {decay}")
+    if decay == 1:
+        return values.mean(-1)
+    if decay == 0:
+        return values.amax(-1)
+    n = values.shape[-1]
+    k = min(n, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
+    ranked = values.topk(k).values if k < n else values.sort(descending=True).values
+    weights = decay ** torch.arange(k, dtype=torch.float64)  # powers of d near 1 need the digits
+    return ranked @ (weights / weights.sum()).to(values)
+
+
+def isnet_background_loss(
+    heatmap: Tensor, mask: Tensor, *, decay: float = 0.9, E: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """Background relevance, relative to the foreground's mean: L_bg = ln(1 + B/E).
+
+    |R| is divided by its mean over the foreground, the foreground is set to zero, and GWRP over the
+    positions gives B for each channel and map; the loss is the mean over channels and maps.
+
+    Args:
+        heatmap: see the module's docstring. NaN counts as the batch's mean foreground relevance and
+            ±inf as the largest finite value, as in the authors' code.
+        mask: see the module's docstring; every sample needs some foreground.
+        decay: GWRP's d in [0, 1]; near 0 the most relevant background pixel decides.
+        E: > 0, the background level at which the loss starts to saturate.
+        reduction: "mean" or "sum" over samples, or "none" for (N,).
+
+    Raises:
+        ValueError: shapes that do not fit, a mask that is not 0/1 or empty for some sample.
+
+    The authors write −ln(1 − B/(B+E)) and clamp it at B/E = 1e7, beyond which their gradient is zero;
+    ours is the same number below and keeps its gradient above.
+    """
+    if not E > 0:
+        raise ValueError(f"E must be > 0, got {E}")
+    relevance, foreground = _prepare(heatmap, mask)
+    area = foreground.sum((-2, -1), keepdim=True) * relevance.shape[2]
+    mean = (relevance * foreground).sum((-3, -2, -1), keepdim=True) / (area + _TINY)
+    background = relevance / (mean + _TINY) * (1 - foreground)
+    pooled = gwrp(background.flatten(-2), decay)  # (N, K, C)
+    return _reduce(torch.log1p(pooled / E).mean((1, 2)), reduction)
+
+
+def isnet_foreground_loss(
+    heatmap: Tensor, mask: Tensor, *, C1: float = 1.0, C2: float = 25.0, form: str = "L2", reduction: str = "mean"
+) -> Tensor:
+    """Keeps the foreground's total relevance F = Σ |R|·M in its natural range [C1, C2].
+
+    L_fg = (min(F/C1, 1) − 1)² + (max(F/C1, C2/C1) − C2/C1)², mean over maps. Without it a network can
+    lower the background loss by letting its whole map vanish or explode.
+
+    Args:
+        heatmap, mask, reduction: as in `isnet_background_loss`; the raw map, not normalised.
+        C1, C2: 0 < C1 ≤ C2; see `attrain.training.estimate_foreground_range`.
+        form: "L2" as above, or "hybrid": above F = C1 + C2 linear, F − C1 − C2 + 1.
+    """
+    if not 0 < C1 <= C2:
+        raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got C1={C1}, C2={C2}")
+    if form not in ("L2", "hybrid"):
+        raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
+    relevance, foreground = _prepare(heatmap, mask)
+    total = (relevance * foreground).sum((-3, -2, -1))  # (N, K)
+    low = ((total / C1).clamp(max=1) - 1) ** 2
+    high = ((total / C1).clamp(min=C2 / C1) - C2 / C1) ** 2
+    if form == "hybrid":
+        high = torch.where(total > C1 + C2, total - (C1 + C2) + 1, high)
+    return _reduce((low + high).mean(1), reduction)
+
+
+def isnet_loss(
+    heatmap: Tensor,
+    mask: Tensor,
+    *,
+    decay: float = 0.9,
+    E: float = 1.0,
+    C1: float = 1.0,
+    C2: float = 25.0,
+    form: str = "L2",
+    w1: float = 1.0,
+    w2: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`."""
+    background = isnet_background_loss(heatmap, mask, decay=decay, E=E, reduction=reduction)
+    foreground = isnet_foreground_loss(heatmap, mask, C1=C1, C2=C2, form=form, reduction=reduction)
+    return w1 * background + w2 * foreground
+
+
+def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """|R| as (N, K, C, H, W), finite, and the foreground as (N, 1, 1, H, W)."""
+    if heatmap.ndim not in (3, 4, 5):
+        raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
+    if heatmap.dtype in (torch.float16, torch.bfloat16):
+        heatmap = heatmap.float()
+    foreground = fit_mask(mask, heatmap)
+    empty = (foreground.flatten(1).sum(1) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"mask has no foreground for sample(s) {empty[:8]}; leave them out of the loss")
+    foreground = foreground[:, None, None]
+    relevance = heatmap.abs().reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
+    return _finite(relevance, foreground), foreground
+
+
+def _finite(relevance: Tensor, foreground: Tensor) -> Tensor:
+    finite = relevance.isfinite()
+    if finite.all():
+        return relevance
+    known = torch.where(finite, relevance, 0).detach()
+    inside = foreground.expand_as(relevance)
+    mean = (known * inside).sum() / ((inside * finite).sum() + _TINY)
+    filled = torch.where(relevance.isnan(), mean, known.max())
+    return torch.where(finite, relevance, filled)
+
+
+def _reduce(per_sample: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return per_sample
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+    return per_sample.mean() if reduction == "mean" else per_sample.sum()

@@ -1,0 +1,370 @@
+"""Study records: what a notebook ran, what it measured, and what that says about the paper's claims.
+
+A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
+finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
+with `Study.finish`, which writes the record, a JSON file, atomically.
+
+Results are written to the folder named by the environment variable ATTRAIN_RESULTS, by default
+`results/` beside `notebooks/`.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
+NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
+PRESENTATION = ("batch.py", "plots.py", "report.py", "run.py")  # nor do these modules
+
+
+def results_root() -> Path:
+    """Folder for run outputs: ATTRAIN_RESULTS, or `results/` beside `notebooks/`."""
+    return Path(os.environ.get("ATTRAIN_RESULTS") or ROOT / "results").absolute()
+
+
+# ---------------------------------------------------------------- determinism and files
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed Python, numpy and torch; returns a fresh CPU generator with the same seed."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def atomic_write(path: Path):
+    """A path to write to that takes the place of `path` when the block ends without an exception.
+
+    A reader, another run or a kill at any moment sees the old file or the new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+# ---------------------------------------------------------------- intervals and verdicts
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student-t interval for the mean of a few values, one a seed; needs at least two.
+
+    Over three to five seeds it keeps its coverage, which the bootstrap does not.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        raise ValueError(f"a t interval needs at least 2 values, got {len(values)}")
+    error = stats.sem(values)
+    if error == 0:
+        return float(values[0]), float(values[0])
+    low, high = stats.t.interval(level, len(values) - 1, values.mean(), error)
+    return float(low), float(high)
+
+
+def bootstrap_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval for the mean of many values, one a test image."""
+    values = np.asarray(values, float)
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    result = stats.bootstrap(
+        (values,), np.mean, confidence_level=level, method="percentile", n_resamples=2000, batch=100, rng=seed
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def estimate(values) -> dict:
+    """Mean and 95 % interval of a measurement.
+
+    Args:
+        values: (S,) one number a seed, or (S, N) one number a seed and test image. With two seeds or
+            more the interval is Student's t over the seeds; with one seed it is a bootstrap over the images.
+
+    Returns:
+        {"mean", "low", "high", "interval"}; low and high are None for a single number.
+    """
+    values = np.asarray(values, float)
+    if values.ndim not in (1, 2) or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values must be finite, (seeds,) or (seeds, images), got shape {values.shape}")
+    seeds = len(values)
+    per_seed = values.reshape(seeds, -1).mean(1)
+    if seeds > 1:
+        (low, high), interval = t_interval(per_seed), f"t over {seeds} seeds"
+    elif values.size > 1:
+        (low, high), interval = bootstrap_interval(values.ravel()), f"bootstrap over {values.size} test images, 1 seed"
+    else:
+        low, high, interval = None, None, "none: 1 seed"
+    return {"mean": float(per_seed.mean()), "low": low, "high": high, "interval": interval}
+
+
+def verdict(low: float | None, high: float | None, above: float = -math.inf, below: float = math.inf) -> str:
+    """Does an interval lie where a claim says, in (above, below)?
+
+    Returns "holds" if all of it does, "fails" if none of it does, "undecided" if it straddles a bound, and
+    "no interval" without one.
+    """
+    if low is None or high is None:
+        return "no interval"
+    if above < low and high < below:
+        return "holds"
+    return "fails" if high <= above or low >= below else "undecided"
+
+
+def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
+    """Claims by id, each with `claim`, `measure`, `above` and/or `below`, `paper_value`, `source`."""
+    claims = yaml.safe_load(path.read_text("utf-8"))
+    keys = {"claim", "measure", "above", "below", "paper_value", "source"}
+    for name, claim in claims.items():
+        wrong = set(claim) - keys | {"claim", "measure", "paper_value", "source"} - set(claim)
+        if wrong or not {"above", "below"} & set(claim):
+            raise ValueError(f"{path.name}: {name} must have {sorted(keys)} (above or below), see {sorted(wrong)}")
+    return claims
+
+
+# ---------------------------------------------------------------- parameters
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def check_parameters(given: dict, declared: dict[str, str]) -> None:
+    """Raise ValueError for a parameter that a notebook does not have, or whose value has the wrong type.
+
+    Args:
+        given: name -> value.
+        declared: name -> type name, one of int, float, str, bool.
+    """
+    for name, value in given.items():
+        if name not in declared:
+            raise ValueError(f"unknown parameter {name!r}; this notebook takes {', '.join(sorted(declared))}")
+        kind = _TYPES[declared[name]]
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"parameter {name} must be {declared[name]}, got {value!r} ({type(value).__name__})")
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name; ValueError if torch does not know it or it is not on this machine."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); try device=cpu") from None
+    return device
+
+
+def _parameters(namespace: dict) -> dict:
+    """Values of the notebook's parameters: the annotated names of its first cell."""
+    declared = {n: t if isinstance(t, str) else t.__name__ for n, t in namespace.get("__annotations__", {}).items()}
+    declared = {name: kind for name, kind in declared.items() if kind in _TYPES}
+    injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]  # papermill's cell
+    names = {t.id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign) for t in s.targets}
+    check_parameters({name: namespace[name] for name in names}, declared)
+    values = {name: namespace[name] for name in declared}
+    check_parameters(values, declared)
+    return {n: float(v) if declared[n] == "float" else v for n, v in values.items() if n not in NOT_RECORDED}
+
+
+# ---------------------------------------------------------------- the study
+
+
+class Study:
+    """One run of one notebook.
+
+    Args:
+        experiment: "<paper>/<name>", the notebook's path below `notebooks/` without its ending.
+        namespace: the notebook's `globals()`. Its parameters are the names annotated as int, float, str or
+            bool in the `parameters` cell; it must have `scale`, `seed`, `seeds`, `device`, `threads`, `out`.
+
+    Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms.
+
+    Attributes:
+        parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
+        seeds: range(seed, seed + seeds).
+
+    Raises:
+        ValueError: unknown or ill-typed parameters, an unusable device, no seeds.
+        OSError: the output folder cannot be written to.
+    """
+
+    def __init__(self, experiment: str, namespace: dict):
+        self._started = time.time()
+        self.experiment = experiment
+        self.parameters = _parameters(namespace)
+        self._namespace = namespace
+        for name in ("seeds", "threads"):
+            if self.parameters[name] < 1:
+                raise ValueError(f"parameter {name} must be at least 1, got {self.parameters[name]}")
+        self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
+        self.device = check_device(self.parameters["device"])
+        torch.set_num_threads(self.parameters["threads"])
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        scale = self.parameters["scale"]
+        self.out = Path(namespace["out"] or results_root() / scale / experiment).absolute()
+        check_writable(self.out)
+        self._definitions = load_claims()
+        self._claims: dict[tuple[str, str], dict] = {}
+        self._figures: dict[str, bytes] = {}
+        self._data: dict[str, dict] = {}
+        self._seconds: dict[int, float] = {}
+
+    def data(self, name: str, checksums: dict[str, str]) -> None:
+        """Note a data set and its files' sha256 in the record."""
+        self._data[name] = dict(checksums)
+
+    def seed(self, seed: int, run: Callable[[int], dict]) -> dict:
+        """`run(seed)`, or its kept result if it has run before with the same everything.
+
+        `run` returns a dict of plain values and tensors, with "metrics": name -> float. Everything is: the
+        parameters (but for which seeds, and where to), the cells executed so far, the sources of attrain
+        and data_prep, the data's checksums and torch's version; a change to any of these runs it anew.
+        """
+        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed)}.pt"
+        if not file.exists():
+            seed_everything(seed)
+            started = time.time()
+            result = {**run(seed), "seconds": time.time() - started}
+            with atomic_write(file) as temporary:
+                torch.save(result, temporary)
+        result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
+        self._seconds[seed] = result["seconds"]
+        return result
+
+    def _fingerprint(self, seed: int) -> str:
+        sources = sorted([*(ROOT / "lib/attrain").rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")])
+        sources = [path.read_text("utf-8") for path in sources if path.name not in PRESENTATION]
+        cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
+        if "__file__" in self._namespace:  # run as a script
+            cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
+        parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
+        state = [seed, parameters, cells, self._data, torch.__version__, sources]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    def claim(self, id: str, values, of: str = "") -> dict:
+        """State what was measured for a claim of `notebooks/claims.yaml`.
+
+        Args:
+            id: the claim's id.
+            values: (S,) one number a seed or (S, N) one a seed and test image, see `estimate`.
+            of: what of several things was measured, as a variant's name.
+
+        Returns:
+            the claim's entry in the record, with "measured" and "verdict".
+        """
+        if id not in self._definitions:
+            raise ValueError(f"unknown claim {id!r}; claims.yaml has {', '.join(self._definitions)}")
+        definition = self._definitions[id]
+        bounds = {k: float(definition[k]) for k in ("above", "below") if k in definition}
+        measured = estimate(values)
+        decision = verdict(measured["low"], measured["high"], **bounds)
+        entry = {"id": id, "of": of, **definition, "measured": measured, "verdict": decision}
+        self._claims[id, of] = entry
+        return entry
+
+    def figure(self, figure, name: str) -> None:
+        """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        self._figures[name] = picture.getvalue()
+
+    def finish(self, results: Sequence[dict]) -> Path:
+        """Write the record of the seeds' results, `record.json`, and return its path."""
+        names = results[0]["metrics"]
+        metrics = {name: [float(result["metrics"][name]) for result in results] for name in names}
+        record = {
+            "schema": SCHEMA,
+            "experiment": self.experiment,
+            "parameters": self.parameters,
+            "seeds": list(self.seeds),
+            "metrics": metrics,
+            "summary": {name: estimate(values) for name, values in metrics.items()},
+            "claims": list(self._claims.values()),
+            "figures": list(self._figures),
+            "data": self._data,
+            "environment": environment(self.device),
+            "commit": commit(),
+            "times": {
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "notebook_seconds": round(time.time() - self._started, 1),
+                "seed_seconds": [round(self._seconds[seed], 1) for seed in self.seeds],
+            },
+        }
+        for name, picture in self._figures.items():
+            with atomic_write(self.out / "figures" / f"{name}.png") as temporary:
+                temporary.write_bytes(picture)
+        write_json(self.out / "record.json", record)
+        return self.out / "record.json"
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError with one clear line if files cannot be written to the folder (made if missing)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write to the output folder: {error.strerror}", str(folder)) from None
+
+
+def environment(device: torch.device) -> dict:
+    """Versions and machine, as a record keeps them."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "attrain": version("attrain"),
+        **{package: version(package) for package in PACKAGES},
+        "system": sys.platform,
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str | None:
+    """The code's git commit, with "+changes" if code has been edited since; None outside a clone."""
+
+    def git(*args):
+        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "lib", "data_prep", "notebooks/**/*.py", "notebooks/**/*.yaml")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,91 @@
+"""Which number of the logits is explained."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Target = None | int | str | Tensor | Callable[[Tensor], Tensor]
+
+
+def target_scores(logits: Tensor, target: Target) -> Tensor:
+    """The explained numbers, (N,) or (N, K); see `attrain.explain` for what `target` may be."""
+    n, classes = logits.shape
+    if target is None:
+        target = logits.detach().argmax(1)
+    if isinstance(target, str):
+        if target != "all":
+            raise ValueError(f'target as a string must be "all", got {target!r}')
+        return logits
+    if isinstance(target, int):
+        target = torch.full((n,), target, device=logits.device)
+    if isinstance(target, Tensor):
+        return _gather(logits, target, n, classes)
+    scores = target(logits)
+    if not isinstance(scores, Tensor) or scores.shape != (n,):
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"a callable target must return one number a sample, shape ({n},), got {got}")
+    return scores
+
+
+def _gather(logits: Tensor, target: Tensor, n: int, classes: int) -> Tensor:
+    if target.dtype != torch.long or target.ndim not in (1, 2) or len(target) != n:
+        raise ValueError(
+            f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}"
+        )
+    if target.numel() and not (0 <= int(target.min()) and int(target.max()) < classes):
+        raise ValueError(f"target must be in [0, {classes - 1}], got {int(target.min())}..{int(target.max())}")
+    target = target.to(logits.device)
+    return logits.gather(1, target[:, None])[:, 0] if target.ndim == 1 else logits.gather(1, target)
+
+
+def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
+    """Selective ISNet: the log-odds of the least likely class (Faster ISNet, "Selective ISNet").
+
+    η = ln(p_c + ε) − ln(1 − p_c + ε), p = softmax(logits), c = argmin of the logits. Its gradient reaches
+    the evidence of all classes, so one map stands for the original ISNet's one map a class.
+
+    Args:
+        eps: > 0, keeps η finite; it also makes the map vanish as p_c falls below it.
+
+    Returns:
+        a callable from logits (N, C) to (N,).
+
+    Example:
+        >>> selective_target()(torch.tensor([[2.0, -1.0, 0.5]]))
+        tensor([-2.9841])
+    """
+    if not eps > 0:
+        raise ValueError(f"eps must be > 0, got {eps}")
+
+    def target(logits: Tensor) -> Tensor:
+        lowest = logits.detach().argmin(1, keepdim=True)
+        p = logits.softmax(1).gather(1, lowest)[:, 0]
+        return (p + eps).log() - (1 - p + eps).log()
+
+    return target
+
+
+def stochastic_target(generator: torch.Generator | None = None, highest: float = 5 / 11) -> Callable[[Tensor], Tensor]:
+    """Stochastic ISNet: the highest logit, or another one at random, drawn anew for each sample.
+
+    Args:
+        generator: draws (on the CPU); None uses torch's default generator.
+        highest: probability of the highest logit. The article says 50 %, the authors' code draws 5/11.
+
+    Returns:
+        a callable from logits (N, C), C ≥ 2, to (N,).
+    """
+    if not 0 <= highest <= 1:
+        raise ValueError(f"highest must be in [0, 1], got {highest}")
+
+    def target(logits: Tensor) -> Tensor:
+        n, classes = logits.shape
+        if classes < 2:
+            raise ValueError(f"stochastic_target needs at least 2 classes, got {classes}")
+        top = logits.detach().argmax(1)
+        other = torch.randint(1, classes, (n,), generator=generator).to(top.device)
+        keep = (torch.rand(n, generator=generator) < highest).to(top.device)
+        return logits.gather(1, torch.where(keep, top, (top + other) % classes)[:, None])[:, 0]
+
+    return target

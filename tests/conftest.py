@@ -1,0 +1,35 @@
+"""Fixtures shared by the tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep import DataError, mnist
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """A results folder of the test's own."""
+    monkeypatch.setenv("ATTRAIN_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture(scope="session")
+def mnist_data():
+    """MNIST, where the data folder has it."""
+    try:
+        return mnist.load()
+    except DataError as error:
+        pytest.skip(f"needs MNIST: {error}")
+
+
+def free_environment(**more: str) -> dict[str, str]:
+    """The environment for a subprocess, with some variables set."""
+    return os.environ | {"PYTHONUNBUFFERED": "1"} | more

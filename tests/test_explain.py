@@ -1,0 +1,401 @@
+"""LRP as a modified backward pass: against the definition, zennit, gradient × input, and on a user's own model."""
+
+import copy
+import gc
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.autograd import gradcheck
+from zennit.composites import LayerMapComposite
+from zennit.rules import Epsilon, Pass
+
+from attrain import LRP, ZB, Gradient, InputXGradient, UnsupportedOperation, explain
+from attrain.targets import selective_target, stochastic_target
+
+
+def conv_net(batch_norm=False, channels=2, dtype=torch.float64):
+    layers = [nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU()]
+    if batch_norm:
+        layers.insert(1, nn.BatchNorm2d(4))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)).to(dtype)
+    if batch_norm:
+        net.train()(torch.randn(16, channels, 8, 8, dtype=dtype))
+    return net.eval()
+
+
+class Functional(nn.Module):
+    """The same network spelled five ways."""
+
+    def __init__(self, relu, layers=3, width=6):
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.head = nn.Linear(width, 3)
+        self.relu = relu
+
+    def forward(self, x):
+        for linear in self.linears:
+            x = self.relu(linear(x))
+        return self.head(x)
+
+
+def layerwise_lrp(net, x, target, epsilon):
+    """LRP of a chain of linear layers and ReLUs by its definition: ε where a ReLU follows, 0 at the head."""
+    activations = [x]
+    for layer in net:
+        activations.append(layer(activations[-1]))
+    relevance = torch.zeros_like(activations[-1])
+    relevance[:, target] = activations[-1][:, target]
+    for i in reversed(range(len(net))):
+        layer, a = net[i], activations[i]
+        if isinstance(layer, nn.ReLU):
+            continue
+        z = activations[i + 1]
+        feeds_relu = i + 1 < len(net)
+        denominator = z + epsilon if feeds_relu else z
+        passed = torch.where((z > 0) | (not feeds_relu), relevance / denominator, 0)
+        relevance = a * (passed @ layer.weight)
+    return relevance
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-2, 1.0])
+def test_lrp_equals_its_layer_by_layer_definition(epsilon):
+    net = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    heatmap = explain(net, x, 1, LRP(epsilon)).heatmap
+    torch.testing.assert_close(heatmap, layerwise_lrp(net, x, 1, epsilon), rtol=1e-10, atol=1e-12)
+
+
+def test_lrp_equals_zennits_epsilon_rule():
+    net, x = conv_net(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    rules = [(nn.Conv2d, Epsilon(1e-2)), (nn.ReLU, Pass())]
+    rules += [(nn.Linear, Epsilon(0.0)), (nn.AdaptiveAvgPool2d, Epsilon(0.0))]
+    leaf = x.clone().requires_grad_()
+    with LayerMapComposite(rules).context(net) as modified:
+        z = modified(leaf)
+        start = z.detach() * F.one_hot(torch.tensor([0, 1, 2]), 3)
+        (expected,) = torch.autograd.grad(z, leaf, start)
+    heatmap = explain(net, x, torch.tensor([0, 1, 2]), LRP(1e-2)).heatmap
+    torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_epsilon_zero_is_gradient_times_input(batch_norm):
+    net, x = conv_net(batch_norm), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    expected = explain(net, x, 2, InputXGradient()).heatmap
+    torch.testing.assert_close(explain(net, x, 2, LRP(0.0)).heatmap, expected)
+    torch.testing.assert_close(explain(net, x, 2, Gradient()).heatmap * x, expected)
+
+
+def test_lrp_without_biases_conserves_relevance_as_epsilon_vanishes():
+    net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False)).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    logits, heatmap = explain(net, x, 0, LRP(1e-9))
+    torch.testing.assert_close(heatmap.sum(1), logits[:, 0], rtol=1e-6, atol=1e-8)
+
+
+# ---------------------------------------------------------------- spellings and models
+
+SPELLINGS = {
+    "module used thrice": nn.ReLU(),
+    "in-place module": nn.ReLU(inplace=True),
+    "F.relu": F.relu,
+    "F.relu in place": lambda x: F.relu(x, inplace=True),
+    "torch.relu": torch.relu,
+    "torch.relu_": torch.relu_,
+    "method": lambda x: x.relu(),
+    "in-place method": lambda x: x.relu_(),
+    "keyword": lambda x: F.relu(input=x),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_of_relu_gives_the_same_map(spelling):
+    torch.manual_seed(1)
+    net = Functional(SPELLINGS[spelling]).double()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    expected = layerwise_lrp([m for linear in net.linears for m in (linear, nn.ReLU())] + [net.head], x, 0, 1e-2)
+    torch.testing.assert_close(explain(net, x, 0, LRP()).heatmap, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "densenet121", "squeezenet1_1", "googlenet"])
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
+def test_torchvisions_relu_networks_are_explained_as_they_are(name):
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    x = torch.rand(2, 3, 64, 64)
+    logits, heatmap = explain(model, x, None, LRP())
+    torch.testing.assert_close(logits, model(x))
+    assert heatmap.shape == x.shape and heatmap.isfinite().all()
+    assert not torch.allclose(heatmap, explain(model, x, None, InputXGradient()).heatmap, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_b0", "convnext_tiny"])
+def test_networks_that_are_no_relu_networks_are_refused(name):
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    with pytest.raises(UnsupportedOperation, match="LRP has no rule for"):
+        explain(model, torch.rand(1, 3, 32, 32), None, LRP())
+
+
+@pytest.mark.parametrize(
+    "operation", [torch.sigmoid, F.gelu, lambda x: x * x, lambda x: 1 / (x + 9), lambda x: x @ x.T, torch.exp, F.relu6]
+)
+def test_an_operation_without_a_rule_is_named(operation):
+    net = nn.Sequential(nn.Linear(3, 3))
+    net.forward = lambda x: operation(net[0](x))
+    with pytest.raises(UnsupportedOperation):
+        explain(net, torch.rand(3, 3), 0, LRP())
+
+
+def test_products_with_constants_and_parameters_are_linear():
+    scale = nn.Parameter(torch.rand(3))
+    net = nn.Linear(3, 3)
+    scaled = copy.deepcopy(net)
+    scaled.forward = lambda x: 2.0 * (F.linear(x, net.weight, net.bias) * scale) / torch.tensor(4.0)
+    x = torch.rand(2, 3)
+    torch.testing.assert_close(explain(scaled, x, 0, LRP()).heatmap, x * net.weight[0] * scale[0] / 2)
+
+
+# ---------------------------------------------------------------- the first layer's rule
+
+
+def slow_zb(weight, bias, x, relevance, low, high, stabilizer=1e-2):
+    """The z^B rule of a linear layer, written out (isnet.md, section 2)."""
+    out = torch.zeros_like(x)
+    positive, negative = weight.clamp(min=0), weight.clamp(max=0)
+    for n in range(len(x)):
+        for k in range(len(weight)):
+            z = (x[n] * weight[k] - low * positive[k] - high * negative[k]).sum()
+            z = z + bias[k] - low * bias[k].clamp(min=0) - high * bias[k].clamp(max=0)
+            z = z + (stabilizer if z >= 0 else -stabilizer)
+            out[n] += (x[n] * weight[k] - low * positive[k] - high * negative[k]) * relevance[n, k] / z
+    return out
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 2.0), (0.5, 1.0), (-2.0, 0.0)])
+def test_zb_of_a_linear_layer_equals_its_formula(low, high):
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    x = low + (high - low) * torch.rand(3, 5, dtype=torch.float64)
+    y = net[:2](x)
+    expected = slow_zb(net[0].weight.detach(), net[0].bias.detach(), x, (y * net[2].weight[1]).detach(), low, high)
+    heatmap = explain(net, x, 1, LRP(first_layer=ZB(low, high))).heatmap
+    torch.testing.assert_close(heatmap, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"stride": 2, "padding": 1}, {"groups": 2}, {"dilation": 2}, {"bias": False}])
+def test_zb_of_a_convolution_equals_the_same_layer_as_a_matrix(kwargs):
+    conv = nn.Conv2d(2, 4, 3, **kwargs).double()
+    x = torch.rand(2, 2, 7, 7, dtype=torch.float64)
+    size = conv(x).flatten(1).shape[1]
+    head = nn.Linear(size, 3).double()
+    net = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), head)
+    basis = torch.eye(98, dtype=torch.float64).view(98, 2, 7, 7)
+    zero = conv(torch.zeros(1, 2, 7, 7, dtype=torch.float64)).flatten()
+    matrix = (conv(basis).flatten(1) - zero).T.detach()
+    y = conv(x).relu().flatten(1)
+    expected = slow_zb(matrix, zero.detach(), x.flatten(1), (y * head.weight[0]).detach(), 0.0, 1.0).view_as(x)
+    heatmap = explain(net, x, 0, LRP(first_layer=ZB())).heatmap
+    torch.testing.assert_close(heatmap, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_zb_folds_a_batch_norm_in_evaluation_mode():
+    net = conv_net(batch_norm=True)
+    norm = net[1]
+    norm.weight.data.uniform_(0.5, 2)
+    norm.bias.data.normal_()
+    fused = copy.deepcopy(net)
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    fused[0].weight.data *= scale[:, None, None, None]
+    fused[0].bias.data = norm.bias.data + scale * (fused[0].bias.data - norm.running_mean)
+    fused = nn.Sequential(*[m for m in fused if not isinstance(m, nn.BatchNorm2d)])
+    x = torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    method = LRP(first_layer=ZB())
+    torch.testing.assert_close(explain(net, x, 1, method).heatmap, explain(fused, x, 1, method).heatmap)
+
+
+def test_zb_gives_black_pixels_relevance_where_gradient_times_input_cannot():
+    net, x = conv_net(), torch.zeros(1, 2, 8, 8, dtype=torch.float64)
+    net[0].bias.data.fill_(0.5)
+    assert explain(net, x, 0, LRP()).heatmap.abs().sum() == 0
+    assert explain(net, x, 0, LRP(first_layer=ZB())).heatmap.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "forward", [lambda net, x: net((x - 0.5) / 0.2), lambda net, x: net(x) + net(x), lambda net, x: net(F.pad(x, [0]))]
+)
+def test_zb_is_refused_where_the_input_does_not_go_into_one_layer(forward):
+    net = nn.Linear(4, 2)
+    outer = nn.Module()
+    outer.forward = lambda x: forward(net, x)
+    with pytest.raises(UnsupportedOperation, match=r"z\^B rule needs"):
+        explain(outer, torch.rand(2, 4), 0, LRP(first_layer=ZB()))
+
+
+# ---------------------------------------------------------------- training on maps
+
+
+@pytest.mark.parametrize("first_layer", [None, ZB()])
+@pytest.mark.parametrize("target", [0, selective_target(), "all"], ids=["class", "selective", "all"])
+def test_maps_are_differentiable_with_respect_to_the_weights(first_layer, target):
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 3, bias=False)).double()
+    x = torch.rand(2, 3, dtype=torch.float64)
+
+    def heatmap(first, last):
+        net.forward = lambda v: F.linear(F.linear(v, first).relu(), last)
+        return explain(net, x, target, LRP(first_layer=first_layer), create_graph=True).heatmap
+
+    weights = [p.detach().clone().requires_grad_() for p in net.parameters()]
+    assert gradcheck(heatmap, weights)
+
+
+def test_logits_of_the_same_pass_have_their_ordinary_gradient():
+    net, x, y = conv_net(), torch.rand(4, 2, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    F.cross_entropy(net(x), y).backward()
+    expected = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    logits, _ = explain(net, x, None, LRP(), create_graph=True)
+    F.cross_entropy(logits, y).backward()
+    for parameter, gradient in zip(net.parameters(), expected):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+# ---------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("method", [Gradient(), LRP(), LRP(first_layer=ZB())])
+def test_targets_agree_with_one_another(method):
+    net, x = conv_net(), torch.rand(4, 2, 8, 8, dtype=torch.float64)
+    logits, every = explain(net, x, "all", method)
+    assert every.shape == (4, 3, 2, 8, 8)
+    for c in range(3):
+        torch.testing.assert_close(explain(net, x, c, method).heatmap, every[:, c])
+    predicted = logits.argmax(1)
+    torch.testing.assert_close(explain(net, x, None, method).heatmap, every[torch.arange(4), predicted])
+    torch.testing.assert_close(explain(net, x, predicted, method).heatmap, every[torch.arange(4), predicted])
+    pairs = torch.tensor([[0, 1], [1, 2], [2, 0], [0, 0]])
+    expected = every[torch.arange(4)[:, None], pairs]
+    torch.testing.assert_close(explain(net, x, pairs, method).heatmap, expected)
+    torch.testing.assert_close(explain(net, x, lambda z: z[:, 0] - z[:, 1], method).heatmap, every[:, 0] - every[:, 1])
+
+
+@pytest.mark.parametrize(("eps", "value"), [(1e-2, -2.984095), (1e-7, -3.201411)])
+def test_selective_target_equals_the_authors_value(eps, value):
+    logits = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    eta = selective_target(eps)(logits)
+    assert eta.item() == pytest.approx(value, abs=1e-6)
+    if eps == 1e-7:
+        (gradient,) = torch.autograd.grad(eta.sum(), logits)
+        torch.testing.assert_close(gradient[0], torch.tensor([-0.817572, 0.999997, -0.182425]).double(), atol=1e-6, rtol=0)
+
+
+def test_stochastic_target_draws_the_highest_logit_as_often_as_asked_and_the_others_evenly():
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]]).expand(20_000, 4)
+    drawn = stochastic_target(torch.Generator().manual_seed(0), highest=0.4)(logits)
+    share = torch.stack([(drawn == value).double().mean() for value in (3.0, 0.0, 1.0, 2.0)])
+    torch.testing.assert_close(share, torch.tensor([0.4, 0.2, 0.2, 0.2]).double(), atol=0.02, rtol=0)
+
+
+def test_stochastic_target_repeats_with_its_generator():
+    logits = torch.randn(50, 10)
+    first, second = (stochastic_target(torch.Generator().manual_seed(3))(logits) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+# ---------------------------------------------------------------- hygiene and errors
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_comes_back_as_it_went_in(fails, training):
+    net = conv_net(batch_norm=True, dtype=torch.float32).train(training)
+    net[0].weight.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    x = torch.rand(2, 2, 8, 8)
+    kept = x.clone()
+    if fails:
+        net.append(nn.Sigmoid())
+        with pytest.raises(UnsupportedOperation):
+            explain(net, x, 0, LRP())
+    else:
+        explain(net, x, 0, LRP())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items() if name in before)
+    assert all(p.grad is None for p in net.parameters()) and torch.equal(x, kept)
+    assert [p.requires_grad for p in net.parameters()] == [False] + [True] * (len(list(net.parameters())) - 1)
+    assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert net.training is training and not torch.overrides._get_current_function_mode_stack()
+
+
+def test_an_in_place_operation_on_the_input_leaves_the_callers_tensor_alone():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2))
+    x = -torch.rand(2, 3)
+    kept = x.clone()
+    explain(net, x, 0, LRP())
+    assert torch.equal(x, kept)
+
+
+def test_one_samples_map_does_not_depend_on_the_others():
+    net, x = conv_net(batch_norm=True), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    method = LRP(first_layer=ZB())
+    torch.testing.assert_close(explain(net, x, 0, method).heatmap[3:4], explain(net, x[3:4], 0, method).heatmap)
+
+
+def test_two_threads_may_explain_one_model():
+    net, x = conv_net(), torch.rand(8, 2, 8, 8, dtype=torch.float64)
+    expected = {m: explain(net, x, 0, m).heatmap for m in (LRP(1e-2), LRP(1.0))}
+    wrong = []
+
+    def work(method):
+        for _ in range(20):
+            if not torch.equal(explain(net, x, 0, method).heatmap, expected[method]):
+                wrong.append(method)
+
+    threads = [threading.Thread(target=work, args=(m,)) for m in expected]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not wrong
+
+
+def test_no_tensor_is_left_behind():
+    net, x = conv_net(), torch.rand(2, 2, 8, 8, dtype=torch.float64)
+
+    def tensors():
+        gc.collect()
+        return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+
+    explain(net, x, 0, LRP(first_layer=ZB()))
+    before = tensors()
+    gc.disable()
+    try:
+        for _ in range(20):
+            explain(net, x, 0, LRP(first_layer=ZB()))
+        left = sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert left <= 0, "a reference cycle keeps tensors until the collector runs"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda net, x: explain(net, x.long()), TypeError, "floating point"),
+        (lambda net, x: explain(net, x * float("nan")), ValueError, "NaN"),
+        (lambda net, x: explain(net, x, 3), ValueError, r"target must be in \[0, 2\]"),
+        (lambda net, x: explain(net, x, torch.tensor([0, -1])), ValueError, "target must be in"),
+        (lambda net, x: explain(net, x, torch.tensor([0.0, 1.0])), ValueError, "LongTensor"),
+        (lambda net, x: explain(net, x, torch.tensor([0])), ValueError, "LongTensor"),
+        (lambda net, x: explain(net, x, "every"), ValueError, '"all"'),
+        (lambda net, x: explain(net, x, lambda z: z), ValueError, "one number a sample"),
+        (lambda net, x: explain(net[:-1], x), ValueError, r"logits of shape \(2, C\)"),
+        (lambda net, x: LRP(epsilon=-1), ValueError, "epsilon"),
+        (lambda net, x: ZB(1.0, 0.0), ValueError, "low < high"),
+        (lambda net, x: selective_target(0), ValueError, "eps must be > 0"),
+        (lambda net, x: stochastic_target(highest=2), ValueError, "highest must be in"),
+        (lambda net, x: stochastic_target()(torch.zeros(2, 1)), ValueError, "at least 2 classes"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Unflatten(1, (3, 1)), nn.Flatten())
+    with pytest.raises(error, match=message):
+        call(net, torch.rand(2, 1, 2, 2))

@@ -1,0 +1,175 @@
+"""Values from the authors' code (the paper's notes, b.7), an independent slow form, and properties."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from attrain import gwrp, isnet_background_loss, isnet_foreground_loss, isnet_loss
+from attrain.masks import fit_mask
+
+R = torch.tensor([[[1.0, -2.0], [3.0, -4.0]]], dtype=torch.float64)
+M = torch.tensor([[[1, 0], [0, 1]]])
+
+
+def slow_gwrp(values, decay):
+    ranked = sorted(values.tolist(), reverse=True)
+    weights = [decay**r for r in range(len(ranked))]  # 0**0 = 1
+    return sum(w * v for w, v in zip(weights, ranked)) / sum(weights)
+
+
+def slow_background_loss(heatmap, mask, decay, E):
+    """The definition, image by image: (N, K, C, H, W), (N, H, W)."""
+    losses = []
+    for maps, m in zip(heatmap.abs(), mask.double()):
+        terms = []
+        for a in maps:
+            mean = (a * m).sum() / (m.sum() * len(a))
+            for channel in a / mean:
+                b = slow_gwrp((channel * (1 - m)).flatten(), decay)
+                s = b / (b + E)
+                terms.append(-math.log(1 - s))
+        losses.append(sum(terms) / len(terms))
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("E", "decay", "value"),
+    [
+        (1, 0, 0.788457), (1, 0.9, 0.443597), (1, 0.996, 0.406934), (1, 1, 0.405465),
+        (10, 0, 0.113329), (10, 0.9, 0.054327), (10, 0.996, 0.049000), (10, 1, 0.048790),
+    ],
+)  # fmt: skip
+def test_background_loss_equals_the_authors_values(E, decay, value):
+    assert isnet_background_loss(R, M, decay=decay, E=E).item() == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("C1", "C2", "form", "value"),
+    [
+        (1, 25, "L2", 0), (10, 25, "L2", 0.25), (1, 3, "L2", 4), (1, 2, "L2", 9),
+        (1, 25, "hybrid", 0), (10, 25, "hybrid", 0.25), (1, 3, "hybrid", 2), (1, 2, "hybrid", 3),
+    ],
+)  # fmt: skip
+def test_foreground_loss_equals_the_authors_values(C1, C2, form, value):
+    assert isnet_foreground_loss(R, M, C1=C1, C2=C2, form=form).item() == pytest.approx(value, abs=1e-6)
+
+
+def test_total_equals_the_authors_value():
+    assert isnet_loss(R, M, C1=10, C2=25, w2=3).item() == pytest.approx(1.193597, abs=1e-6)
+
+
+def test_hybrid_is_continuous_where_it_turns_linear():
+    maps = torch.tensor([0.06 + 0.95 - 1e-9, 0.06 + 0.95 + 1e-9], dtype=torch.float64).reshape(2, 1, 1)
+    below, above = isnet_foreground_loss(maps, torch.ones(2, 1, 1), C1=0.06, C2=0.95, form="hybrid", reduction="none")
+    assert below.item() == pytest.approx(above.item(), abs=1e-6)
+    assert above.item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.996, 1.0])
+@pytest.mark.parametrize("E", [0.5, 1.0])
+def test_background_loss_equals_the_slow_definition(decay, E):
+    heatmap = torch.randn(3, 2, 3, 5, 4, dtype=torch.float64)
+    mask = torch.rand(3, 5, 4) > 0.5
+    fast = isnet_background_loss(heatmap, mask, decay=decay, E=E, reduction="none")
+    torch.testing.assert_close(fast, slow_background_loss(heatmap, mask, decay, E), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.99, 0.9999, 1.0])
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_gwrp_is_exact_to_rounding_for_every_decay(dtype, decay, n):
+    values = torch.rand(2, n, dtype=dtype)
+    expected = torch.tensor([slow_gwrp(v, decay) for v in values], dtype=dtype)
+    torch.testing.assert_close(gwrp(values, decay), expected, rtol=20 * torch.finfo(dtype).eps, atol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(decay=st.floats(0, 1), seed=st.integers(0, 2**16), n=st.integers(1, 60))
+def test_gwrp_lies_between_mean_and_maximum_and_ignores_order(decay, seed, n):
+    g = torch.Generator().manual_seed(seed)
+    values = torch.rand(n, generator=g, dtype=torch.float64)
+    pooled = gwrp(values, decay)
+    assert values.mean() - 1e-12 <= pooled <= values.max() + 1e-12
+    torch.testing.assert_close(pooled, gwrp(values[torch.randperm(n, generator=g)], decay))
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
+def test_background_loss_ignores_scale_sign_and_order_of_samples(scale, seed):
+    g = torch.Generator().manual_seed(seed)
+    heatmap = torch.randn(4, 2, 3, 3, generator=g, dtype=torch.float64)
+    mask = torch.zeros(4, 3, 3, dtype=torch.bool)
+    mask[:, 1, 1:] = True
+    losses = isnet_background_loss(heatmap, mask, reduction="none")
+    torch.testing.assert_close(isnet_background_loss(-scale * heatmap, mask, reduction="none"), losses)
+    torch.testing.assert_close(isnet_background_loss(heatmap.flip(0), mask.flip(0), reduction="none"), losses.flip(0))
+
+
+@pytest.mark.parametrize("loss", [isnet_background_loss, isnet_foreground_loss, isnet_loss])
+def test_gradients_are_right(loss):
+    heatmap = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.zeros(2, 3, 4)
+    mask[:, :2, 1:3] = 1
+    assert gradcheck(lambda h: loss(h, mask), heatmap)
+
+
+def test_background_loss_keeps_its_gradient_where_the_foreground_has_none():
+    heatmap = torch.tensor([[[0.0, 1.0]]], dtype=torch.float64, requires_grad=True)
+    isnet_background_loss(heatmap, torch.tensor([[[1, 0]]])).backward()
+    assert heatmap.grad.abs().sum() > 0
+
+
+def test_full_mask_has_no_background_loss():
+    assert isnet_background_loss(R, torch.ones(1, 2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_reductions_agree_with_none(reduction):
+    heatmap, mask = torch.randn(3, 1, 4, 4), torch.ones(3, 4, 4)
+    mask[:, 0] = 0
+    per_sample = isnet_loss(heatmap, mask, reduction="none")
+    assert per_sample.shape == (3,)
+    torch.testing.assert_close(isnet_loss(heatmap, mask, reduction=reduction), getattr(per_sample, reduction)())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_maps_are_computed_in_float32(dtype):
+    loss = isnet_loss(R.to(dtype), M)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(isnet_loss(R, M).item(), rel=1e-5)
+
+
+def test_nan_counts_as_mean_foreground_relevance_and_infinity_as_the_largest():
+    heatmap = torch.tensor([[[1.0, 3.0], [float("nan"), float("inf")]]], dtype=torch.float64)
+    mask = torch.tensor([[[1, 1], [0, 0]]])
+    filled = torch.tensor([[[1.0, 3.0], [2.0, 3.0]]], dtype=torch.float64)
+    assert isnet_loss(heatmap, mask).item() == pytest.approx(isnet_loss(filled, mask).item())
+
+
+def test_mask_of_another_size_is_pooled_so_that_any_foreground_counts():
+    mask = torch.zeros(1, 4, 4)
+    mask[0, 0, 0] = 1
+    assert fit_mask(mask, torch.zeros(1, 2, 2)).tolist() == [[[1, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: isnet_background_loss(R, torch.zeros(1, 2, 2)), r"no foreground for sample\(s\) \[0\]"),
+        (lambda: isnet_background_loss(R, 2 * torch.ones(1, 2, 2)), "only 0 .* and 1"),
+        (lambda: isnet_background_loss(R, torch.ones(2, 2, 2)), "mask must be"),
+        (lambda: isnet_background_loss(R[0], M), "heatmap must be"),
+        (lambda: isnet_background_loss(R, M, decay=1.1), "decay must be in"),
+        (lambda: isnet_background_loss(R, M, E=0), "E must be > 0"),
+        (lambda: isnet_background_loss(R, M, reduction="max"), "reduction must be"),
+        (lambda: isnet_foreground_loss(R, M, C1=2, C2=1), "C1 and C2 must satisfy"),
+        (lambda: isnet_foreground_loss(R, M, form="L3"), "form must be"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
