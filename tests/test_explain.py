@@ -72,7 +72,7 @@ def test_lrp_equals_its_layer_by_layer_definition(epsilon):
 def test_lrp_equals_zennits_epsilon_rule():
     net, x = conv_net(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
     rules = [(nn.Conv2d, Epsilon(1e-2)), (nn.ReLU, Pass())]
-    rules += [(nn.Linear, Epsilon(0.0)), (nn.AdaptiveAvgPool2d, Epsilon(0.0))]
+    rules += [(nn.Linear, Epsilon(1e-12)), (nn.AdaptiveAvgPool2d, Epsilon(1e-12))]
     leaf = x.clone().requires_grad_()
     with LayerMapComposite(rules).context(net) as modified:
         z = modified(leaf)
@@ -122,10 +122,15 @@ def test_every_spelling_of_relu_gives_the_same_map(spelling):
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11_bn", "resnet18", "densenet121", "squeezenet1_1", "googlenet"])
-@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
 def test_torchvisions_relu_networks_are_explained_as_they_are(name):
-    model = getattr(torchvision.models, name)(weights=None).eval()
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    model = getattr(torchvision.models, name)(weights=None, **options)
     x = torch.rand(2, 3, 64, 64)
+    for module in model.modules():  # statistics of real data, so that signals do not vanish
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()(torch.rand(4, 3, 64, 64))
+    model.eval()
     logits, heatmap = explain(model, x, None, LRP())
     torch.testing.assert_close(logits, model(x))
     assert heatmap.shape == x.shape and heatmap.isfinite().all()
@@ -223,7 +228,9 @@ def test_zb_gives_black_pixels_relevance_where_gradient_times_input_cannot():
 
 
 @pytest.mark.parametrize(
-    "forward", [lambda net, x: net((x - 0.5) / 0.2), lambda net, x: net(x) + net(x), lambda net, x: net(F.pad(x, [0]))]
+    "forward",
+    [lambda net, x: net((x - 0.5) / 0.2), lambda net, x: net(x) + net(x), lambda net, x: net(F.pad(x, [0, 0]))],
+    ids=["normalised", "twice", "padded"],
 )
 def test_zb_is_refused_where_the_input_does_not_go_into_one_layer(forward):
     net = nn.Linear(4, 2)
@@ -287,7 +294,8 @@ def test_selective_target_equals_the_authors_value(eps, value):
     assert eta.item() == pytest.approx(value, abs=1e-6)
     if eps == 1e-7:
         (gradient,) = torch.autograd.grad(eta.sum(), logits)
-        torch.testing.assert_close(gradient[0], torch.tensor([-0.817572, 0.999997, -0.182425]).double(), atol=1e-6, rtol=0)
+        expected = torch.tensor([[-0.817572, 0.999997, -0.182425]], dtype=torch.float64)
+        torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0)
 
 
 def test_stochastic_target_draws_the_highest_logit_as_often_as_asked_and_the_others_evenly():
@@ -362,7 +370,7 @@ def test_no_tensor_is_left_behind():
 
     def tensors():
         gc.collect()
-        return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
 
     explain(net, x, 0, LRP(first_layer=ZB()))
     before = tensors()
@@ -370,7 +378,7 @@ def test_no_tensor_is_left_behind():
     try:
         for _ in range(20):
             explain(net, x, 0, LRP(first_layer=ZB()))
-        left = sum(isinstance(o, torch.Tensor) for o in gc.get_objects()) - before
+        left = sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()) - before
     finally:
         gc.enable()
     assert left <= 0, "a reference cycle keeps tensors until the collector runs"

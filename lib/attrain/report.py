@@ -17,10 +17,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from attrain.study import NOTEBOOKS, ROOT, SCHEMA, atomic_write, results_root
+from attrain.study import ROOT, SCHEMA, atomic_write, expectation, interval, number, results_root
 
 README = ROOT / "README.md"
-RECORDS = NOTEBOOKS / "results"
+RECORDS = ROOT / "notebooks" / "results"
 BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
 SCALES = ("smoke", "laptop", "paper")
 VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "no interval": "–"}
@@ -84,26 +84,6 @@ def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
 # ---------------------------------------------------------------- words and numbers
 
 
-def number(value: float | None) -> str:
-    """Three decimals; whole numbers from a thousand on; general format for the tiny and the huge."""
-    if value is None:
-        return "none"
-    value, size = value + 0.0, abs(value)  # + 0.0: no negative zero
-    form = ".3f" if value == 0 or 0.01 <= size < 1000 else ".0f" if 1000 <= size < 1e6 else "#.2g"
-    return f"{value:{form}}".replace("-", "−")  # a screen reader says minus, and it is as wide as a digit
-
-
-def interval(measured: dict) -> str:
-    """[low, high], or "none" without an interval."""
-    return "none" if measured["low"] is None else f"[{number(measured['low'])}, {number(measured['high'])}]"
-
-
-def expected(claim: dict) -> str:
-    """Where a claim says that the measurement lies."""
-    above, below = (f"{float(claim[k]):g}".replace("-", "−") if k in claim else None for k in ("above", "below"))
-    return f"between {above} and {below}" if above and below else f"above {above}" if above else f"below {below}"
-
-
 def paper_value(claim: dict) -> str:
     """The paper's number or words as they stand there, or "not read"."""
     value = claim["paper_value"]
@@ -159,21 +139,21 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def readme_tables(records: list[dict]) -> str:
-    """Markdown: one table of all claims, then each record's metrics, folded."""
+    """Markdown: for each record a table of its claims and, folded, one of its metrics."""
     if not records:
         return "No records are kept yet."
-    rows = []
-    for record, claim in claims(records):
-        measured, where = claim["measured"], f"{record['experiment']}, {_scale(record)}, {_seeds(record)}"
-        numbers = paper_value(claim), number(measured["mean"]), interval(measured)
-        rows.append((_statement(claim), *numbers, claim["verdict"], where))
-    header = ("Claim", "Paper", "Measured", "95 % CI", "Verdict", "Where: experiment, scale, seeds")
-    parts = [_markdown(header, rows)] if rows else []
+    parts = []
     for record in records:
-        title = escape(f"{record['experiment']}, {_scale(record)}: metrics over {_seeds(record)}")
+        rows = []
+        for _, claim in claims([record]):
+            measured = number(claim["measured"]["mean"]), interval(claim["measured"]), claim["verdict"]
+            rows.append((claim["id"], _statement(claim), expectation(claim), *measured, paper_value(claim)))
+        header = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict", "Paper's value")
+        parts.append(f"**{_plain(record['experiment'])}, {_plain(_scale(record))} scale, {_seeds(record)}**")
+        parts.append(_markdown(header, rows) if rows else "No claims.")
         rows = [(name, number(mean["mean"]), interval(mean)) for name, mean in record["summary"].items()]
         table = _markdown(("Metric", "Mean", "95 % CI"), rows)
-        parts.append(f"<details><summary>{title}</summary>\n\n{table}\n\n</details>")
+        parts.append(f"<details><summary>All metrics</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -243,7 +223,7 @@ def _claims_table(records: list[dict]) -> Html:
             _badge(claim["verdict"]),
             number(measured["mean"]),
             _lines(interval(measured), measured["interval"].removeprefix("none: ")),
-            expected(claim),
+            expectation(claim),
             _lines(paper_value(claim), claim["source"] or ""),
             _lines(tag("a", Html(name), href=f"#{_anchor(record)}"), f"{_scale(record)} scale"),
         ))  # fmt: skip

@@ -4,8 +4,8 @@ A notebook makes one `Study` right below its parameters, runs each seed through 
 finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
 with `Study.finish`, which writes the record, a JSON file, atomically.
 
-Results are written to the folder named by the environment variable ATTRAIN_RESULTS, by default
-`results/` beside `notebooks/`.
+Results are written to the folder named by the environment variable ATTRAIN_RESULTS, by default `results/`
+in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
 import ast
@@ -26,12 +26,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
@@ -39,7 +40,7 @@ PRESENTATION = ("batch.py", "plots.py", "report.py", "run.py")  # nor do these m
 
 
 def results_root() -> Path:
-    """Folder for run outputs: ATTRAIN_RESULTS, or `results/` beside `notebooks/`."""
+    """Folder for run outputs: ATTRAIN_RESULTS, or `results/` in the repository."""
     return Path(os.environ.get("ATTRAIN_RESULTS") or ROOT / "results").absolute()
 
 
@@ -124,12 +125,12 @@ def estimate(values) -> dict:
     seeds = len(values)
     per_seed = values.reshape(seeds, -1).mean(1)
     if seeds > 1:
-        (low, high), interval = t_interval(per_seed), f"t over {seeds} seeds"
+        (low, high), kind = t_interval(per_seed), f"t over {seeds} seeds"
     elif values.size > 1:
-        (low, high), interval = bootstrap_interval(values.ravel()), f"bootstrap over {values.size} test images, 1 seed"
+        (low, high), kind = bootstrap_interval(values.ravel()), f"bootstrap over {values.size} test images, 1 seed"
     else:
-        low, high, interval = None, None, "none: 1 seed"
-    return {"mean": float(per_seed.mean()), "low": low, "high": high, "interval": interval}
+        low, high, kind = None, None, "none: 1 seed"
+    return {"mean": float(per_seed.mean()), "low": low, "high": high, "interval": kind}
 
 
 def verdict(low: float | None, high: float | None, above: float = -math.inf, below: float = math.inf) -> str:
@@ -143,6 +144,26 @@ def verdict(low: float | None, high: float | None, above: float = -math.inf, bel
     if above < low and high < below:
         return "holds"
     return "fails" if high <= above or low >= below else "undecided"
+
+
+def expectation(claim: dict) -> str:
+    """Where a claim says that the measurement lies, in words."""
+    above, below = (f"{float(claim[key]):g}".replace("-", "−") if key in claim else None for key in ("above", "below"))
+    return f"between {above} and {below}" if above and below else f"above {above}" if above else f"below {below}"
+
+
+def number(value: float | None) -> str:
+    """Three decimals; whole numbers from a thousand on; general format for the tiny and the huge."""
+    if value is None:
+        return "none"
+    value, size = value + 0.0, abs(value)  # + 0.0: no negative zero
+    form = ".3f" if value == 0 or 0.01 <= size < 1000 else ".0f" if 1000 <= size < 1e6 else "#.2g"
+    return f"{value:{form}}".replace("-", "−")  # a screen reader says minus, and it is as wide as a digit
+
+
+def interval(measured: dict) -> str:
+    """[low, high], or "none" without an interval."""
+    return "none" if measured["low"] is None else f"[{number(measured['low'])}, {number(measured['high'])}]"
 
 
 def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
@@ -297,6 +318,26 @@ class Study:
         self._claims[id, of] = entry
         return entry
 
+    @property
+    def claims(self) -> list[dict]:
+        """What has been stated so far, as the record will hold it."""
+        return list(self._claims.values())
+
+    def claims_table(self) -> pd.DataFrame:
+        """The claims stated so far, to look at: claim, expectation, measurement, interval, verdict."""
+        rows = [
+            {
+                "claim": claim["claim"],
+                "of": claim["of"],
+                "expected": expectation(claim),
+                "measured": number(claim["measured"]["mean"]),
+                "95 % interval": interval(claim["measured"]),
+                "verdict": claim["verdict"],
+            }
+            for claim in self.claims
+        ]
+        return pd.DataFrame(rows, index=pd.Index([claim["id"] for claim in self.claims], name="id"))
+
     def figure(self, figure, name: str) -> None:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
         picture = io.BytesIO()
@@ -314,7 +355,7 @@ class Study:
             "seeds": list(self.seeds),
             "metrics": metrics,
             "summary": {name: estimate(values) for name, values in metrics.items()},
-            "claims": list(self._claims.values()),
+            "claims": self.claims,
             "figures": list(self._figures),
             "data": self._data,
             "environment": environment(self.device),

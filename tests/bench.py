@@ -1,0 +1,120 @@
+"""`make bench [DEVICE=cuda]`: what attribution costs, as ratios measured side by side in one run.
+
+The two sides of a ratio take turns; a figure is the median of the ratios of neighbouring repetitions.
+Bounds: a map needs one forward and one backward pass to the input, so LRP can cost no less than input ×
+gradient; a step that trains on a map needs the forward, that backward, and the backward of both, about 2
+plain steps, more where batch norm's double backward is expensive.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+
+import torch
+import torchvision
+from torch import nn
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.composites import LayerMapComposite
+from zennit.rules import Epsilon, Pass
+
+from attrain import LRP, ZB, InputXGradient, explain, stochastic_target
+from attrain.study import environment, results_root, write_json
+from attrain.training import isnet_step, plain_step
+
+
+def vgg(device):
+    return torchvision.models.vgg11_bn(weights=None).eval().to(device), torch.rand(8, 3, 96, 96, device=device)
+
+
+def zennit_map(model, x):
+    """LRP-ε by zennit: ε on convolutions and hidden linear layers, batch norm merged."""
+    composite = LayerMapComposite(
+        [(nn.ReLU, Pass()), (nn.Conv2d, Epsilon(1e-2)), (nn.Linear, Epsilon(1e-2))], [SequentialMergeBatchNorm()]
+    )
+
+    def run():
+        leaf = x.clone().requires_grad_()
+        with composite.context(model) as modified:
+            logits = modified(leaf)
+            start = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), logits.amax(1, keepdim=True))
+            return torch.autograd.grad(logits, leaf, start)[0]
+
+    return run
+
+
+def training_step(step, classes, device, **options):
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=classes).train().to(device)
+    x, y = torch.rand(8, 3, 64, 64, device=device), torch.randint(classes, (8,), device=device)
+    mask = torch.zeros(8, 64, 64, dtype=torch.bool, device=device)
+    mask[:, 16:48, 16:48] = True
+
+    def run():
+        model.zero_grad()
+        step(model, x, y, mask, **options)[1].backward()
+
+    return run
+
+
+def cases(device):
+    """(name, numerator, denominator)"""
+    model, x = vgg(device)
+    gradient = lambda: explain(model, x, None, InputXGradient())  # noqa: E731
+    maps = "map, vgg11_bn 8×3×96×96: {} / input × gradient"
+    yield maps.format("LRP-ε"), lambda: explain(model, x, None, LRP()), gradient
+    yield maps.format("LRP-ε with z^B"), lambda: explain(model, x, None, LRP(first_layer=ZB())), gradient
+    yield maps.format("zennit's LRP-ε"), zennit_map(model, x), gradient
+    steps = "step, resnet18 8×3×64×64, {} classes: {} / plain"
+    for classes in (10, 1000):
+        plain = training_step(plain_step, classes, device)
+        yield steps.format(classes, "Selective ISNet"), training_step(isnet_step, classes, device), plain
+        stochastic = training_step(isnet_step, classes, device, target=stochastic_target())
+        yield steps.format(classes, "Stochastic ISNet"), stochastic, plain
+    plain = training_step(plain_step, 10, device)
+    yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain
+
+
+def seconds(run, device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.set_num_threads(options.threads)
+    rows = []
+    for name, top, bottom in cases(device):
+        for warm in (top, bottom):
+            warm()
+        pairs = [(seconds(top, device), seconds(bottom, device)) for _ in range(options.repetitions)]
+        ratios = sorted(a / b for a, b in pairs)
+        row = {
+            "case": name,
+            "ratio": round(statistics.median(ratios), 3),
+            "lowest": round(ratios[0], 3),
+            "highest": round(ratios[-1], 3),
+            "milliseconds": round(1000 * statistics.median(a for a, _ in pairs), 2),
+        }
+        rows.append(row)
+        print(
+            f"{row['ratio']:6.2f}  [{row['lowest']:.2f}, {row['highest']:.2f}]  {row['milliseconds']:8.1f} ms  {name}"
+        )
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    write_json(results_root() / "bench.json", {"cases": rows, "environment": environment(device) | machine})
+    print(f"record: {results_root() / 'bench.json'}")
+
+
+if __name__ == "__main__":
+    main()

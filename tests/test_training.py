@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from attrain import LRP, explain, isnet_loss, stochastic_target
+from attrain.models import SmallCNN
+from attrain.targets import selective_target
+from attrain.training import correct, estimate_foreground_range, fit, isnet_step, plain_step
+
+
+def batch(n=8, size=12):
+    x, y = torch.rand(n, 1, size, size), torch.randint(10, (n,))
+    mask = torch.zeros(n, size, size, dtype=torch.bool)
+    mask[:, 3:9, 3:9] = True
+    return x, y, mask
+
+
+def test_step_is_the_weighted_sum_of_its_losses():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    logits, loss, parts = isnet_step(net, x, y, mask, method=LRP(), P=0.3, C1=0.01, C2=1.0, w2=2.0)
+    heatmap = explain(net, x, selective_target(), LRP()).heatmap
+    expected = 0.7 * F.cross_entropy(net(x), y) + 0.3 * isnet_loss(heatmap, mask, C1=0.01, C2=1.0, w2=2.0)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(logits, net(x))
+    assert set(parts) == {"classification", "background", "foreground"}
+    assert not any(part.requires_grad for part in parts.values())
+
+
+def test_step_without_a_map_loss_has_the_gradient_of_cross_entropy():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    isnet_step(net, x, y, mask, P=0.0)[1].backward()
+    gradients = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    for parameter, gradient in zip(net.parameters(), gradients):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_gradient_of_the_step_is_the_derivative_of_its_loss():
+    net, (x, y, mask) = SmallCNN(width=2).double(), batch()
+    x = x.double()
+
+    def loss():
+        return isnet_step(net, x, y, mask, method=LRP(), C1=0.01, C2=1.0)[1]
+
+    loss().backward()
+    weight, h = net[3].weight, 1e-6
+    index = int(weight.grad.abs().argmax())
+    gradient = weight.grad.flatten()[index].item()
+    values = []
+    for step in (h, -2 * h):
+        weight.data.view(-1)[index] += step
+        values.append(loss().item())
+    assert gradient == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "target", ["all", stochastic_target(torch.Generator().manual_seed(0))], ids=["all", "stochastic"]
+)
+def test_every_variant_trains_a_torchvision_network_with_batch_norm(target):
+    net, (x, y, mask) = torchvision.models.resnet18(num_classes=10), batch(4, 32)
+    before = net.bn1.running_mean.clone()
+    logits, loss, _ = isnet_step(net.train(), x.expand(-1, 3, -1, -1), y, mask, target=target)
+    loss.backward()
+    assert logits.shape == (4, 10) and math.isfinite(loss.item())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert not torch.equal(before, net.bn1.running_mean), "a training step updates the running statistics"
+
+
+def test_several_labels_a_sample_are_trained_by_binary_cross_entropy():
+    net, (x, _, mask) = SmallCNN(width=4), batch()
+    y = torch.rand(8, 10).round()
+    parts = isnet_step(net, x, y, mask)[2]
+    torch.testing.assert_close(parts["classification"], F.binary_cross_entropy_with_logits(net(x), y).detach())
+
+
+def test_fit_repeats_bit_for_bit_and_learns():
+    x, y, mask = batch(64)
+    x[torch.arange(64), 0, 0, y] = 5.0
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = SmallCNN(width=4)
+        settings = dict(epochs=15, batch_size=16, lr=1e-2, clip=1.0)
+        curves = fit(net, (x, y, mask), generator=torch.Generator().manual_seed(0), **settings)
+        runs.append((curves, [p.clone() for p in net.parameters()]))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][1], runs[1][1]))
+    assert not net.training and len(curves["loss"]) == 15 and curves["loss"][-1] < 0.5 * curves["loss"][0]
+    assert correct(net, x, y).double().mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": -1.0}, "lr"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"optimizer": "lbfgs"}, "optimizer"),
+    ],
+)
+def test_fit_names_a_bad_setting(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(SmallCNN(width=2), batch(), **{"epochs": 1, **options})
+
+
+def test_fit_stops_at_a_loss_that_is_not_finite():
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        fit(SmallCNN(width=2), batch(), lambda m, *b: (m(b[0]), plain_step(m, *b)[1] * math.nan, {}), epochs=1)
+
+
+def test_foreground_range_follows_its_formula_over_any_batches():
+    net, x = SmallCNN(width=4), torch.rand(50, 1, 12, 12)
+    totals = explain(net, x, 3, LRP()).heatmap.double().abs().sum((1, 2, 3))
+    mean, sd = totals.mean().item(), totals.std().item()
+    C1 = max(mean / 5, mean - 3 * sd)
+    for sizes in ([50], [7, 20, 1, 22]):
+        found = estimate_foreground_range(net, x.split(sizes), target=3, method=LRP())
+        assert found == pytest.approx((C1, min(25 * C1, mean + 3 * sd)), rel=1e-5)
+
+
+def test_foreground_range_needs_two_samples():
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        estimate_foreground_range(SmallCNN(width=2), [torch.rand(1, 1, 12, 12)])
+
+
+def test_a_weight_outside_zero_and_one_is_named():
+    with pytest.raises(ValueError, match="P must be in"):
+        isnet_step(nn.Linear(1, 1), *batch(), P=1.5)
