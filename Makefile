@@ -29,9 +29,9 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing the pinned packages (about 6 GB with CUDA's, two minutes)"
 ifdef TORCH_INDEX
-	@$(BIN)/pip install -q --index-url $(TORCH_INDEX) $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
 	@awk '/^[^ #]/ { skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)==/ } !skip' requirements.lock > $(VENV)/requirements.txt
 	@$(BIN)/pip install -q --no-deps --require-hashes -r $(VENV)/requirements.txt
+	@$(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
 else
 	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock
 endif
@@ -46,9 +46,9 @@ reproduce: $(READY)
 test: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/python -m attrain.report --check
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests lib data_prep
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --doctest-glob=README.md tests lib data_prep README.md
 	@scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
-	  $(BIN)/python -m pytest -n 2 --dist loadscope -p no:doctest --nbval-lax --nbval-current-env notebooks
+	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env notebooks
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks
@@ -59,9 +59,9 @@ report: $(READY)
 bench: $(READY)
 	@$(BIN)/python tests/bench.py $(if $(DEVICE),--device $(DEVICE))
 
-# Bring each notebook and its script together and run it at smoke scale, outputs kept in the notebook.
+# Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
-	@$(BIN)/jupytext --sync notebooks/*/*.py
+	@$(BIN)/jupytext -q --update --to ipynb notebooks/*/*.py
 	@$(BIN)/python -m attrain.run --keep-outputs $(or $(EXPERIMENTS),all)
 
 lock:

@@ -401,6 +401,12 @@ def test_keep_replaces_what_an_earlier_run_left(put, tmp_path):
     assert "other" in (target / "record.json").read_text()
 
 
+@pytest.mark.parametrize("commit", [None, "c0ffee+changes"])
+def test_keep_refuses_a_run_that_nobody_could_repeat(put, tmp_path, commit):
+    with pytest.raises(ValueError, match="commit and run again"):
+        report.keep(put(commit=commit), tmp_path / "kept")
+
+
 def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
     put()
     assert report.main([]) == 0

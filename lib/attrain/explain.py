@@ -63,8 +63,8 @@ def explain(
         raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
     leaf = x.detach().requires_grad_()
     with torch.enable_grad(), _buffers_kept(model, keep=not create_graph):
-        entry = leaf.clone()  # an in-place operation of the model on its input then changes this copy
-        rules = method.rules(entry)
+        entry = leaf.clone()  # an operation of the model in place on its input changes this copy
+        rules = method.rules(leaf, entry)
         with rules:
             logits = model(entry)
         _check_logits(logits, len(x))

@@ -11,16 +11,16 @@ from attrain.rules import InputXGradientRules, LRPRules, Rules
 class Gradient:
     """The gradient of the explained number with respect to the input."""
 
-    def rules(self, entry: Tensor) -> Rules:
-        return Rules(entry)
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        return Rules(x, entry)
 
 
 @dataclass(frozen=True)
 class InputXGradient:
     """Gradient times input: LRP-0 on ReLU networks, biases included."""
 
-    def rules(self, entry: Tensor) -> Rules:
-        return InputXGradientRules(entry)
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        return InputXGradientRules(x, entry)
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ class LRP:
         if not self.epsilon >= 0:
             raise ValueError(f"LRP needs epsilon >= 0, got {self.epsilon}")
 
-    def rules(self, entry: Tensor) -> Rules:
-        return LRPRules(entry, self.epsilon, self.first_layer)
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        return LRPRules(x, entry, self.epsilon, self.first_layer)

@@ -66,11 +66,14 @@ def claims(records: Iterable[dict]) -> list[tuple[dict, dict]]:
 def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
     """Copy a finished run's record and PNG figures to `<records_dir>/<scale>/<paper>/<name>`; returns that folder.
 
-    Figures of an earlier run that this one no longer has are removed there.
+    Figures of an earlier run that this one no longer has are removed there. ValueError if the run has not
+    finished, or if its code was in no commit, as nobody could then repeat it.
     """
     if not (folder / "record.json").is_file():
         raise ValueError(f"{folder} holds no record.json: finish this run first")
     record = load_record(folder / "record.json")
+    if not record["commit"] or record["commit"].endswith("+changes"):
+        raise ValueError(f"{folder} was not run from a commit (it says {record['commit']}): commit and run again")
     target = records_dir / _scale(record) / record["experiment"]
     names = [f"figures/{name}.png" for name in record["figures"]]
     for name in [*names, "record.json"]:  # the record last: it never names a figure that is not there yet

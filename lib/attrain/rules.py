@@ -39,13 +39,17 @@ class UnsupportedOperation(NotImplementedError):
 class Rules(TorchFunctionMode):
     """Base of all rule sets: every operation keeps its ordinary derivative.
 
+    Args:
+        x: the input, a leaf.
+        entry: the copy of it that the model is given, and may change in place.
+
     Attributes:
-        root: the tensor at which the gradient is read; the model's input here.
+        root: the tensor at which the gradient is read; the input here.
     """
 
-    def __init__(self, entry: Tensor):
+    def __init__(self, x: Tensor, entry: Tensor):
         super().__init__()
-        self.root = entry
+        self.x, self.entry, self.root = x, entry, x
         # A box of its own, not self: autograd nodes keep it, and must not keep the tensors that self holds.
         self.switch = {"explaining": False}
 
@@ -72,7 +76,7 @@ class InputXGradientRules(Rules):
     """gradient · x."""
 
     def contract(self, gradient, create_graph):
-        return gradient * self.root.detach()
+        return gradient * self.x.detach()
 
 
 class LRPRules(Rules):
@@ -84,9 +88,9 @@ class LRPRules(Rules):
     differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`.
     """
 
-    def __init__(self, entry, epsilon: float, first_layer=None):
-        super().__init__(entry)
-        self.entry, self.epsilon = entry, epsilon
+    def __init__(self, x, entry, epsilon: float, first_layer=None):
+        super().__init__(x, entry)
+        self.epsilon = epsilon
         self.first = FirstLayer(first_layer) if first_layer else None
 
     def call(self, func, name, args, kwargs):
@@ -106,8 +110,8 @@ class LRPRules(Rules):
 
     def contract(self, gradient, create_graph):
         if self.first is None:
-            return gradient * self.root.detach()
-        return self.first.redistribute(gradient * self.root, self.entry.detach(), create_graph)
+            return gradient * self.x.detach()
+        return self.first.redistribute(gradient * self.root, self.x.detach(), create_graph)
 
 
 class FirstLayer:
