@@ -83,7 +83,7 @@ def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: M
             x = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
             rows = [group[name] for group in groups.values()]
             means = np.array([row["mean"] for row in rows])
-            bounds = [(r["mean"] if r["low"] is None else r["low"], r["high"] or r["mean"]) for r in rows]
+            bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
             errors = np.abs(np.array(bounds).T - means)
             axis.bar(x, means, 0.92 * width, label=name, color=COLOURS[i], alpha=0.85)
             axis.errorbar(x, means, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
