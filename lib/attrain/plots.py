@@ -103,18 +103,20 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], xlabel
     Args:
         panels: quantity -> model -> one curve a seed.
     """
+    models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
+    colours = dict(zip(models, COLOURS))  # a model keeps its colour in panels that lack the others
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
         for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
             for model, seeds in lines.items():
                 values = np.array(seeds, float)
                 epochs = np.arange(1, values.shape[1] + 1)
-                (line,) = axis.plot(epochs, values.mean(0), label=model)
+                axis.plot(epochs, values.mean(0), color=colours[model], label=model)
                 if len(values) > 1:
-                    axis.plot(epochs, values.T, color=line.get_color(), alpha=0.3, linewidth=0.7)
+                    axis.plot(epochs, values.T, color=colours[model], alpha=0.3, linewidth=0.7)
             axis.set(title=quantity, xlabel=xlabel)
-        handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-        figure.legend(handles, labels, ncols=len(labels), loc="outside lower center")
+        handles = [plt.Line2D([], [], color=colours[model]) for model in models]
+        figure.legend(handles, models, ncols=len(models), loc="outside lower center")
     return figure
 
 
