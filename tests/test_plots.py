@@ -48,3 +48,9 @@ def test_curves_draw_the_mean_and_each_of_several_seeds(seeds):
     lines = figure.axes[0].lines
     assert len(lines) == (1 if seeds == 1 else 1 + seeds)
     assert lines[0].get_ydata()[-1] == np.mean(range(seeds))
+
+
+def test_a_model_keeps_its_colour_in_a_panel_that_lacks_the_others():
+    figure = plots.curves({"accuracy": {"a": [[0.0, 1.0]], "b": [[0.0, 1.0]]}, "loss": {"b": [[1.0, 0.0]]}})
+    first, second = figure.axes
+    assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
