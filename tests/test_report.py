@@ -191,8 +191,8 @@ def test_summary_has_one_line_a_record(put, results):
     lines = report.summary_table(report.load_records(results)).splitlines()
     assert [line.split(maxsplit=3) for line in lines] == [
         ["experiment", "scale", "seeds", "verdicts                         seconds"],
-        ["challenger/long_name", "laptop", "1", "no claims                        41.2"],
-        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  41.2"],
+        ["challenger/long_name", "laptop", "1", "no claims                        12"],
+        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  36"],
     ]
 
 

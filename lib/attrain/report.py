@@ -121,8 +121,8 @@ def summary_table(records: list[dict]) -> str:
     """Plain text, one line a record: experiment, scale, seeds, verdicts, seconds."""
     rows = [("experiment", "scale", "seeds", "verdicts", "seconds")]
     for record in records:
-        count, seconds = str(len(record["seeds"])), f"{record['times']['notebook_seconds']:.1f}"
-        rows.append((record["experiment"], _scale(record), count, _verdicts([record]), seconds))
+        seconds = f"{sum(record['times']['seed_seconds']):.0f}"  # the notebook's own time is short if it resumed
+        rows.append((record["experiment"], _scale(record), str(len(record["seeds"])), _verdicts([record]), seconds))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -281,7 +281,7 @@ def _settings(record: dict) -> Html:
 
 
 def _facts(record: dict, page: Path) -> Html:
-    facts = [_seeds(record), record["environment"]["device"], duration(record["times"]["notebook_seconds"])]
+    facts = [_seeds(record), record["environment"]["device"], duration(sum(record["times"]["seed_seconds"]))]
     for name, words in (("notebook.ipynb", "executed notebook"), ("notebook.html", "executed notebook as a page")):
         if (record["folder"] / name).is_file():
             link = Path(os.path.relpath(record["folder"] / name, page.absolute().parent)).as_posix()
