@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -115,6 +116,7 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], xlabel
                 if len(values) > 1:
                     axis.plot(epochs, values.T, color=colours[model], alpha=0.3, linewidth=0.7)
             axis.set(title=quantity, xlabel=xlabel)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = [plt.Line2D([], [], color=colours[model]) for model in models]
         figure.legend(handles, models, ncols=len(models), loc="outside lower center")
     return figure
