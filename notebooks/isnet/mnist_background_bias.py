@@ -252,9 +252,9 @@ print("the standard classifier uses the shortcut:", study.claims[0]["verdict"])
 # ## What to try next
 #
 # - `mark_size=1`: a smaller mark. `P=0.3` or `decay=1.0`: a gentler penalty. When does the shortcut come back?
-# - `epsilon=1e-4`, and longer training: activations well below ε send no relevance back, so a network that trains for
-#   long can learn to pass the mark on in a whisper. The README has both records: on 20,000 MNIST images ISNets with the
-#   article's ε = 1e-2 fall for the deceiving mark again, with spotless maps; with 1e-4 most do not.
+# - `epsilon=1e-4`, and longer training. The README has two laptop records: after eight passes over 20,000 MNIST images,
+#   ISNets with the article's ε = 1e-2 fall for the deceiving mark again, with spotless maps; with 1e-4 most do not.
+#   Where does the mark go in? Explaining those networks with a smaller ε does not show it.
 # - `selective_eps=1e-2`: the authors' run script uses it. C1 and C2 read off maps that vanish with confidence are tiny;
 #   what happens to accuracy?
 # - `dataset="mnist"` with more seeds: `make reproduce SCALE=laptop EXPERIMENTS=isnet/mnist_background_bias`.
