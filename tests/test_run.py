@@ -232,6 +232,13 @@ def test_what_cannot_be_run_is_refused_in_one_line(call, arguments, words, resul
     assert not list(results.rglob("*.ipynb"))
 
 
+def test_a_refusal_on_a_terminal_is_one_line(results):
+    command = [sys.executable, "-m", "attrain.run", "toy/steps", "-p", "sed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and not done.stdout and not results.exists()
+    assert done.stderr.startswith("error: toy/steps smoke: unknown parameter 'sed'") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused_in_one_line(call):
     code, _, err = call("toy/steps", "-p", "device", "cuda")
@@ -252,23 +259,6 @@ def test_a_folder_that_is_read_only_or_full_is_refused_and_keeps_its_record(call
 
 
 # ---------------------------------------------------------------- runs
-
-
-@pytest.mark.slow
-def test_the_tiny_study_runs_in_a_subprocess(notebooks, results):
-    command = [sys.executable, "-m", "attrain.run", REAL, "--scale", "tiny"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    folder = results / "tiny" / REAL
-    assert done.returncode == 0 and not done.stderr
-    (line,) = done.stdout.splitlines()
-    assert line.startswith(f"done: {REAL} tiny, ") and line.endswith(f" s, {folder}/record.json")
-    record = json.loads((folder / "record.json").read_text())
-    assert record["parameters"]["n_train"] == 32 and record["parameters"]["scale"] == "tiny"
-    figures = {f"figures/{name}.png" for name in record["figures"]}
-    assert figures and set(files(folder)) == {"record.json", "notebook.ipynb", "notebook.html", ".finished"} | figures
-    notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
-    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-    assert "\\r" not in json.dumps(notebook) and notebook.metadata.papermill.output_path == f"{folder}/notebook.ipynb"
 
 
 @pytest.mark.slow
@@ -313,28 +303,28 @@ def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_path, number, code):
+def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_path):
     command = [sys.executable, "-m", "attrain.run", "toy/steps", "-p", "action", "wait"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    line = "interrupted: toy/steps smoke; the seeds that have finished are kept\n"
+    endings = [(signal.SIGINT, 130, line), (signal.SIGTERM, 143, "")]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, start_new_session=True, env=environment, **streams)
+    processes = [subprocess.Popen(command, env=environment, **streams) for _ in endings]
     try:
-        kernels = []
-        while not kernels and process.poll() is None:
-            time.sleep(0.1)
-            kernels = psutil.Process(process.pid).children()
-        time.sleep(1)
-        os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=20)
-        assert process.returncode == code and not out
-        assert err == ("interrupted: toy/steps smoke; the seeds that have finished are kept\n" if code == 130 else "")
-        _, alive = psutil.wait_procs(kernels, timeout=5)
-        assert kernels and not alive
+        for process, (number, code, last) in zip(processes, endings):
+            while not (kernels := psutil.Process(process.pid).children()):
+                assert process.poll() is None
+                time.sleep(0.1)
+            time.sleep(1)
+            os.killpg(process.pid, number)
+            out, err = process.communicate(timeout=20)
+            assert (process.returncode, out, err) == (code, "", last)
+            assert not psutil.wait_procs(kernels, timeout=5)[1]
         assert not list(tmp_path.glob("attrain-*")) and not list(results.rglob("*.ipynb"))
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow

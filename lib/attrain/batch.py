@@ -4,18 +4,17 @@ Snakemake runs `notebooks/Snakefile` on this machine's cores; finished records a
 unless something they depend on has changed. One line a job, a summary table at the end, then the report.
 """
 
-import argparse
 import ctypes
 import fcntl
 import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrain import report
-from attrain.run import SCALES, experiments, settings
+from attrain.run import SCALES, Parser, experiments, settings
 from attrain.study import NOTEBOOKS, check_device, check_writable, results_root
 
 
@@ -31,16 +30,41 @@ def sole_batch(folder: Path):
         yield file.fileno()
 
 
-def snakemake(folder: Path, lock: int, jobs: str, config: dict, more: list[str]) -> int:
-    """Snakemake's exit code for the batch, run in the results folder."""
+def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
+    """Run the batch in the results folder. Of Snakemake's messages only the jobs' errors show.
+
+    Returns what is to be said at the end if not everything has run, else "".
+    """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
-    command += ["--directory", str(folder), "--cores", jobs, "--resources", "gpu=1"]
-    # Our lock replaces Snakemake's, which outlives a killed batch.
-    command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "all"]
-    command += ["--config", *[f"{name}={value}" for name, value in config.items()], *more]
-    environment = os.environ | {"ATTRAIN_RESULTS": str(folder)}
-    # The lock is handed down, so that jobs which outlive a killed batch still hold it.
-    return subprocess.run(command, env=environment, pass_fds=[lock], preexec_fn=_end_with_parent).returncode
+    command += ["--directory", str(folder), "--cores", jobs, "--resources", "gpu=1", "--keep-going"]
+    # Our lock replaces Snakemake's, which outlives a killed batch; a run's mark is made last, so it is never half done.
+    command += ["--nolock", "--ignore-incomplete", "--quiet", "host", "progress", "reason", "rules"]
+    command += ["--config", *[f"{name}={value}" for name, value in config.items()]]
+    # A session of its own keeps Ctrl-C from Snakemake and the jobs: they are ended below, without a word of theirs.
+    options = {"start_new_session": True, "preexec_fn": _end_with_parent, "pass_fds": [lock]}
+    messages = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", **options) as process:
+        try:
+            for line in process.stderr:
+                messages.append(line)
+                if line.startswith("error: "):
+                    print(line, end="", file=sys.stderr, flush=True)
+            code = process.wait()
+        finally:
+            _end(process)
+    if not code:
+        return ""
+    if any(line.startswith("error: ") for line in messages):
+        return "some runs failed, see the lines that begin with 'error' above"
+    return f"Snakemake failed (exit code {code}):\n{''.join(messages[-20:])}".rstrip()
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End Snakemake and its jobs, if it has not ended; what they have finished is kept."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(2)  # seconds, in which jobs end their kernels
 
 
 def _end_with_parent() -> None:
@@ -51,41 +75,55 @@ def _end_with_parent() -> None:
 
 def check(scales: list[str], chosen: list[str], given: dict) -> None:
     """Raise ValueError before anything runs if the batch cannot be run as asked."""
+    if not chosen:
+        raise ValueError(f"there are no experiments in {NOTEBOOKS}")
     for experiment in chosen:
         for scale in scales:
             values = settings(experiment, scale, given)
             check_device(values.get("device", "cpu"))
 
 
+def _cores(text: str) -> str:
+    if text != "all" and int(text) < 1:
+        raise ValueError
+    return text
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m attrain.batch", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m attrain.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
     parser.add_argument("--experiments", default="", help="<paper>/<name> …, separated by spaces (default: all)")
-    parser.add_argument("--jobs", default="all", help="CPU cores to use (default: all)")
+    parser.add_argument("--jobs", type=_cores, default="all", help="CPU cores to use (default: all)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the scale's)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the scale's)")
-    options, more = parser.parse_known_args(arguments)
+    options = parser.parse_args(arguments)
     given = {name: value for name in ("seeds", "device") if (value := getattr(options, name)) is not None}
-    scales, chosen = options.scale.split(), options.experiments.split() or experiments()
+    scales, chosen = options.scale.split() or ["smoke"], options.experiments.split() or experiments()
     folder = results_root()
     try:
         check(scales, chosen, given)
         check_writable(folder)
         with sole_batch(folder) as lock:
             config = {"scale": " ".join(scales), "experiments": " ".join(chosen), **given}
-            code = snakemake(folder, lock, options.jobs, config, more)
+            problem = snakemake(folder, lock, options.jobs, config)
             wanted = {(scale, experiment) for scale in scales for experiment in chosen}
             records = report.load_records(folder)
             ours = [r for r in records if (r["parameters"]["scale"], r["experiment"]) in wanted]
             print(f"\n{report.summary_table(ours)}\n", flush=True)
-            report.main([])
+            unwritten = report.main([])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if code:
-        print("error: some runs failed, see the lines that begin with 'error' above", file=sys.stderr)
-    return code
+    except KeyboardInterrupt:
+        print("interrupted: what has finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+    return int(bool(problem) or unwritten)
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)  # as Ctrl-C: Snakemake and its jobs end first
     sys.exit(main())

@@ -10,41 +10,52 @@ leaves `failed.ipynb` and touches nothing that an earlier run has left there.
 
 import argparse
 import ast
+import json
 import os
+import re
+import signal
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-import nbformat
-import papermill
 import yaml
-from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
-from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
-from attrain.study import NOTEBOOKS, atomic_write, check_device, check_parameters, check_writable, results_root
+from attrain.study import (
+    NOT_RECORDED,
+    NOTEBOOKS,
+    atomic_write,
+    check_device,
+    check_parameters,
+    check_writable,
+    results_root,
+)
 
 SCALES = ("smoke", "laptop", "paper")
+FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
 
 
 def experiments() -> list[str]:
-    """All experiments, as "<paper>/<name>": the notebooks that are paired with a script, but the index."""
-    found = [path.relative_to(NOTEBOOKS).with_suffix("") for path in NOTEBOOKS.rglob("*.py")]
-    return sorted(str(path) for path in found if path.with_suffix(".ipynb").name != "index.ipynb")
+    """All experiments, as "<paper>/<name>": the notebooks one folder down that are paired with a script."""
+    pairs = [path.relative_to(NOTEBOOKS) for path in NOTEBOOKS.glob("*/*.ipynb") if path.with_suffix(".py").is_file()]
+    return sorted(path.with_suffix("").as_posix() for path in pairs if not path.parts[0].startswith("."))
 
 
 def declared(experiment: str) -> dict[str, dict]:
     """The notebook's parameters: name -> {"type", "default", "help"}, read without running it."""
     if experiment not in experiments():
-        raise ValueError(f"unknown experiment {experiment!r}; there are {', '.join(experiments())}")
-    found = papermill.inspect_notebook(str(NOTEBOOKS / f"{experiment}.ipynb"))
-    return {
-        name: {"type": p["inferred_type_name"], "default": ast.literal_eval(p["default"]), "help": p["help"]}
-        for name, p in found.items()
-    }
+        known = ", ".join(experiments()) or f"none in {NOTEBOOKS}"
+        raise ValueError(f"unknown experiment {experiment!r}; there are {known}")
+    cells = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text("utf-8"))["cells"]
+    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    found = {}
+    for node in ast.parse(tagged[0]).body if tagged else []:
+        if isinstance(node, ast.AnnAssign):
+            rest = tagged[0].splitlines()[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+            kind, default = ast.unparse(node.annotation), ast.literal_eval(node.value)
+            found[node.target.id] = {"type": kind, "default": default, "help": rest.partition("#")[2].strip()}
+    return found
 
 
 def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
@@ -53,12 +64,23 @@ def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
     Raises ValueError for an unknown experiment, scale or parameter, and for a value of the wrong type.
     """
     types = {name: p["type"] for name, p in declared(experiment).items()}
-    file = NOTEBOOKS / "params" / f"{experiment}.{scale}.yaml"
-    if scale != "smoke" and not file.is_file():
-        known = [s for s in SCALES if s == "smoke" or (NOTEBOOKS / "params" / f"{experiment}.{s}.yaml").is_file()]
-        raise ValueError(f"{experiment} has no scale {scale!r}; it has {', '.join(known)}")
-    values = (yaml.safe_load(file.read_text()) if file.is_file() else {}) | (given or {})
+    files = {path.name.split(".")[1]: path for path in (NOTEBOOKS / "params").glob(f"{experiment}.*.yaml")}
+    if scale != "smoke" and scale not in files:
+        known = ", ".join(sorted({"smoke", *files}, key=lambda s: (SCALES.index(s) if s in SCALES else 3, s)))
+        raise ValueError(f"{experiment} has no scale {scale!r}; it has {known}")
+    values = {"scale": scale}
+    if scale in files:
+        try:
+            values |= yaml.safe_load(files[scale].read_text("utf-8")) or {}
+        except (yaml.YAMLError, TypeError):
+            raise ValueError(f"{files[scale]} is no YAML of names and values") from None
+        if values["scale"] != scale:
+            raise ValueError(f"{files[scale]} must say scale: {scale}")
+    values |= given or {}
     check_parameters(values, types)
+    for name in ("seeds", "threads"):
+        if values.get(name, 1) < 1:
+            raise ValueError(f"parameter {name} must be at least 1, got {values[name]}")
     return values
 
 
@@ -68,6 +90,8 @@ def parse_values(pairs: list[tuple[str, str]], experiment: str) -> dict:
     convert = {"int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__}
     values = {}
     for name, text in pairs:
+        if name in ("scale", "out"):
+            raise ValueError(f"parameter {name} is given by --{name}")
         kind = kinds.get(name, "str")
         try:
             values[name] = convert.get(kind, str)(text.lower() if kind == "bool" else text)
@@ -81,97 +105,163 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
 
     Raises RuntimeError with one line if the notebook raises or its kernel dies.
     """
+    import nbformat  # here and below: these imports are slow, and a batch needs of this module what is above
+    from nbconvert import HTMLExporter
+
     values = settings(experiment, scale, given)
     check_device(values.get("device", "cpu"))
     check_writable(out)
-    with atomic_write(out / "notebook.ipynb") as running:
+    (out / FINISHED).unlink(missing_ok=True)
+    with _scratch() as scratch:
+        running = Path(scratch, "notebook.ipynb")
         try:
             notebook = _execute(experiment, running, {**values, "out": str(out)})
         except RuntimeError as error:
-            with atomic_write(out / "failed.ipynb") as failed:
-                failed.write_bytes(running.read_bytes())
-            raise RuntimeError(f"{error} (see {out / 'failed.ipynb'})") from None
-        with atomic_write(out / "notebook.html") as page:
-            page.write_text(HTMLExporter().from_notebook_node(notebook)[0])
+            raise RuntimeError(str(error) + _keep_failed(running, out)) from None
+        notebook.metadata.papermill["output_path"] = str(out / "notebook.ipynb")
+    _write(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
+    _write(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
+    (out / FINISHED).touch()
     return out / "record.json"
+
+
+def is_finished(out: Path, parameters: dict) -> bool:
+    """Has a run with these parameters finished in the folder `out`?"""
+    try:
+        record = json.loads((out / "record.json").read_text("utf-8"))
+        recorded = record["parameters"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    wanted = {name: value for name, value in parameters.items() if name not in NOT_RECORDED}
+    return (out / FINISHED).exists() and recorded == wanted
 
 
 def keep_outputs(experiment: str) -> None:
     """Run a notebook as it is, at smoke scale, and keep the outputs in it, for readers and for nbval."""
-    with tempfile.TemporaryDirectory() as scratch, atomic_write(NOTEBOOKS / f"{experiment}.ipynb") as running:
+    import nbformat
+
+    declared(experiment)
+    with _scratch() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
-        notebook = _execute(experiment, running, {})
-        for part in (notebook, *notebook.cells):
-            part.metadata.pop("papermill", None)
-            part.metadata.pop("execution", None)
-        nbformat.write(notebook, running)
+        notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
+    _write(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
+
+
+def _scratch() -> tempfile.TemporaryDirectory:
+    """A folder for a run's sockets; /tmp where the usual place is too deep for a socket's path (104 characters)."""
+    usual = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(prefix="attrain-", dir=usual if len(usual) < 70 else "/tmp")
 
 
 def _execute(experiment: str, running: Path, parameters: dict):
     """Run by papermill into the file `running`, saved after each cell; returns the notebook."""
-    with tempfile.TemporaryDirectory(prefix="attrain-") as sockets:
-        # Kernels over IPC in a folder of their own: free of TCP's port races between parallel runs.
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-        try:
-            papermill.execute_notebook(
-                str(NOTEBOOKS / f"{experiment}.ipynb"),
-                str(running),
-                parameters=parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str((NOTEBOOKS / experiment).parent),
-                config=config,
-            )
-        except (PapermillExecutionError, DeadKernelError) as error:
-            raise RuntimeError(_reason(error)) from None
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    # Kernels over IPC, sockets in a folder of their own: free of TCP's port races between parallel runs.
+    config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
+    try:
+        papermill.execute_notebook(
+            str(NOTEBOOKS / f"{experiment}.ipynb"),
+            str(running),
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str((NOTEBOOKS / experiment).parent),
+            config=config,
+            start_timeout=300,  # seconds; both are generous, for machines that are busy
+            iopub_timeout=60,
+            shutdown_kernel="immediate",  # all cells have run, or nobody waits for them any more
+        )
+    except DeadKernelError:
+        raise RuntimeError("the kernel died; it may have run out of memory") from None
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{error.ename}: {_first_line(error.evalue)}") from None
     notebook = nbformat.read(running, as_version=4)
     collapse_progress(notebook)
-    nbformat.write(notebook, running)
     return notebook
 
 
 def collapse_progress(notebook) -> None:
     """Keep of each progress bar what a terminal would show at the end, as JupyterLab does."""
     for cell in notebook.cells:
+        outputs = []
         for output in cell.get("outputs", []):
+            if outputs and output.output_type == "stream" and outputs[-1].get("name") == output.name:
+                outputs[-1].text += output.text  # each refresh of a bar arrives as an output of its own
+            else:
+                outputs.append(output)
+        for output in outputs:
             if output.output_type == "stream":
                 lines = output.text.split("\n")
                 output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
+        if outputs:
+            cell.outputs = outputs
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, DeadKernelError):
-        return "the kernel died; it may have run out of memory"
-    lines = str(error.evalue).splitlines()
-    return f"{error.ename}: {lines[0] if lines else ''}"
+def _first_line(text) -> str:
+    """The first line of a message, without colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(text)).strip().splitlines()
+    return lines[0].strip() if lines else ""
 
 
-def _end_with_parent() -> None:
-    """End this run, and with it its kernel, when the batch that started it is gone."""
-    parent = os.getppid()
+def _write(path: Path, text: str) -> None:
+    try:
+        with atomic_write(path) as file:
+            file.write_text(text, "utf-8")
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _keep_failed(running: Path, out: Path) -> str:
+    """Leave what has run of a notebook that failed; returns where it is, for the end of the message."""
+    try:
+        _write(out / "failed.ipynb", running.read_text("utf-8"))
+    except OSError as error:  # most likely what the run failed of
+        return f" (nor could failed.ipynb be written: {error})"
+    return f" (see {out / 'failed.ipynb'})"
+
+
+def _end_with(parent: int) -> None:
+    """End this run, and with it its kernel, when the process that started it is gone."""
 
     def watch():
         while os.getppid() == parent:
             time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as all errors here do."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m attrain.run", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m attrain.run", description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="<paper>/<name>; with --keep-outputs also all")
-    parser.add_argument("--scale", default="smoke", help="smoke (default), laptop or paper")
+    parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
     parser.add_argument("--out", type=Path, help="output folder (default: results/<scale>/<experiment>)")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
     )
     parser.add_argument("--keep-outputs", action="store_true", help="run as it is and keep the outputs in the notebook")
-    parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--end-with", type=int, metavar="PID", help="end when this process, the parent, has ended")
     options = parser.parse_args(arguments)
-    if options.end_with_parent:
-        _end_with_parent()
+    if options.end_with:
+        _end_with(options.end_with)
     started = time.time()
     label = f"{options.experiment} {options.scale}"
     try:
@@ -180,15 +270,19 @@ def main(arguments: list[str] | None = None) -> int:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)
+        label += f" seed {given['seed']}" if "seed" in given else ""
         out = (options.out or results_root() / options.scale / options.experiment).absolute()
         record = run(options.experiment, options.scale, given, out)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {label}: {error}", file=sys.stderr)
+        print(f"error: {label}: {_first_line(error)}", file=sys.stderr)
         return 1
-    seed = f" seed {given['seed']}" if "seed" in given else ""
-    print(f"done: {label}{seed}, {time.time() - started:.0f} s, {record}", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted: {label}; the seeds that have finished are kept", file=sys.stderr)
+        return 130
+    print(f"done: {label}, {time.time() - started:.0f} s, {record}", flush=True)
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the clean-up: the kernel ends too
     sys.exit(main())
