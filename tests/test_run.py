@@ -45,6 +45,7 @@ def run(seed):
     if action == "die":
         os._exit(1)
     if action == "wait":
+        open(os.path.join(os.environ["ATTRAIN_RESULTS"], f"waiting-{os.getppid()}"), "w").close()
         time.sleep(60)
     ballast = torch.zeros(10**6 if action == "fill" else 1)
     return {"metrics": {"value": seed * rate}, "ballast": ballast}""",
@@ -312,14 +313,14 @@ def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_p
     processes = [subprocess.Popen(command, env=environment, **streams) for _ in endings]
     try:
         for process, (number, code, last) in zip(processes, endings):
-            while not (kernels := psutil.Process(process.pid).children()):
+            while not (results / f"waiting-{process.pid}").exists():
                 assert process.poll() is None
                 time.sleep(0.1)
-            time.sleep(1)
+            kernels = psutil.Process(process.pid).children()
             os.killpg(process.pid, number)
             out, err = process.communicate(timeout=20)
             assert (process.returncode, out, err) == (code, "", last)
-            assert not psutil.wait_procs(kernels, timeout=5)[1]
+            assert kernels and not psutil.wait_procs(kernels, timeout=5)[1]
         assert not list(tmp_path.glob("attrain-*")) and not list(results.rglob("*.ipynb"))
     finally:
         for process in processes:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,10 +62,13 @@ def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
 
 def _end(process: subprocess.Popen) -> None:
     """End Snakemake and its jobs, if it has not ended; what they have finished is kept."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, number)
-            process.wait(2)  # seconds, in which jobs end their kernels
+    process.kill()  # at once: its own way to end removes what its last jobs have just finished
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        for _ in range(20):  # two seconds, in which jobs end their kernels
+            time.sleep(0.1)
+            os.killpg(process.pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:
