@@ -93,7 +93,7 @@ def test_epsilon_zero_is_gradient_times_input(batch_norm):
 def test_lrp_without_biases_conserves_relevance_as_epsilon_vanishes():
     net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False)).double()
     x = torch.randn(6, 5, dtype=torch.float64)
-    logits, heatmap = explain(net, x, 0, LRP(1e-9))
+    logits, heatmap, *_ = explain(net, x, 0, LRP(1e-9))
     torch.testing.assert_close(heatmap.sum(1), logits[:, 0], rtol=1e-6, atol=1e-8)
 
 
@@ -131,7 +131,7 @@ def test_torchvisions_relu_networks_are_explained_as_they_are(name):
             module.momentum = 1.0
     model.train()(torch.rand(4, 3, 64, 64))
     model.eval()
-    logits, heatmap = explain(model, x, None, LRP())
+    logits, heatmap, *_ = explain(model, x, None, LRP())
     torch.testing.assert_close(logits, model(x))
     assert heatmap.shape == x.shape and heatmap.isfinite().all()
     assert not torch.allclose(heatmap, explain(model, x, None, InputXGradient()).heatmap, rtol=1e-3)
@@ -262,7 +262,7 @@ def test_logits_of_the_same_pass_have_their_ordinary_gradient():
     F.cross_entropy(net(x), y).backward()
     expected = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
-    logits, _ = explain(net, x, None, LRP(), create_graph=True)
+    logits, *_ = explain(net, x, None, LRP(), create_graph=True)
     F.cross_entropy(logits, y).backward()
     for parameter, gradient in zip(net.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -274,7 +274,7 @@ def test_logits_of_the_same_pass_have_their_ordinary_gradient():
 @pytest.mark.parametrize("method", [Gradient(), LRP(), LRP(first_layer=ZB())])
 def test_targets_agree_with_one_another(method):
     net, x = conv_net(), torch.rand(4, 2, 8, 8, dtype=torch.float64)
-    logits, every = explain(net, x, "all", method)
+    logits, every, *_ = explain(net, x, "all", method)
     assert every.shape == (4, 3, 2, 8, 8)
     for c in range(3):
         torch.testing.assert_close(explain(net, x, c, method).heatmap, every[:, c])
