@@ -306,7 +306,7 @@ def weighted(engine, call):
 
 def batch_norm(engine, call):
     """An affine map a·x + b in evaluation mode: the parts pass through, exchanged where a < 0."""
-    x, weight, bias, mean, variance, training = call.args[:6]
+    x, weight, _, _, variance, training = call.args[:6]
     if training:
         raise UnsupportedOperation("DeepLIFT has no rule for batch norm in training mode: call model.eval() first")
     mass = None
@@ -677,7 +677,8 @@ def _guard(engine, pull, kept):
 def _body(func):
     """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None."""
     names = [n for n in func.__code__.co_names if n.startswith("has_torch_function")]
-    if not names or not (func.__module__ or "").startswith("torch"):
+    method = func.__module__ == "torch._tensor" and canonical(func)[0] in TABLE  # some call their builtin by one name
+    if not names or method or not (func.__module__ or "").startswith("torch"):
         return None
     scope = func.__globals__ | dict.fromkeys(names, lambda *_: False)
     body = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)

@@ -5,15 +5,15 @@ operation by name and may replace it by one whose backward follows the method's 
 `explaining()` is on, and the ordinary derivative otherwise. So one forward pass serves the map and
 the loss alike.
 
-| operations              | gradient   | guided backprop  | LRP-ε           | B-cos            | DeepLIFT (`attrain.deeplift`) |
-|-------------------------|------------|------------------|-----------------|------------------|-------------------------------|
-| LINEAR, PARTWISE, SUMS  | derivative | derivative       | derivative      | derivative       | derivative                    |
-| PRODUCTS of activations | derivative | derivative       | raises          | derivative       | derivative at the midpoint    |
-| MAXIMA                  | derivative | derivative       | derivative      | derivative       | cross-max                     |
-| ReLU                    | derivative | drops negative g | y/(y+ε)         | derivative       | secant; or two, RevealCancel  |
-| ACTIVATIONS             | derivative | drops negative g | raises          | y/x, a constant  | secant; or two, RevealCancel  |
-| FUNCTIONS, magnitudes   | derivative | derivative       | raises          | constants        | secant                        |
-| anything else           | derivative | derivative       | raises          | derivative       | by composition, or raises     |
+| operations              | gradient   | guided backprop | LRP-ε      | B-cos           | DeepLIFT (`deeplift.py`)   |
+|-------------------------|------------|-----------------|------------|-----------------|----------------------------|
+| LINEAR, PARTWISE, SUMS  | derivative | derivative      | derivative | derivative      | derivative                 |
+| PRODUCTS of activations | derivative | derivative      | raises     | derivative      | derivative at the midpoint |
+| MAXIMA                  | derivative | derivative      | derivative | derivative      | cross-max                  |
+| ReLU                    | derivative | drops g < 0     | y/(y+ε)    | derivative      | secant; RevealCancel: two  |
+| other ACTIVATIONS       | derivative | drops g < 0     | raises     | y/x, a constant | secant; RevealCancel: two  |
+| FUNCTIONS, MAGNITUDES   | derivative | derivative      | raises     | constants       | secant                     |
+| others                  | derivative | derivative      | raises     | derivative      | composed, or raises        |
 """
 
 from contextlib import contextmanager, nullcontext
