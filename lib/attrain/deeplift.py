@@ -66,6 +66,26 @@ class Link(Function):
         return None, None, None, None, *found
 
 
+class AbsoluteLinear(Function):
+    """a @ |W|ᵀ, by parts of W that fit in a cache: a copy of a large W costs more than the product."""
+
+    PART = 2**20
+
+    @staticmethod
+    def parts(weight):
+        return (w.abs() for w in weight.detach().split(max(1, AbsoluteLinear.PART // weight.shape[1])))
+
+    @staticmethod
+    def forward(ctx, a, weight):
+        ctx.weight = weight
+        return torch.cat([F.linear(a, w) for w in AbsoluteLinear.parts(weight)], -1)
+
+    @staticmethod
+    def backward(ctx, g):
+        rows = max(1, AbsoluteLinear.PART // ctx.weight.shape[1])
+        return sum(part @ w for part, w in zip(g.split(rows, -1), AbsoluteLinear.parts(ctx.weight))), None
+
+
 class Call:
     """An operation as called, to be run again on other values.
 
@@ -299,8 +319,12 @@ def weighted(engine, call):
     dense, mass = call.name == "linear", None
     if engine.wants_mass(call, dense):
         x, weight, bias = call.argument(0, "input"), call.argument(1, "weight"), call.argument(2, "bias")
-        change = {id(x): (x - pair(x).reference).abs(), id(weight): weight.abs(), id(bias): None}
-        mass = call.run(lambda t: change.get(id(t), t))
+        size = (x - pair(x).reference).abs()
+        if dense and not engine.create_graph and not torch.is_autocast_enabled(x.device.type):
+            mass = AbsoluteLinear.apply(size, weight)
+        else:
+            change = {id(x): size, id(weight): weight.abs(), id(bias): None}
+            mass = call.run(lambda t: change.get(id(t), t))
     return linear(engine, call, mass, "dense" if dense else "conv")
 
 
@@ -692,13 +716,14 @@ def _reaches(node, leaf: Tensor) -> bool:
 
 def _check_graph(node, leaf) -> None:
     """An `autograd.Function` of the model's hides a derivative that no rule has replaced."""
+    ours = (Link._backward_cls, AbsoluteLinear._backward_cls)
     for found in _nodes(node):
-        if isinstance(found, torch.autograd.function.BackwardCFunction) and not isinstance(found, Link._backward_cls):
-            if _reaches(found, leaf):
-                raise UnsupportedOperation(
-                    f"the autograd.Function {found.name().removesuffix('Backward')} has no rule: make it visible with "
-                    f"torch.overrides.wrap_torch_function, then {ADVICE}"
-                )
+        foreign = isinstance(found, torch.autograd.function.BackwardCFunction) and not isinstance(found, ours)
+        if foreign and _reaches(found, leaf):
+            raise UnsupportedOperation(
+                f"the autograd.Function {found.name().removesuffix('Backward')} has no rule: make it visible with "
+                f"torch.overrides.wrap_torch_function, then {ADVICE}"
+            )
 
 
 def _nodes(node):
