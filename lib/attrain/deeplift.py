@@ -159,6 +159,8 @@ class DeepLiftRules(Rules):
                 raise UnsupportedOperation(f"{call} is given the result of an operation that cannot be seen; {ADVICE}")
         if not call.active or name in AS_IS:
             return func(*args, **kwargs)
+        if name in READS:
+            return self.read(call)
         own = registered(func)
         body = _body(func) if own is None and isinstance(func, types.FunctionType) else None
         with torch.enable_grad():
@@ -167,6 +169,13 @@ class DeepLiftRules(Rules):
                     return body(*args, **kwargs)
             rule = {"linear": partwise, "elementwise": elementwise, "product": product}[own] if own else None
             return (rule or TABLE.get(call.name, other))(self, call)
+
+    def read(self, call: Call):
+        """A value taken out of a tensor: right for the reference too only where it is the same."""
+        out = call.run(Tensor.detach)
+        if not self.selecting and call.run(lambda t: self._full(t).detach()) != out:
+            raise UnsupportedOperation(f"the model reads a value of an activation ({call}); a reference has another")
+        return out
 
     # -------------------------------------------------------- the reference's side
 
@@ -284,11 +293,11 @@ def partwise(engine: DeepLiftRules, call: Call):
     """Linear with weights ≥ 0: the two parts of a difference pass alike, and no other argument has a part."""
     if any(not t.is_floating_point() for t in call.active):
         return choice(engine, call, call.run())
+    if call.name in ("detach", "data"):  # a constant of the derivative is no constant of the difference
+        call = Call(torch.clone, call.active, {})
     mass = None
     if engine.wants_mass(call) and call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num"):
         mass = call.run(lambda t: engine.mass(t) if pair(t) else torch.zeros_like(t) if t.is_floating_point() else t)
-    if call.name in ("detach", "data"):  # a constant of the derivative is no constant of the difference
-        call = Call(torch.clone, call.active, {})
     keeps = call.name in ("clone", "contiguous", "identity", "dropout", "to")
     return linear(engine, call, mass, pair(call.active[0]).layer if keeps else None)
 
@@ -415,7 +424,7 @@ def _reveals(engine, call) -> bool:
 
 def _reveal_cancel(engine, call, y, y0):
     """The Shapley values of the two parts: each part's own secant, averaged over the other's absence and presence."""
-    (x,), slope = call.active, secant_of(call)
+    (x,), slope = call.active, secant_of(call, from_right=True)
     r, mass = pair(x).reference, engine.mass(x)
     with engine.graph():
         d = x - r
@@ -555,8 +564,6 @@ def other(engine, call):
     if name.endswith("_like") or name.startswith("new_"):
         return out
     if not found:
-        if name in READS and not engine.selecting and call.run(engine._full) != out:
-            raise UnsupportedOperation(f"the model reads a value of an activation ({call}); a reference has another")
         return out
     return choice(engine, call, out)
 
@@ -571,7 +578,7 @@ def choice(engine, call, out):
     if engine.selecting:
         return out
     reference = engine.on_reference(call, out)
-    if all(torch.equal(o, r.expand_as(o)) for o, r in zip(found, _tensors([reference]))) and not engine.several:
+    if not engine.several and all(torch.equal(o, r.expand_as(o)) for o, r in zip(found, _tensors([reference]))):
         return out
     return engine.attach(call, out, reference)
 
@@ -593,34 +600,38 @@ TABLE = (
 # ---------------------------------------------------------------- secants
 
 
-def secant_of(call: Call):
-    """A function (a, b, f(a), f(b)) -> (f(b) − f(a)) / (b − a), the derivative where a and b are close."""
+def secant_of(call: Call, from_right=False):
+    """A function (a, b, f(a), f(b)) -> (f(b) − f(a)) / (b − a), the derivative at a where the two are close.
+
+    At a kink that is the derivative as torch has it, ReLU'(0) = 0, or the one from the right: the
+    reference code takes RevealCancel's small parts as +1e-7.
+    """
     if call.name == "relu":
-        return _relu_secant
+        return partial(_relu_secant, from_right)
     if call.name == "exp":
         return lambda a, b, f_a, f_b: torch.maximum(a, b).exp() * _phi(b - a)
-    return partial(_secant, call.on)
+    return partial(_secant, call.on, from_right)
 
 
-def _relu_secant(a, b, f_a, f_b):
+def _relu_secant(from_right, a, b, f_a, f_b):
     d = b - a
     near = d.abs() < NEAR
-    return torch.where(near, (a > 0).to(d.dtype), (f_b - f_a) / d.masked_fill(near, 1.0))
+    return torch.where(near, ((a >= 0) if from_right else (a > 0)).to(d.dtype), (f_b - f_a) / d.masked_fill(near, 1.0))
 
 
-def _secant(f, a, b, f_a, f_b):
-    """The quotient; in rounding's reach the trapezoid, unless a kink lies between; at the same point f'(a)."""
-    half = a.dtype in (torch.float16, torch.bfloat16)
-    if half:
+def _secant(f, from_right, a, b, f_a, f_b):
+    """The quotient; in rounding's reach the trapezoid, unless a kink lies between."""
+    dtype = f_b.dtype
+    if dtype in (torch.float16, torch.bfloat16):
         a, b, f_a, f_b = (v.float() for v in (a, b, f_a, f_b))
     d = b - a
-    slope_a, slope_b = _derivative(f, a), _derivative(f, b)
+    slope_a, slope_b = _derivative(f, a + NEAR if from_right else a), _derivative(f, b)
     small = d.abs()
     near = small < NEAR
     quotient = (f_b - f_a) / d.masked_fill(near, 1.0)
     smooth = (slope_a - slope_b).abs() <= 0.01 * (slope_a.abs() + slope_b.abs()) + small
     close = (small < 0.1 * torch.finfo(f_b.dtype).eps ** (1 / 3)) & smooth
-    return torch.where(near, slope_a, torch.where(close, (slope_a + slope_b) / 2, quotient))
+    return torch.where(near, slope_a, torch.where(close, (slope_a + slope_b) / 2, quotient)).to(dtype)
 
 
 def _derivative(f, at):

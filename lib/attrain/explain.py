@@ -132,7 +132,7 @@ class _Pass:
     def logits(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             logits = self.model(x.clone())
-        _check_logits(logits, len(x))
+            _check_logits(logits, len(x))
         return logits
 
     def mean(self, found: list[Explanation]) -> Explanation:
