@@ -8,8 +8,7 @@ reference shared by all samples is carried as one row, several as R rows, until 
 them in full.
 """
 
-import types
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from torch.autograd import Function
 from torch.overrides import resolve_name
 
 from attrain import compositions, rules
-from attrain.rules import Rules, UnsupportedOperation, canonical, registered
+from attrain.rules import Rules, UnsupportedOperation, canonical, opened, registered, write
 from attrain.targets import target_scores
 
 NEAR = 1e-7  # below this difference a secant is the derivative at the reference
@@ -162,7 +161,7 @@ class DeepLiftRules(Rules):
         if name in READS:
             return self.read(call)
         own = registered(func)
-        body = _body(func) if own is None and isinstance(func, types.FunctionType) else None
+        body = opened(func) if own is None else None
         with torch.enable_grad():
             if body is not None:  # torch's own Python: run with this mode on inside
                 with self:
@@ -672,19 +671,14 @@ def _map(change, value):
 
 def _write(target: Tensor, value: Tensor, reference: Tensor) -> Tensor:
     """Make an operation's result the new value and graph of the tensor that it changes in place."""
-    own = pair(target)
-    if not target._is_view():
-        target.detach_().copy_(value)
-        return target
-    base = target._base
+    own, base = pair(target), target._base if target._is_view() else None
     if pair(base):
         if own.reference.shape != reference.shape or own.reference._base is None:
             raise UnsupportedOperation("DeepLIFT cannot follow this operation in place on a view of an activation")
         with torch.no_grad():
             own.reference.copy_(reference)
         pair(base).mass = pair(base).layer = None
-    target.copy_(value)
-    return target
+    return write(target, value)
 
 
 def _kept(engine, call, value):
@@ -706,19 +700,6 @@ def _guard(engine, pull, kept):
         return pull(number, *gradients)
 
     return guarded
-
-
-@cache
-def _body(func):
-    """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None."""
-    names = [n for n in func.__code__.co_names if n.startswith("has_torch_function")]
-    method = func.__module__ == "torch._tensor" and canonical(func)[0] in TABLE  # some call their builtin by one name
-    if not names or method or not (func.__module__ or "").startswith("torch"):
-        return None
-    scope = func.__globals__ | dict.fromkeys(names, lambda *_: False)
-    body = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
-    body.__kwdefaults__ = func.__kwdefaults__
-    return body
 
 
 def _reaches(node, leaf: Tensor) -> bool:

@@ -16,7 +16,9 @@ the loss alike.
 | others                  | derivative | derivative      | raises     | derivative      | composed, or raises        |
 """
 
+import types
 from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -76,7 +78,8 @@ MAGNITUDES = frozenset(
     softplus tanh""".split()
 )
 
-# What ReLU networks consist of besides ReLUs: relevance follows the ordinary gradient.
+# What ReLU networks consist of, besides ReLUs: relevance follows the ordinary gradient.
+NAMED = LINEAR | DROPOUT | MAXIMA | PARTWISE | SUMS | PRODUCTS | QUOTIENTS | ACTIVATIONS | FUNCTIONS
 ORDINARY = (
     LINEAR
     | DROPOUT
@@ -149,6 +152,25 @@ def register_rule(op, rule) -> None:
 def registered(func):
     """The user's rule for an operation, or None."""
     return REGISTERED.get(func) or REGISTERED.get(getattr(func, "overloadpacket", None))
+
+
+@cache
+def opened(func):
+    """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None."""
+    if not isinstance(func, types.FunctionType) or not (func.__module__ or "").startswith("torch"):
+        return None
+    names = [n for n in func.__code__.co_names if n.startswith("has_torch_function")]
+    if not names or (func.__module__ == "torch._tensor" and canonical(func)[0] in NAMED):
+        return None
+    scope = func.__globals__ | dict.fromkeys(names, lambda *_: False)
+    body = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body
+
+
+def write(target: Tensor, value: Tensor) -> Tensor:
+    """Make an operation's result the value and the graph of the tensor that it changes in place."""
+    return (target if target._is_view() else target.detach_()).copy_(value)
 
 
 # ---------------------------------------------------------------- the gradient family
@@ -233,11 +255,16 @@ class GuidedRules(InputXGradientRules):
     """The derivative, negative gradients dropped where they enter an activation function."""
 
     def call(self, func, name, args, kwargs):
-        out = func(*args, **kwargs)
-        if canonical(func)[0] in ACTIVATIONS and _differentiable(out):
-            inplace = any(out is a for a in (*args, *kwargs.values()))
-            return _DropNegative.apply(out, self.switch, inplace)
-        return out
+        name, inplace = canonical(func)
+        if name not in ACTIVATIONS:
+            return func(*args, **kwargs)
+        if opened(func):  # down to the operation that is in place or is not
+            with self:
+                return opened(func)(*args, **kwargs)
+        if not inplace:
+            out = func(*args, **kwargs)
+            return _DropNegative.apply(out, self.switch) if _differentiable(out) else out
+        return write(args[0], _DropNegative.apply(func(args[0].clone(), *args[1:], **kwargs), self.switch))
 
 
 class BCosRules(InputXGradientRules):
@@ -247,17 +274,22 @@ class BCosRules(InputXGradientRules):
     roots; the outputs of these are constants here, and y/x is the constant of a gate such as GELU.
     """
 
+    GATES = ACTIVATIONS - {"relu", "clamp", "clamp_min", "clamp_max", "threshold"} - MAGNITUDES
+
     def call(self, func, name, args, kwargs):
         name, inplace = canonical(func)
-        if inplace and name in MAGNITUDES | ACTIVATIONS - {"relu"}:
-            raise UnsupportedOperation(f"BCos has no rule for {resolve_name(func) or name}, which works in place")
-        out = func(*args, **kwargs)
-        if name in MAGNITUDES and _differentiable(out):
-            return out.detach()
-        if name in ACTIVATIONS - {"relu", "clamp", "clamp_min", "clamp_max", "threshold"} and _differentiable(out):
-            x = args[0] if args else kwargs["input"]
-            return x * torch.where(x == 0, 0.0, out / torch.where(x == 0, 1.0, x)).detach()
-        return out
+        if name in self.GATES and opened(func):
+            with self:
+                return opened(func)(*args, **kwargs)
+        if name not in self.GATES | MAGNITUDES or not _differentiable(args):
+            return func(*args, **kwargs)
+        x, rest = args[0], args[1:]
+        out = func(x.clone() if inplace else x, *rest, **kwargs)
+        if name in MAGNITUDES:
+            out = out.detach()
+        else:
+            out = x * torch.where(x == 0, 0.0, out / torch.where(x == 0, 1.0, x)).detach()
+        return write(x, out) if inplace else out
 
 
 class LRPRules(InputXGradientRules):
@@ -395,16 +427,13 @@ def _relu(args, kwargs, inplace, epsilon, switch):
 
 class _DropNegative(Function):
     @staticmethod
-    def forward(ctx, y, switch, inplace):
+    def forward(ctx, y, switch):
         ctx.switch = switch
-        if inplace:
-            ctx.mark_dirty(y)
-            return y
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx, g):
-        return g.clamp(min=0) if ctx.switch["explaining"] else g, None, None
+        return g.clamp(min=0) if ctx.switch["explaining"] else g, None
 
 
 def _differentiable(out) -> bool:
