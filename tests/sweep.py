@@ -14,7 +14,7 @@ from torch import nn
 
 from attrain import DeepLift, explain
 
-SIZES = {"inception_v3": 96, "maxvit": 224}
+SIZES = {"inception_v3": 96, "maxvit": 224, "vit_h_14": 56}
 
 
 def classifier(name: str):
