@@ -578,6 +578,41 @@ def test_one_samples_map_does_not_depend_on_the_others():
     torch.testing.assert_close(explain(net, x, 0, method).heatmap[3:4], explain(net, x[3:4], 0, method).heatmap)
 
 
+@pytest.mark.parametrize("method", [LRP(), LRP(first_layer=ZB())])
+def test_in_training_mode_no_relevance_passes_through_batch_statistics(method):
+    net, x = conv_net(batch_norm=True).train(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    net.insert(5, nn.BatchNorm2d(5).double())
+    chosen = torch.tensor([1.0, 0, 0, 0, 0]).double()
+    heatmap = explain(net, x, lambda z: z[:, 0] * chosen, method).heatmap
+    assert heatmap[0].abs().sum() > 0 and heatmap[1:].abs().sum() == 0
+    frozen = copy.deepcopy(net)  # the same map as with the batch's statistics as constants
+    norms = [module for module in frozen if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(keep_statistics) for norm in norms]
+    frozen(x)
+    for norm, hook in zip(norms, hooks):
+        hook.remove()
+        norm.running_mean, norm.running_var = norm.kept
+    torch.testing.assert_close(explain(frozen.eval(), x, 0, method).heatmap, explain(net, x, 0, method).heatmap)
+
+
+def keep_statistics(norm, args):
+    norm.kept = args[0].mean((0, 2, 3)).detach(), args[0].var((0, 2, 3), correction=0).detach()
+
+
+def test_maps_in_training_mode_are_differentiable_with_batch_statistics():
+    x = torch.rand(4, 3, dtype=torch.float64)
+
+    def heatmap(first, scale, last):
+        net = nn.Linear(3, 3)
+        net.forward = lambda v: F.linear(
+            F.batch_norm(F.linear(v, first), None, None, scale, training=True).relu(), last
+        )
+        return explain(net, x, 0, LRP(), create_graph=True).heatmap
+
+    weights = [torch.randn(s).double().requires_grad_() for s in ((5, 3), (5,), (2, 5))]
+    assert gradcheck(heatmap, weights)
+
+
 def test_two_threads_may_explain_one_model():
     net, x = conv_net(), torch.rand(8, 2, 8, 8, dtype=torch.float64)
     methods = (LRP(1e-2), LRP(1.0), DeepLift(), DeepLift(rule="reveal_cancel"))

@@ -21,6 +21,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -299,6 +300,10 @@ class LRPRules(InputXGradientRules):
     other operations keep theirs, and R = gradient · activation then is LRP-ε at every layer that feeds
     a ReLU and LRP-0 elsewhere. The multiplier is a function of the activations, so the map can be
     differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`.
+
+    A batch norm in training mode is an affine map to the rules: no relevance passes through the batch's
+    statistics to other samples, but the map's own derivative knows them. (The authors' code lets it pass:
+    half of a sample's relevance then lies on other samples.)
     """
 
     def __init__(self, x, entry, epsilon: float, first_layer=None):
@@ -307,7 +312,9 @@ class LRPRules(InputXGradientRules):
         self.first = FirstLayer(first_layer) if first_layer else None
 
     def call(self, func, name, args, kwargs):
-        if name in ("relu", "relu_"):
+        if name == "batch_norm" and func is F.batch_norm:
+            out = _batch_norm(self.switch, *args, **kwargs)
+        elif name in ("relu", "relu_"):
             out = _relu(args, kwargs, name == "relu_", self.epsilon, self.switch)
         else:
             out = func(*args, **kwargs)
@@ -423,6 +430,31 @@ class _EpsilonReLU(Function):
 def _relu(args, kwargs, inplace, epsilon, switch):
     x, inplace = (*args, kwargs.get("inplace", inplace))[:2] if args else (kwargs["input"], inplace)
     return _EpsilonReLU.apply(x, epsilon, switch, inplace)
+
+
+def _batch_norm(switch, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training and running_mean is not None:
+        return y
+    variance = x.var([d for d in range(x.ndim) if d != 1], correction=0)
+    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    return _Affine.apply(x, scale.view(-1, *[1] * (x.ndim - 2)), switch, (y.detach(),), y)
+
+
+class _Affine(Function):
+    """A result y that is scale · x + shift to the rules."""
+
+    @staticmethod
+    def forward(ctx, x, scale, switch, result, y):
+        ctx.save_for_backward(scale)
+        ctx.switch = switch
+        return result[0]
+
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.switch["explaining"]:
+            return g * ctx.saved_tensors[0], None, None, None, None
+        return None, None, None, None, g
 
 
 class _DropNegative(Function):
