@@ -433,12 +433,27 @@ def _relu(args, kwargs, inplace, epsilon, switch):
 
 
 def _batch_norm(switch, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    if not training and running_mean is not None:
-        return y
-    variance = x.var([d for d in range(x.ndim) if d != 1], correction=0)
-    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    statistics = training or running_mean is None
+    if not statistics or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+    scale = _InverseDeviation.apply(x, mean, inverse) * (1 if weight is None else weight)
     return _Affine.apply(x, scale.view(-1, *[1] * (x.ndim - 2)), switch, (y.detach(),), y)
+
+
+class _InverseDeviation(Function):
+    """1/σ of the batch, which the batch norm has computed, with its derivative."""
+
+    @staticmethod
+    def forward(ctx, x, mean, inverse):
+        ctx.save_for_backward(x, mean, inverse)
+        return inverse.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        x, mean, inverse = ctx.saved_tensors
+        mean, factor = (v.view(-1, *[1] * (x.ndim - 2)) for v in (mean, -g * inverse**3 * x.shape[1] / x.numel()))
+        return (x - mean) * factor, None, None
 
 
 class _Affine(Function):
