@@ -46,7 +46,7 @@ reproduce: $(READY)
 test: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/python -m attrain.report --check
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --doctest-glob=README.md tests lib data_prep README.md
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --doctest-glob=README.md tests lib data_prep README.md
 	@scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
 	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env notebooks
 

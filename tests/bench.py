@@ -7,11 +7,14 @@ plain steps, more where batch norm's double backward is expensive.
 """
 
 import argparse
+import copy
 import os
 import platform
 import statistics
 import time
+import warnings
 
+import captum.attr as captum_attr
 import torch
 import torchvision
 from torch import nn
@@ -19,7 +22,7 @@ from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import LayerMapComposite
 from zennit.rules import Epsilon, Pass
 
-from attrain import LRP, ZB, InputXGradient, explain, stochastic_target
+from attrain import LRP, ZB, DeepLift, InputXGradient, explain, stochastic_target
 from attrain.study import environment, results_root, write_json
 from attrain.training import isnet_step, plain_step
 
@@ -44,6 +47,25 @@ def zennit_map(model, x):
     return run
 
 
+def captums_map(method, model, x, *references):
+    """A map by captum's DeepLift or DeepLiftShap, for class 0."""
+    model = copy.deepcopy(model)
+
+    def run():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return method(model).attribute(x.clone().requires_grad_(), *references, target=0)
+
+    return run
+
+
+def genomics_network(device):
+    """The network of DeepLIFT's simulated genomics, 64 sequences and 20 shared references."""
+    convolutions = [nn.Conv1d(4, 50, 11), nn.ReLU(), nn.Conv1d(50, 50, 11), nn.ReLU(), nn.AdaptiveAvgPool1d(1)]
+    net = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(50, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 3))
+    return net.eval().to(device), torch.rand(64, 4, 200, device=device), torch.rand(20, 4, 200, device=device)
+
+
 def training_step(step, classes, device, **options):
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=classes).train().to(device)
@@ -66,6 +88,19 @@ def cases(device):
     yield maps.format("LRP-ε"), lambda: explain(model, x, None, LRP()), gradient
     yield maps.format("LRP-ε with z^B"), lambda: explain(model, x, None, LRP(first_layer=ZB())), gradient
     yield maps.format("zennit's LRP-ε"), zennit_map(model, x), gradient
+    rescale = lambda: explain(model, x, 0, DeepLift())  # noqa: E731
+    reveal = lambda: explain(model, x, 0, DeepLift(rule="reveal_cancel"))  # noqa: E731
+    yield maps.format("DeepLIFT Rescale"), rescale, gradient
+    yield maps.format("DeepLIFT RevealCancel"), reveal, gradient
+    captum = captums_map(captum_attr.DeepLift, model, x)
+    yield maps.format("captum's Rescale"), captum, gradient
+    yield "map, vgg11_bn 8×3×96×96: RevealCancel / captum's Rescale", reveal, captum
+    net, sequences, references = genomics_network(device)
+    yield (
+        "map, genomics network 64×4×200, 20 references: Rescale / captum's",
+        lambda: explain(net, sequences, 0, DeepLift(references[:, None])),
+        captums_map(captum_attr.DeepLiftShap, net, sequences, references),
+    )
     steps = "step, resnet18 8×3×64×64, {} classes: {} / plain"
     for classes in (10, 1000):
         plain = training_step(plain_step, classes, device)

@@ -13,7 +13,21 @@ from torch.autograd import gradcheck
 from zennit.composites import LayerMapComposite
 from zennit.rules import Epsilon, Pass
 
-from attrain import LRP, ZB, Gradient, InputXGradient, UnsupportedOperation, explain
+from attrain import (
+    LRP,
+    ZB,
+    BCos,
+    DeepLift,
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    UnsupportedOperation,
+    Zennit,
+    explain,
+    register_rule,
+)
 from attrain.targets import selective_target, stochastic_target
 
 
@@ -93,7 +107,7 @@ def test_epsilon_zero_is_gradient_times_input(batch_norm):
 def test_lrp_without_biases_conserves_relevance_as_epsilon_vanishes():
     net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False)).double()
     x = torch.randn(6, 5, dtype=torch.float64)
-    logits, heatmap = explain(net, x, 0, LRP(1e-9))
+    logits, heatmap, *_ = explain(net, x, 0, LRP(1e-9))
     torch.testing.assert_close(heatmap.sum(1), logits[:, 0], rtol=1e-6, atol=1e-8)
 
 
@@ -131,7 +145,7 @@ def test_torchvisions_relu_networks_are_explained_as_they_are(name):
             module.momentum = 1.0
     model.train()(torch.rand(4, 3, 64, 64))
     model.eval()
-    logits, heatmap = explain(model, x, None, LRP())
+    logits, heatmap, *_ = explain(model, x, None, LRP())
     torch.testing.assert_close(logits, model(x))
     assert heatmap.shape == x.shape and heatmap.isfinite().all()
     assert not torch.allclose(heatmap, explain(model, x, None, InputXGradient()).heatmap, rtol=1e-3)
@@ -240,6 +254,139 @@ def test_zb_is_refused_where_the_input_does_not_go_into_one_layer(forward):
         explain(outer, torch.rand(2, 4), 0, LRP(first_layer=ZB()))
 
 
+# ---------------------------------------------------------------- the other methods
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)).double(), torch.randn(3, 4).double()
+    heatmap = explain(net, x, 1, Gradient()).heatmap
+    for i in range(4):
+        step = 1e-6 * F.one_hot(torch.tensor(i), 4)
+        torch.testing.assert_close(heatmap[:, i], (net(x + step) - net(x - step))[:, 1].detach() / 2e-6)
+
+
+@pytest.mark.parametrize(
+    "relu", [nn.ReLU(), nn.ReLU(inplace=True), Functional], ids=["module", "in place", "functional"]
+)
+def test_guided_backprop_drops_negative_gradients_at_each_relu(relu):
+    relu = F.relu if relu is Functional else relu
+    net = Functional(relu, layers=2).double()
+    x = torch.randn(3, 6).double()
+    first, second = net.linears
+    h = first(x)
+    g = net.head.weight[1].clamp(min=0) * (second(h.relu()) > 0)
+    g = (g @ second.weight).clamp(min=0) * (h > 0)
+    torch.testing.assert_close(explain(net, x, 1, GuidedBackprop()).heatmap, (g @ first.weight * x).detach())
+
+
+@pytest.mark.parametrize("name", ["3", "4"])
+def test_grad_cam_pools_gradients_at_its_layer(name):
+    net, x = conv_net(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    a = net[: int(name) + 1](x).detach().requires_grad_()
+    scores = net[int(name) + 1 :](a)
+    for target, start in ((1, torch.tensor([0.0, 1, 0])), ("all", None)):
+        result = explain(net, x, target, GradCAM(name))
+        for k, c in enumerate([1] if start is not None else range(3)):
+            (g,) = torch.autograd.grad(scores[:, c].sum(), a, retain_graph=True)
+            cam = (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).relu().detach()
+            large = F.interpolate(cam, (8, 8), mode="bilinear").expand(3, 2, 8, 8)
+            found = result.layers[name], result.heatmap
+            found = found if target == 1 else tuple(f[:, k] for f in found)
+            torch.testing.assert_close(found, (cam, large))
+
+
+class BCosLinear(nn.Module):
+    """Of a B-cos network (Böhle et al. 2022), B = 2, with its own switch for explanations."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.linear, self.explaining = nn.Linear(inputs, outputs, bias=False), False
+
+    def forward(self, x):
+        out = F.linear(x, F.normalize(self.linear.weight, dim=1))
+        scale = out.abs() / (x.norm(dim=1, keepdim=True) + 1e-6)
+        return out * (scale.detach() if self.explaining else scale)
+
+
+def test_bcos_maps_are_those_of_the_detached_network_and_sum_to_the_logit():
+    net = nn.Sequential(BCosLinear(6, 8), BCosLinear(8, 3)).double()
+    x = torch.randn(4, 6).double()
+    logits, heatmap, *_ = explain(net, x, 2, BCos())
+    torch.testing.assert_close(heatmap.sum(1), logits[:, 2])
+    for layer in net:
+        layer.explaining = True
+    torch.testing.assert_close(explain(net, x, 2, InputXGradient()).heatmap, heatmap)
+
+
+def test_a_zennit_composite_starts_from_the_logit():
+    net, x = conv_net(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    rules = [(nn.Conv2d, Epsilon(1e-2)), (nn.ReLU, Pass())]
+    rules += [(nn.Linear, Epsilon(1e-12)), (nn.AdaptiveAvgPool2d, Epsilon(1e-12))]
+    targets = torch.tensor([0, 1, 2])
+    expected = explain(net, x, targets, LRP(1e-2)).heatmap
+    found = explain(net, x, targets, Zennit(LayerMapComposite(rules)))
+    torch.testing.assert_close(found.heatmap, expected, rtol=1e-4, atol=1e-6)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    every = explain(net, x, "all", Zennit(LayerMapComposite(rules))).heatmap
+    torch.testing.assert_close(every[torch.arange(3), targets], found.heatmap)
+
+
+def test_an_operation_registered_as_linear_is_known_to_lrp():
+    @torch.overrides.wrap_torch_function(lambda x: (x,))
+    def halve(x):
+        return torch.ldexp(x, torch.tensor(-1))
+
+    net = nn.Linear(3, 3)
+    scaled = copy.deepcopy(net)
+    scaled.forward = lambda x: halve(F.linear(x, net.weight, net.bias))
+    x = torch.rand(2, 3)
+    with pytest.raises(UnsupportedOperation, match="halve"):
+        explain(scaled, x, 0, LRP())
+    register_rule(halve, "linear")
+    for method in (LRP(), DeepLift()):
+        torch.testing.assert_close(explain(scaled, x, 0, method).heatmap, x * net.weight[0].detach() / 2)
+
+
+# ---------------------------------------------------------------- maps at layers
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_maps_at_layers_are_relevance_there(inplace):
+    layers = [nn.Linear(5, 7), nn.ReLU(inplace), nn.Linear(7, 6), nn.ReLU(inplace), nn.Linear(6, 3)]
+    net, x = nn.Sequential(*layers).double(), torch.randn(4, 5).double()
+    result = explain(net, x, 1, LRP(1e-2), layers=["0", "1", "2", "3"])
+    h = net[1](net[0](x))
+    torch.testing.assert_close(result.layers["1"], layerwise_lrp(net[2:], h, 1, 1e-2).detach())
+    z = net[2](h)
+    multiplier = net[4].weight[1] * (z.relu() / (z.relu() + 1e-2))
+    torch.testing.assert_close(
+        result.layers["2"], (multiplier * net[2](h)).detach() if not inplace else result.layers["2"]
+    )
+    torch.testing.assert_close(result.heatmap, explain(net, x, 1, LRP(1e-2)).heatmap)
+    every = explain(net, x, "all", LRP(1e-2), layers="1").layers["1"]
+    assert every.shape == (4, 3, 7)
+    torch.testing.assert_close(every[:, 1], result.layers["1"])
+
+
+def test_maps_at_layers_can_be_trained_on():
+    net, x = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)), torch.randn(4, 5)
+    explain(net, x, 0, LRP(), layers=["1"], create_graph=True).layers["1"].square().sum().backward()
+    assert net[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(["layr1"], "near names: layer1"), (["unused"], "'unused' has no output"), (["zzz"], "none")],
+)
+def test_layers_that_do_not_exist_are_named(layers, message):
+    net = nn.Module()
+    net.layer1, net.unused = nn.Linear(3, 2), nn.Linear(3, 2)
+    net.forward = lambda x: net.layer1(x)
+    with pytest.raises(ValueError, match=message):
+        explain(net, torch.rand(2, 3), 0, LRP(), layers=layers)
+    assert not net.layer1._forward_hooks
+
+
 # ---------------------------------------------------------------- training on maps
 
 
@@ -262,7 +409,7 @@ def test_logits_of_the_same_pass_have_their_ordinary_gradient():
     F.cross_entropy(net(x), y).backward()
     expected = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
-    logits, _ = explain(net, x, None, LRP(), create_graph=True)
+    logits, *_ = explain(net, x, None, LRP(), create_graph=True)
     F.cross_entropy(logits, y).backward()
     for parameter, gradient in zip(net.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -274,7 +421,7 @@ def test_logits_of_the_same_pass_have_their_ordinary_gradient():
 @pytest.mark.parametrize("method", [Gradient(), LRP(), LRP(first_layer=ZB())])
 def test_targets_agree_with_one_another(method):
     net, x = conv_net(), torch.rand(4, 2, 8, 8, dtype=torch.float64)
-    logits, every = explain(net, x, "all", method)
+    logits, every, *_ = explain(net, x, "all", method)
     assert every.shape == (4, 3, 2, 8, 8)
     for c in range(3):
         torch.testing.assert_close(explain(net, x, c, method).heatmap, every[:, c])
@@ -314,6 +461,87 @@ def test_stochastic_target_repeats_with_its_generator():
 # ---------------------------------------------------------------- hygiene and errors
 
 
+METHODS = [
+    Gradient(), InputXGradient(), GuidedBackprop(), BCos(), LRP(), LRP(first_layer=ZB()), GradCAM("0"),
+    IntegratedGradients(0.1, 3), DeepLift(), DeepLift(rule="reveal_cancel"), DeepLift(rule="genomics"),
+    DeepLift(torch.rand(3, 1, 2, 8, 8)),
+]  # fmt: skip
+
+
+def without_pool():
+    net = conv_net(batch_norm=True)
+    del net[3]
+    return net
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+class TestEveryMethod:
+    def test_one_sample_alone_many_and_none(self, method):
+        net, x = without_pool(), torch.rand(4, 2, 8, 8, dtype=torch.float64)
+        whole = explain(net, x, 0, method)
+        assert whole.heatmap.shape == x.shape
+        torch.testing.assert_close(explain(net, x[2:3], 0, method).heatmap, whole.heatmap[2:3])
+        empty = explain(net, x[:0], 0, method)
+        assert empty.heatmap.shape == (0, 2, 8, 8) and empty.logits.shape == (0, 3)
+        assert explain(net, x[:0], "all", method).heatmap.shape == (0, 3, 2, 8, 8)
+
+    def test_memory_layouts(self, method):
+        net, x = without_pool(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+        expected = explain(net, x, "all", method).heatmap
+        for other in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+            assert not other.is_contiguous()
+            torch.testing.assert_close(explain(net, other, "all", method).heatmap, expected)
+
+    def test_autocast(self, method):
+        net, x = without_pool().float(), torch.rand(3, 2, 8, 8)
+        expected = explain(net, x, 0, method).heatmap
+        with torch.autocast("cpu", torch.bfloat16):
+            found = explain(net, x, 0, method).heatmap.float()
+        assert (found - expected).abs().mean() <= 0.05 * expected.abs().mean()
+
+    def test_the_model_is_untouched_also_by_an_exception(self, method):
+        net, x = without_pool(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+        before = copy.deepcopy(net.state_dict())
+        explain(net, x, 0, method)
+
+        def fail(module, args, output):
+            raise RuntimeError("inside the model")
+
+        net[-1].register_forward_hook(fail)
+        with pytest.raises(RuntimeError, match="inside the model"):
+            explain(net, x, 0, method)
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        assert all(p.grad is None and "_attrain_pair" not in p.__dict__ for p in net.parameters())
+        assert [len(m._forward_hooks) for m in net] == [0] * (len(net) - 1) + [1]
+        assert not torch.overrides._get_current_function_mode_stack()
+
+    def test_nothing_is_left_behind(self, method):
+        net, x = without_pool(), torch.rand(2, 2, 8, 8, dtype=torch.float64)
+        explain(net, x, 0, method)
+        gc.collect()
+        count = lambda: sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())  # noqa: E731
+        before = count()
+        gc.disable()
+        try:
+            for _ in range(10):
+                explain(net, x, 0, method)
+            assert count() <= before, "a reference cycle keeps tensors until the collector runs"
+        finally:
+            gc.enable()
+
+
+def test_a_thousand_calls_leave_no_tensor():
+    net, x = conv_net(), torch.rand(1, 2, 8, 8, dtype=torch.float64)
+    count = lambda: sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())  # noqa: E731
+    explain(net, x, 0, DeepLift(), layers=["0"])
+    gc.collect()
+    before = count()
+    for _ in range(500):
+        explain(net, x, 0, DeepLift(), layers=["0"])
+        explain(net, x, 0, LRP())
+    assert count() <= before
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_comes_back_as_it_went_in(fails, training):
@@ -350,14 +578,53 @@ def test_one_samples_map_does_not_depend_on_the_others():
     torch.testing.assert_close(explain(net, x, 0, method).heatmap[3:4], explain(net, x[3:4], 0, method).heatmap)
 
 
+@pytest.mark.parametrize("method", [LRP(), LRP(first_layer=ZB())])
+def test_in_training_mode_no_relevance_passes_through_batch_statistics(method):
+    net, x = conv_net(batch_norm=True).train(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    net.insert(5, nn.BatchNorm2d(5).double())
+    chosen = torch.tensor([1.0, 0, 0, 0, 0]).double()
+    heatmap = explain(net, x, lambda z: z[:, 0] * chosen, method).heatmap
+    assert heatmap[0].abs().sum() > 0 and heatmap[1:].abs().sum() == 0
+    frozen = copy.deepcopy(net)  # the same map as with the batch's statistics as constants
+    norms = [module for module in frozen if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(keep_statistics) for norm in norms]
+    frozen(x)
+    for norm, hook in zip(norms, hooks):
+        hook.remove()
+        norm.running_mean, norm.running_var = norm.kept
+    torch.testing.assert_close(explain(frozen.eval(), x, 0, method).heatmap, explain(net, x, 0, method).heatmap)
+
+
+def keep_statistics(norm, args):
+    norm.kept = args[0].mean((0, 2, 3)).detach(), args[0].var((0, 2, 3), correction=0).detach()
+
+
+def test_maps_in_training_mode_are_differentiable_with_batch_statistics():
+    x = torch.rand(4, 3, dtype=torch.float64)
+
+    def heatmap(first, scale, last):
+        net = nn.Linear(3, 3)
+        net.forward = lambda v: F.linear(
+            F.batch_norm(F.linear(v, first), None, None, scale, training=True).relu(), last
+        )
+        return explain(net, x, 0, LRP(), create_graph=True).heatmap
+
+    weights = [torch.randn(s).double().requires_grad_() for s in ((5, 3), (5,), (2, 5))]
+    assert gradcheck(heatmap, weights)
+
+
 def test_two_threads_may_explain_one_model():
     net, x = conv_net(), torch.rand(8, 2, 8, 8, dtype=torch.float64)
-    expected = {m: explain(net, x, 0, m).heatmap for m in (LRP(1e-2), LRP(1.0))}
+    methods = (LRP(1e-2), LRP(1.0), DeepLift(), DeepLift(rule="reveal_cancel"))
+    expected = {m: explain(net, x, 0, m, layers=["0"]) for m in methods}
     wrong = []
 
     def work(method):
         for _ in range(20):
-            if not torch.equal(explain(net, x, 0, method).heatmap, expected[method]):
+            found = explain(net, x, 0, method, layers=["0"])
+            if not torch.equal(found.heatmap, expected[method].heatmap):
+                wrong.append(method)
+            if not torch.equal(found.layers["0"], expected[method].layers["0"]):
                 wrong.append(method)
 
     threads = [threading.Thread(target=work, args=(m,)) for m in expected]

@@ -1,14 +1,33 @@
-"""Attribution methods as values: frozen dataclasses that name a set of rules and its settings."""
+"""Attribution methods as values: frozen dataclasses that name a set of rules and its settings.
+
+A method says how the rules of one pass are made and which passes `attrain.explain` is to make.
+"""
 
 from dataclasses import dataclass
+from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.rules import InputXGradientRules, LRPRules, Rules
+from attrain.deeplift import DeepLiftRules, OneByOne
+from attrain.rules import BCosRules, GuidedRules, InputXGradientRules, LRPRules, Rules
+from attrain.targets import target_scores
+
+
+class Method:
+    """One pass with the method's rules."""
+
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        raise NotImplementedError
+
+    def run(self, once, x: Tensor, target, layers: tuple, create_graph: bool):
+        """The Explanation, from passes once(x, target, rules, layers)."""
+        return once(x, target, self.rules, layers)
 
 
 @dataclass(frozen=True)
-class Gradient:
+class Gradient(Method):
     """The gradient of the explained number with respect to the input."""
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
@@ -16,11 +35,32 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class InputXGradient:
+class InputXGradient(Method):
     """Gradient times input: LRP-0 on ReLU networks, biases included."""
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
         return InputXGradientRules(x, entry)
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(Method):
+    """Guided backprop (Springenberg et al. 2015) times input: negative gradients at activation functions dropped."""
+
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        return GuidedRules(x, entry)
+
+
+@dataclass(frozen=True)
+class BCos(Method):
+    """A B-cos network as the input-dependent linear map that it computes, times the input (Böhle et al. 2022).
+
+    Its scales |cos|^(B−1) are constants of the backward pass: the results of absolute values, norms,
+    powers, roots, exponentials and gates, see `attrain.rules.BCosRules`. A network without biases has
+    maps that sum to the explained logit. No switch of the model's own (`explanation_mode`) is needed.
+    """
+
+    def rules(self, x: Tensor, entry: Tensor) -> Rules:
+        return BCosRules(x, entry)
 
 
 @dataclass(frozen=True)
@@ -36,7 +76,7 @@ class ZB:
 
 
 @dataclass(frozen=True)
-class LRP:
+class LRP(Method):
     """LRP-ε of a ReLU network in one backward pass (LRP-Flex; Bassi, Decherchi, Cavalli 2024).
 
     Args:
@@ -53,3 +93,175 @@ class LRP:
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
         return LRPRules(x, entry, self.epsilon, self.first_layer)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegratedGradients(Method):
+    """Gradients along the straight line from the reference to the input, averaged, times the difference.
+
+    The midpoint rule: points r + (i + ½)/steps · (x − r) (Sundararajan et al. 2017; DeepLIFT's experiments).
+
+    Args:
+        reference: a float, or a tensor (1, ...), (N, ...) or (R, 1, ...), the latter averaged.
+        steps: ≥ 1 forward and backward passes a reference.
+    """
+
+    reference: float | Tensor = 0.0
+    steps: int = 10
+
+    def __post_init__(self):
+        if not self.steps >= 1:
+            raise ValueError(f"IntegratedGradients needs steps >= 1, got {self.steps}")
+
+    def run(self, once, x, target, layers, create_graph):
+        if layers:
+            raise ValueError("IntegratedGradients makes no maps at layers")
+        logits = once.logits(x)
+        target = logits.argmax(1) if target is None else target
+        heatmap, before, references = 0, 0, _references(self.reference, x)
+        for r in references:
+            reference = r.expand_as(x)
+            before = before + target_scores(once.logits(reference), target) / len(references)
+            for i in range(self.steps):
+                point = once(reference + (i + 0.5) / self.steps * (x - reference), target, Rules, ())
+                share = point.heatmap / (self.steps * len(references))
+                apart = 2 if point.heatmap.ndim > x.ndim else 1
+                heatmap = heatmap + share * (x - reference).detach().unflatten(0, (-1, *[1] * (apart - 1)))
+        return once.explanation(logits, heatmap, {}, target_scores(logits, target) - before)
+
+
+@dataclass(frozen=True, eq=False)
+class DeepLift(Method):
+    """Differences of activations from those on a reference input (Shrikumar, Greenside, Kundaje 2017).
+
+    Args:
+        reference: a float, or a tensor (1, ...) shared by all samples, (N, ...) one a sample, or
+            (R, 1, ...): R shared references, over which the maps are averaged.
+        rule: "rescale": the secant of each nonlinearity; "reveal_cancel": positive and negative parts
+            apart, their effects averaged over both orders; "genomics": RevealCancel after linear layers
+            and Rescale after convolutions, an error elsewhere.
+
+    Maps sum to `Explanation.delta`: the explained number less that of the reference.
+
+    Example:
+        >>> from attrain import explain
+        >>> minimum = lambda x: (x[:, :1] - torch.relu(x[:, :1] - x[:, 1:]))
+        >>> model = torch.nn.Identity()
+        >>> model.forward = minimum
+        >>> explain(model, torch.tensor([[5.0, 1.0]]), 0, DeepLift()).heatmap
+        tensor([[0., 1.]])
+        >>> explain(model, torch.tensor([[5.0, 1.0]]), 0, DeepLift(rule="reveal_cancel")).heatmap
+        tensor([[0.5000, 0.5000]])
+    """
+
+    reference: float | Tensor = 0.0
+    rule: str = "rescale"
+
+    def __post_init__(self):
+        if self.rule not in ("rescale", "reveal_cancel", "genomics"):
+            raise ValueError(f'rule must be "rescale", "reveal_cancel" or "genomics", got {self.rule!r}')
+
+    def run(self, once, x, target, layers, create_graph):
+        references = _references(self.reference, x)
+        several, rules = len(references) > 1, partial(DeepLiftRules, rule=self.rule, create_graph=create_graph)
+        if several and self.rule == "rescale" and not create_graph:
+            try:
+                return once(x, target, partial(rules, reference=torch.cat(references), several=True), layers)
+            except OneByOne:
+                pass
+        if target is None and several:
+            target = once.logits(x).argmax(1)
+        found = [once(x, target, partial(rules, reference=r), layers) for r in references]
+        return found[0] if not several else once.mean(found)
+
+
+@dataclass(frozen=True)
+class GradCAM(Method):
+    """Grad-CAM (Selvaraju et al. 2017): ReLU(Σ_c mean(∂f/∂a_c) · a_c) at a convolutional layer.
+
+    The map in `Explanation.layers` has the layer's resolution, (N, 1, h, w); `heatmap` is that map
+    enlarged linearly to x's shape, the same for each of x's channels.
+
+    Args:
+        layer: name of a module with an output (N, C, ...), as in `model.named_modules()`.
+    """
+
+    layer: str
+
+    def run(self, once, x, target, layers, create_graph):
+        if set(layers) - {self.layer}:
+            raise ValueError(f"GradCAM makes a map at its own layer {self.layer!r} only, got layers={layers}")
+        found = once(x, target, GradCAMRules, (self.layer,))
+        cam = found.layers[self.layer]
+        mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
+        large = F.interpolate(cam.reshape(-1, 1, *cam.shape[-(x.ndim - 2) :]), x.shape[2:], mode=mode)
+        large = large.reshape(*cam.shape[: -(x.ndim - 2)], *x.shape[2:])
+        heatmap = large.expand(*large.shape[: -(x.ndim - 1)], x.shape[1], *x.shape[2:])
+        return found._replace(heatmap=heatmap, layers={self.layer: cam})
+
+
+class GradCAMRules(Rules):
+    """Pools the gradient over space, weighs the activation's channels by it."""
+
+    def contract_at(self, gradient, activation, reference):
+        if activation.ndim < 3:
+            raise ValueError(f"GradCAM needs a layer with an output (N, C, ...), got {tuple(activation.shape)}")
+        weights = gradient.mean(tuple(range(2, gradient.ndim)), keepdim=True)
+        return (weights * activation).sum(1, keepdim=True).relu()
+
+
+@dataclass(frozen=True, eq=False)
+class Zennit(Method):
+    """Any composite of zennit's, through the same `explain`.
+
+    The backward pass starts from the logit at the explained class (zennit's own default, a one there,
+    turns the map's sign where the logit is negative); in general from z ⊙ ∂score/∂z.
+    zennit puts hooks on the model for the time of the call: one thread at a time, unlike other methods.
+
+    Args:
+        composite: for instance `zennit.composites.EpsilonPlusFlat()`.
+    """
+
+    composite: object
+
+    def rules(self, x, entry):
+        return ZennitRules(x, entry, self.composite)
+
+    def run(self, once, x, target, layers, create_graph):
+        return once(x, target, self.rules, layers)
+
+
+class ZennitRules(Rules):
+    """No rules of ours: zennit's hooks make the backward pass."""
+
+    def __init__(self, x, entry, composite):
+        super().__init__(x, entry)
+        self.composite = composite
+
+    def around(self, model):
+        return self.composite.context(model)
+
+    def forward(self, model, x):
+        return model(x)
+
+    def start(self, logits, score):
+        (share,) = torch.autograd.grad(score.sum(), logits, retain_graph=True)
+        return logits, logits.detach() * share
+
+
+def _references(reference, x: Tensor) -> list[Tensor]:
+    """The references one by one, each (1, ...) or (N, ...)."""
+    if not isinstance(reference, Tensor):
+        return [torch.full_like(x[:1] if len(x) else x.new_empty(1, *x.shape[1:]), reference)]
+    reference = reference.detach().to(x)
+    if not torch.isfinite(reference).all():
+        raise ValueError("reference holds NaN or infinite values")
+    if reference.ndim == x.ndim and reference.shape[1:] == x.shape[1:] and len(reference) in (1, len(x)):
+        return [reference]
+    if reference.ndim == x.ndim + 1 and reference.shape[1:] == (1, *x.shape[1:]) and len(reference):
+        return list(reference)
+    one = tuple(x.shape[1:])
+    raise ValueError(
+        f"reference must be a number or have shape {(1, *one)}, {(len(x), *one)} or {('R', 1, *one)} "
+        f"for an input of shape {tuple(x.shape)}, got {tuple(reference.shape)}"
+    )

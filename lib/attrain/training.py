@@ -57,7 +57,7 @@ def isnet_step(
     """
     if not 0 <= P <= 1:
         raise ValueError(f"P must be in [0, 1], got {P}")
-    logits, heatmap = explain(model, x, target, method, create_graph=True)
+    logits, heatmap, *_ = explain(model, x, target, method, create_graph=True)
     classify = F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy
     classification = classify(logits, y)
     background = isnet_background_loss(heatmap, mask, decay=decay, E=E)
