@@ -22,8 +22,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 from attrain import batch, run, study
 from attrain.study import ROOT
 
-pytestmark = pytest.mark.slow
-
 REAL = "isnet/mnist_background_bias"
 NOTES = (".lock", "report.html", run.FINISHED)  # made anew by each batch, or given a new time by Snakemake
 TOY = """

@@ -262,7 +262,6 @@ def test_a_folder_that_is_read_only_or_full_is_refused_and_keeps_its_record(call
 # ---------------------------------------------------------------- runs
 
 
-@pytest.mark.slow
 def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, results):
     folder = results / "smoke/toy/steps"
     assert call("toy/steps")[::2] == (0, [])
@@ -280,7 +279,6 @@ def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, re
     assert set(files(folder)) == set(kept) | {".finished"}
 
 
-@pytest.mark.slow
 def test_a_missing_data_set_is_one_line_that_says_how_to_get_it(call, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "no data"))
     code, out, err = call(REAL, "--scale", "tiny", "-p", "dataset", "mnist")
@@ -289,7 +287,6 @@ def test_a_missing_data_set_is_one_line_that_says_how_to_get_it(call, tmp_path, 
     assert str(tmp_path / "no data") in err[0]
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(call, tmp_path, monkeypatch):
     with tmpfs(tmp_path / "disk", "size=200k") as disk:
         monkeypatch.setenv("ATTRAIN_RESULTS", str(disk))
@@ -303,7 +300,6 @@ def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(ca
         assert not [name for name in files(disk) if Path(name).name.startswith(".")]
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_path):
     command = [sys.executable, "-m", "attrain.run", "toy/steps", "-p", "action", "wait"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -328,7 +324,6 @@ def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_p
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_kept_outputs_are_those_of_the_notebook_alone(notebooks, tmp_path, monkeypatch, call):
     folder = tmp_path / "kept"
     shutil.copytree(notebooks, folder)
