@@ -464,7 +464,7 @@ def test_stochastic_target_repeats_with_its_generator():
 METHODS = [
     Gradient(), InputXGradient(), GuidedBackprop(), BCos(), LRP(), LRP(first_layer=ZB()), GradCAM("0"),
     IntegratedGradients(0.1, 3), DeepLift(), DeepLift(rule="reveal_cancel"), DeepLift(rule="genomics"),
-    DeepLift(torch.rand(3, 1, 2, 8, 8)),
+    DeepLift(torch.linspace(0, 1, 384).reshape(3, 1, 2, 8, 8)),
 ]  # fmt: skip
 
 
@@ -474,7 +474,7 @@ def without_pool():
     return net
 
 
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: repr(method).split("tensor")[0])
 class TestEveryMethod:
     def test_one_sample_alone_many_and_none(self, method):
         net, x = without_pool(), torch.rand(4, 2, 8, 8, dtype=torch.float64)
