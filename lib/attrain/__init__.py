@@ -21,7 +21,7 @@ from attrain.methods import (
     Zennit,
 )
 from attrain.metrics import background_share
-from attrain.rules import UnsupportedOperation, register_rule
+from attrain.operations import UnsupportedOperation, register_rule
 from attrain.targets import selective_target, stochastic_target
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """One forward pass, one backward pass under modified local rules, one contraction.
 
 `explain` knows nothing about any method: a method (see `attrain.methods`) hands it a set of rules
-(`attrain.rules`, `attrain.deeplift`) that is active while the model runs, says where the gradient is
+(`attrain.rules`, `attrain.lrp`, `attrain.deeplift`) that is active while the model runs, says where the gradient is
 read, and contracts that gradient to a map. Operations are intercepted as they are called, so a module,
 its functional form, an in-place call and a module used twice are the same thing, and nothing is left in
 the model.
@@ -60,7 +60,7 @@ def explain(
     Raises:
         TypeError, ValueError: input that is not finite floating point, a target out of range, a model
             that does not return (N, C), a reference or the name of a layer that does not fit.
-        attrain.rules.UnsupportedOperation: the model calls an operation that the method has no rule for.
+        attrain.UnsupportedOperation: the model calls an operation that the method has no rule for.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -93,6 +93,7 @@ class _Pass:
         leaf = x.detach().requires_grad_()
         entry = leaf.clone()  # an operation of the model in place on its input changes this copy
         rules = make_rules(leaf, entry)
+        rules.create_graph = self.create_graph
         with rules.around(self.model), _outputs(self.model, layers, self.create_graph) as outputs:
             logits = rules.forward(self.model, entry)
             _check_logits(logits, len(x))

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.deeplift import DeepLiftRules, OneByOne
-from attrain.rules import BCosRules, GuidedRules, InputXGradientRules, LRPRules, Rules
+from attrain.deeplift import DeepLiftRules
+from attrain.lrp import LRPRules
+from attrain.pairs import OneByOne
+from attrain.rules import BCosRules, GradCAMRules, GuidedRules, InputXGradientRules, Rules, ZennitRules
 from attrain.targets import target_scores
 
 
@@ -65,7 +67,7 @@ class BCos(Method):
 
 @dataclass(frozen=True)
 class ZB:
-    """First-layer rule z^B for inputs in [low, high], see `attrain.rules.FirstLayer`."""
+    """First-layer rule z^B for inputs in [low, high], see `attrain.lrp.FirstLayer`."""
 
     low: float = 0.0
     high: float = 1.0
@@ -163,7 +165,7 @@ class DeepLift(Method):
 
     def run(self, once, x, target, layers, create_graph):
         references = _references(self.reference, x)
-        several, rules = len(references) > 1, partial(DeepLiftRules, rule=self.rule, create_graph=create_graph)
+        several, rules = len(references) > 1, partial(DeepLiftRules, rule=self.rule)
         if several and self.rule == "rescale" and not create_graph:
             try:
                 return once(x, target, partial(rules, reference=torch.cat(references), several=True), layers)
@@ -200,16 +202,6 @@ class GradCAM(Method):
         return found._replace(heatmap=heatmap, layers={self.layer: cam})
 
 
-class GradCAMRules(Rules):
-    """Pools the gradient over space, weighs the activation's channels by it."""
-
-    def contract_at(self, gradient, activation, reference):
-        if activation.ndim < 3:
-            raise ValueError(f"GradCAM needs a layer with an output (N, C, ...), got {tuple(activation.shape)}")
-        weights = gradient.mean(tuple(range(2, gradient.ndim)), keepdim=True)
-        return (weights * activation).sum(1, keepdim=True).relu()
-
-
 @dataclass(frozen=True, eq=False)
 class Zennit(Method):
     """Any composite of zennit's, through the same `explain`.
@@ -229,24 +221,6 @@ class Zennit(Method):
 
     def run(self, once, x, target, layers, create_graph):
         return once(x, target, self.rules, layers)
-
-
-class ZennitRules(Rules):
-    """No rules of ours: zennit's hooks make the backward pass."""
-
-    def __init__(self, x, entry, composite):
-        super().__init__(x, entry)
-        self.composite = composite
-
-    def around(self, model):
-        return self.composite.context(model)
-
-    def forward(self, model, x):
-        return model(x)
-
-    def start(self, logits, score):
-        (share,) = torch.autograd.grad(score.sum(), logits, retain_graph=True)
-        return logits, logits.detach() * share
 
 
 def _references(reference, x: Tensor) -> list[Tensor]:

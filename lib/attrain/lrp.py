@@ -1,0 +1,202 @@
+"""LRP-ε of ReLU networks, differentiable: the rules, and the z^B rule of the first layer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import resolve_name
+
+from attrain.operations import ORDINARY, QUOTIENTS, UnsupportedOperation, canonical, differentiable, registered
+from attrain.rules import InputXGradientRules
+
+
+class LRPRules(InputXGradientRules):
+    """LRP-ε for ReLU networks as a modified backward pass (Faster ISNet's LRP-Flex).
+
+    At a ReLU with output y the backward pass multiplies by y/(y+ε) in place of the derivative; all
+    other operations keep theirs, and R = gradient · activation then is LRP-ε at every layer that feeds
+    a ReLU and LRP-0 elsewhere. The multiplier is a function of the activations, so the map can be
+    differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`.
+
+    A batch norm in training mode is an affine map to the rules: no relevance passes through the batch's
+    statistics to other samples, but the map's own derivative knows them. (The authors' code lets it pass:
+    half of a sample's relevance then lies on other samples.)
+    """
+
+    def __init__(self, x, entry, epsilon: float, first_layer=None):
+        super().__init__(x, entry)
+        self.epsilon = epsilon
+        self.first = FirstLayer(first_layer) if first_layer else None
+
+    def call(self, func, name, args, kwargs):
+        if name == "batch_norm" and func is F.batch_norm:
+            out = _batch_norm(self.switch, *args, **kwargs)
+        elif name in ("relu", "relu_"):
+            out = _relu(args, kwargs, name == "relu_", self.epsilon, self.switch)
+        else:
+            out = func(*args, **kwargs)
+            known = registered(func) == "linear" or canonical(func)[0] in ORDINARY
+            if not known and differentiable(out) and not _is_scaling(func, args):
+                raise UnsupportedOperation(
+                    f"LRP has no rule for {resolve_name(func) or name}: LRP-ε is defined for ReLU networks "
+                    "(ReLU, convolution, linear, batch norm, pooling, sums, products with constants); "
+                    'an operation of your own that is linear: attrain.register_rule(op, "linear")'
+                )
+        if self.first is not None and differentiable(out):
+            self.first.observe(func, name, args, kwargs, out, self.entry)
+            self.root = self.first.output
+        return out
+
+    def contract(self, gradient, create_graph):
+        if self.first is None:
+            return gradient * self.x.detach()
+        return self.first.redistribute(gradient * self.root, self.x.detach(), create_graph)
+
+
+class FirstLayer:
+    """The z^B rule for a convolution or linear layer on the input, with a batch norm and a ReLU behind it.
+
+    Pixels lie in [low, high], so a black pixel is evidence too: LRP-ε gives it x·g = 0 by construction,
+    z^B does not. With R the relevance at the end of the chain, W⁺ and W⁻ the positive and negative
+    parts of the weight (a batch norm folded in),
+
+        z = conv(x; W, b) − low·(conv(1; W⁺) + b⁺) − high·(conv(1; W⁻) + b⁻),    s = R / (z + ε sign z)
+        R_x = x·convᵀ(s; W) − low·convᵀ(s; W⁺) − high·convᵀ(s; W⁻)
+
+    (Faster ISNet's code; zennit's ZBox clamps the bias in all three copies and so differs slightly).
+    Biases and batch statistics are constants for the map's derivative.
+    """
+
+    STABILIZER = 1e-2
+    LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
+
+    def __init__(self, box):
+        self.box = box
+        self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
+        self.stage = None
+
+    def observe(self, func, name, args, kwargs, out, entry):
+        """Follow the chain as the model runs."""
+        if any(a is entry for a in (*args, *kwargs.values())):
+            if name not in self.LAYERS or self.stage is not None:
+                raise UnsupportedOperation(
+                    "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
+                    f"but it goes into {name}; use first_layer=None, or move preprocessing out of the model"
+                )
+            names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+            call = dict(zip(names, args)) | kwargs
+            call.pop("input")
+            self.weight, bias = call.pop("weight"), call.pop("bias", None)
+            self.bias = torch.zeros((), device=out.device, dtype=out.dtype) if bias is None else bias.detach()
+            self.layer = lambda v, weight: func(v, weight, **call)
+            self.channel_dim = -1 if name == "linear" else 1
+            self.output, self.stage = out, "layer"
+        elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:
+            self._fold_batch_norm(*args, **kwargs)
+            self.output, self.stage = out, "batch_norm"
+        elif self.stage in ("layer", "batch_norm") and name in ("relu", "relu_") and args[0] is self.output:
+            self.output, self.stage = out, "relu"
+
+    def _fold_batch_norm(
+        self, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    ):
+        if training or running_mean is None:
+            dims = [d for d in range(x.ndim) if d != 1]
+            mean, var = x.detach().mean(dims), x.detach().var(dims, correction=0)
+        else:
+            mean, var = running_mean.detach().clone(), running_var.detach().clone()
+        scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+        shift = 0 if bias is None else bias.detach()
+        self.weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
+        self.bias = shift + scale.detach() * (self.bias - mean)
+
+    def redistribute(self, relevance: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+        low, high = self.box.low, self.box.high
+        terms = [(x, self.weight, 1.0)]
+        if low != 0:
+            terms.append((torch.full_like(x, low), self.weight.clamp(min=0), -1.0))
+        if high != 0:
+            terms.append((torch.full_like(x, high), self.weight.clamp(max=0), -1.0))
+        inputs = [value.requires_grad_() for value, _, _ in terms]
+        outputs = [sign * self.layer(value, weight) for value, weight, sign in terms]
+        bias = self.bias - low * self.bias.clamp(min=0) - high * self.bias.clamp(max=0)
+        z = sum(outputs) + _along(bias, self.channel_dim, relevance.ndim)
+        s = relevance / (z + torch.where(z >= 0, self.STABILIZER, -self.STABILIZER))
+        gradients = torch.autograd.grad(outputs, inputs, [s] * len(outputs), create_graph=create_graph)
+        return sum(value.detach() * g for value, g in zip(inputs, gradients))
+
+
+class _EpsilonReLU(Function):
+    @staticmethod
+    def forward(ctx, x, epsilon, switch, inplace):
+        y = x.relu_() if inplace else x.relu()
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        ctx.epsilon, ctx.switch = epsilon, switch
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        if ctx.switch["explaining"] and ctx.epsilon > 0:
+            return g * (y / (y + ctx.epsilon)), None, None, None
+        return torch.ops.aten.threshold_backward(g, y, 0), None, None, None
+
+
+def _relu(args, kwargs, inplace, epsilon, switch):
+    x, inplace = (*args, kwargs.get("inplace", inplace))[:2] if args else (kwargs["input"], inplace)
+    return _EpsilonReLU.apply(x, epsilon, switch, inplace)
+
+
+def _batch_norm(switch, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    statistics = training or running_mean is None
+    if not statistics or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+    scale = _InverseDeviation.apply(x, mean, inverse) * (1 if weight is None else weight)
+    return _Affine.apply(x, scale.view(-1, *[1] * (x.ndim - 2)), switch, (y.detach(),), y)
+
+
+class _InverseDeviation(Function):
+    """1/σ of the batch, which the batch norm has computed, with its derivative."""
+
+    @staticmethod
+    def forward(ctx, x, mean, inverse):
+        ctx.save_for_backward(x, mean, inverse)
+        return inverse.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        x, mean, inverse = ctx.saved_tensors
+        mean, factor = (v.view(-1, *[1] * (x.ndim - 2)) for v in (mean, -g * inverse**3 * x.shape[1] / x.numel()))
+        return (x - mean) * factor, None, None
+
+
+class _Affine(Function):
+    """A result y that is scale · x + shift to the rules."""
+
+    @staticmethod
+    def forward(ctx, x, scale, switch, result, y):
+        ctx.save_for_backward(scale)
+        ctx.switch = switch
+        return result[0]
+
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.switch["explaining"]:
+            return g * ctx.saved_tensors[0], None, None, None, None
+        return None, None, None, None, g
+
+
+def _is_scaling(func, args: tuple) -> bool:
+    """A product or quotient in which one activation at most takes part, and not as the divisor."""
+    name, factors = canonical(func)[0], args[:2]
+    active = [isinstance(a, Tensor) and a.requires_grad and not a.is_leaf for a in factors]
+    if name in QUOTIENTS:
+        return len(active) == 2 and not active[1]
+    return name in ("mul", "multiply", "matmul", "mm", "bmm") and not all(active)
+
+
+def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))

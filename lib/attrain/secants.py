@@ -1,0 +1,54 @@
+"""Secants of functions of one variable, safe where the two points are close."""
+
+from functools import partial
+
+import torch
+
+NEAR = 1e-7  # below this difference a secant is the derivative at the reference
+
+
+def secant_of(call, from_right=False):
+    """A function (a, b, f(a), f(b)) -> (f(b) − f(a)) / (b − a), the derivative at a where the two are close.
+
+    At a kink that is the derivative as torch has it, ReLU'(0) = 0, or the one from the right: the
+    reference code takes RevealCancel's small parts as +1e-7.
+    """
+    if call.name == "relu":
+        return partial(_relu_secant, from_right)
+    if call.name == "exp":
+        return lambda a, b, f_a, f_b: torch.maximum(a, b).exp() * phi(b - a)
+    return partial(_secant, call.on, from_right)
+
+
+def _relu_secant(from_right, a, b, f_a, f_b):
+    d = b - a
+    near = d.abs() < NEAR
+    return torch.where(near, ((a >= 0) if from_right else (a > 0)).to(d.dtype), (f_b - f_a) / d.masked_fill(near, 1.0))
+
+
+def _secant(f, from_right, a, b, f_a, f_b):
+    """The quotient; in rounding's reach the trapezoid, unless a kink lies between."""
+    dtype = f_b.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        a, b, f_a, f_b = (v.float() for v in (a, b, f_a, f_b))
+    d = b - a
+    slope_a, slope_b = _derivative(f, a + NEAR if from_right else a), _derivative(f, b)
+    small = d.abs()
+    near = small < NEAR
+    quotient = (f_b - f_a) / d.masked_fill(near, 1.0)
+    smooth = (slope_a - slope_b).abs() <= 0.01 * (slope_a.abs() + slope_b.abs()) + small
+    close = (small < 0.1 * torch.finfo(f_b.dtype).eps ** (1 / 3)) & smooth
+    return torch.where(near, slope_a, torch.where(close, (slope_a + slope_b) / 2, quotient)).to(dtype)
+
+
+def _derivative(f, at):
+    with torch.enable_grad():
+        leaf = at.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(leaf).sum(), leaf)
+    return slope.nan_to_num(0.0, 0.0, 0.0)
+
+
+def phi(d):
+    """(1 − exp(−|d|)) / |d|, 1 at 0; also where both of a difference are −∞."""
+    d = d.abs().nan_to_num(0.0)
+    return torch.where(d == 0, 1.0, -torch.expm1(-d) / torch.where(d == 0, 1.0, d))
