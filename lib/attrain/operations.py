@@ -111,13 +111,13 @@ def register_rule(op, rule) -> None:
 
     Example:
         >>> import torch
+        >>> from attrain import DeepLift, explain, register_rule
         >>> @torch.overrides.wrap_torch_function(lambda x: (x,))
         ... def bump(x):
         ...     return MyCudaKernel.apply(x)
         >>> register_rule(bump, lambda x: torch.exp(-x * x))
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2))
         >>> model.append(torch.nn.Identity()).forward = lambda x: bump(model[0](x))
-        >>> from attrain import DeepLift, explain
         >>> result = explain(model, torch.ones(1, 3), 0, DeepLift())
         >>> torch.allclose(result.heatmap.sum(), result.delta.sum(), atol=1e-6)
         True
