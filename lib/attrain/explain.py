@@ -122,11 +122,11 @@ class _Pass:
                     retain_graph=self.create_graph or not last or number + 1 < rules.references,
                     allow_unused=True,
                 )
-            if gradients[0] is None:
-                raise ValueError("the model's output does not depend differentiably on x; is it detached inside?")
-            maps = [rules.contract(gradients[0], self.create_graph)]
-            for g, (_, value, reference) in zip(gradients[1:], outputs):
-                maps.append(rules.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
+                if gradients[0] is None:
+                    raise ValueError("the model's output does not depend differentiably on x; is it detached inside?")
+                maps = [rules.contract(gradients[0], self.create_graph)]
+                for g, (_, value, reference) in zip(gradients[1:], outputs):
+                    maps.append(rules.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
             total = maps if total is None else [a + b for a, b in zip(total, maps)]
         return [m / rules.references for m in total] if rules.references > 1 else total
 

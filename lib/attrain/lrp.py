@@ -1,11 +1,14 @@
 """LRP-ε of ReLU networks, differentiable: the rules, and the z^B rule of the first layer."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
+from attrain.convolution import convolution
 from attrain.operations import ORDINARY, QUOTIENTS, UnsupportedOperation, canonical, differentiable, registered
 from attrain.rules import InputXGradientRules
 
@@ -34,7 +37,7 @@ class LRPRules(InputXGradientRules):
         elif name in ("relu", "relu_"):
             out = _relu(args, kwargs, name == "relu_", self.epsilon, self.switch)
         else:
-            out = func(*args, **kwargs)
+            out = super().call(func, name, args, kwargs)
             known = registered(func) == "linear" or canonical(func)[0] in ORDINARY
             if not known and differentiable(out) and not _is_scaling(func, args):
                 raise UnsupportedOperation(
@@ -43,7 +46,7 @@ class LRPRules(InputXGradientRules):
                     'an operation of your own that is linear: attrain.register_rule(op, "linear")'
                 )
         if self.first is not None and differentiable(out):
-            self.first.observe(func, name, args, kwargs, out, self.entry)
+            self.first.observe(self, func, name, args, kwargs, out)
             self.root = self.first.output
         return out
 
@@ -75,9 +78,9 @@ class FirstLayer:
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = None
 
-    def observe(self, func, name, args, kwargs, out, entry):
+    def observe(self, rules, func, name, args, kwargs, out):
         """Follow the chain as the model runs."""
-        if any(a is entry for a in (*args, *kwargs.values())):
+        if any(a is rules.entry for a in (*args, *kwargs.values())):
             if name not in self.LAYERS or self.stage is not None:
                 raise UnsupportedOperation(
                     "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
@@ -88,7 +91,9 @@ class FirstLayer:
             call.pop("input")
             self.weight, bias = call.pop("weight"), call.pop("bias", None)
             self.bias = torch.zeros((), device=out.device, dtype=out.dtype) if bias is None else bias.detach()
-            self.layer = lambda v, weight: func(v, weight, **call)
+            fast = partial(convolution, func, name, kwargs=call, switch=rules.switch, at_entry=True)
+            fast = fast if rules.create_graph and name != "linear" else None
+            self.layer = lambda *both: fast(args=both) if fast else func(*both, **call)
             self.channel_dim = -1 if name == "linear" else 1
             self.output, self.stage = out, "layer"
         elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:
@@ -101,29 +106,26 @@ class FirstLayer:
         self, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
     ):
         if training or running_mean is None:
-            dims = [d for d in range(x.ndim) if d != 1]
-            mean, var = x.detach().mean(dims), x.detach().var(dims, correction=0)
+            _, mean, inverse = torch.native_batch_norm(x.detach(), None, None, None, None, True, 0.0, eps)
         else:
-            mean, var = running_mean.detach().clone(), running_var.detach().clone()
-        scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+            mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
+        scale = inverse * (1 if weight is None else weight)
         shift = 0 if bias is None else bias.detach()
         self.weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
         self.bias = shift + scale.detach() * (self.bias - mean)
 
     def redistribute(self, relevance: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-        low, high = self.box.low, self.box.high
-        terms = [(x, self.weight, 1.0)]
-        if low != 0:
-            terms.append((torch.full_like(x, low), self.weight.clamp(min=0), -1.0))
-        if high != 0:
-            terms.append((torch.full_like(x, high), self.weight.clamp(max=0), -1.0))
-        inputs = [value.requires_grad_() for value, _, _ in terms]
-        outputs = [sign * self.layer(value, weight) for value, weight, sign in terms]
-        bias = self.bias - low * self.bias.clamp(min=0) - high * self.bias.clamp(max=0)
-        z = sum(outputs) + _along(bias, self.channel_dim, relevance.ndim)
+        x, one = x.requires_grad_(), torch.ones_like(x, requires_grad=True)
+        extremes = self._extremes(self.weight)  # W⁺ and W⁻ act on constants: as one layer
+        outputs = self.layer(x, self.weight), self.layer(one, extremes)
+        bias = _along(self.bias - self._extremes(self.bias), self.channel_dim, relevance.ndim)
+        z = outputs[0] - outputs[1] + bias
         s = relevance / (z + torch.where(z >= 0, self.STABILIZER, -self.STABILIZER))
-        gradients = torch.autograd.grad(outputs, inputs, [s] * len(outputs), create_graph=create_graph)
-        return sum(value.detach() * g for value, g in zip(inputs, gradients))
+        of_x, of_one = torch.autograd.grad(outputs, (x, one), (s, -s), create_graph=create_graph)
+        return x.detach() * of_x + of_one
+
+    def _extremes(self, v: Tensor) -> Tensor:
+        return self.box.low * v.clamp(min=0) + self.box.high * v.clamp(max=0)
 
 
 class _EpsilonReLU(Function):
@@ -140,8 +142,24 @@ class _EpsilonReLU(Function):
     def backward(ctx, g):
         (y,) = ctx.saved_tensors
         if ctx.switch["explaining"] and ctx.epsilon > 0:
-            return g * (y / (y + ctx.epsilon)), None, None, None
+            return _EpsilonMultiplier.apply(g, y, ctx.epsilon), None, None, None
         return torch.ops.aten.threshold_backward(g, y, 0), None, None, None
+
+
+class _EpsilonMultiplier(Function):
+    """g · y/(y+ε)."""
+
+    @staticmethod
+    def forward(ctx, g, y, epsilon):
+        ctx.save_for_backward(g, y)
+        ctx.epsilon = epsilon
+        return g * (y / (y + epsilon))
+
+    @staticmethod
+    def backward(ctx, h):
+        g, y = ctx.saved_tensors
+        of_g = h * (y / (y + ctx.epsilon))
+        return of_g, h * g * (ctx.epsilon / (y + ctx.epsilon) ** 2), None
 
 
 def _relu(args, kwargs, inplace, epsilon, switch):
@@ -153,40 +171,38 @@ def _batch_norm(switch, x, running_mean, running_var, weight=None, bias=None, tr
     statistics = training or running_mean is None
     if not statistics or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
-    scale = _InverseDeviation.apply(x, mean, inverse) * (1 if weight is None else weight)
-    return _Affine.apply(x, scale.view(-1, *[1] * (x.ndim - 2)), switch, (y.detach(),), y)
+    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch)[0]
 
 
-class _InverseDeviation(Function):
-    """1/σ of the batch, which the batch norm has computed, with its derivative."""
+class _BatchNorm(Function):
+    """Batch norm by the batch's statistics; while explaining, a product with γ/σ, itself a function of the batch."""
 
     @staticmethod
-    def forward(ctx, x, mean, inverse):
-        ctx.save_for_backward(x, mean, inverse)
-        return inverse.clone()
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch):
+        y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.set_materialize_grads(False)
+        ctx.eps, ctx.switch = eps, switch
+        return y, inverse
 
     @staticmethod
-    def backward(ctx, g):
-        x, mean, inverse = ctx.saved_tensors
-        mean, factor = (v.view(-1, *[1] * (x.ndim - 2)) for v in (mean, -g * inverse**3 * x.shape[1] / x.numel()))
-        return (x - mean) * factor, None, None
-
-
-class _Affine(Function):
-    """A result y that is scale · x + shift to the rules."""
-
-    @staticmethod
-    def forward(ctx, x, scale, switch, result, y):
-        ctx.save_for_backward(scale)
-        ctx.switch = switch
-        return result[0]
-
-    @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g, of_inverse):
+        x, weight, mean, inverse = ctx.saved_tensors
+        along = [1, -1, *[1] * (x.ndim - 2)]
         if ctx.switch["explaining"]:
-            return g * ctx.saved_tensors[0], None, None, None, None
-        return None, None, None, None, g
+            scale = inverse if weight is None else inverse * weight
+            return g * scale.view(along).to(g.dtype), *[None] * 7
+        of_x = of_weight = of_bias = None
+        if g is not None:
+            wanted = ctx.needs_input_grad[:3]
+            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                g, x, weight, None, None, mean, inverse, True, ctx.eps, wanted
+            )
+        if of_inverse is not None:
+            factor = -of_inverse * inverse**3 * x.shape[1] / x.numel()
+            direct = (x - mean.view(along)) * factor.view(along)
+            of_x = direct if of_x is None else of_x + direct
+        return of_x, of_weight, of_bias, *[None] * 5
 
 
 def _is_scaling(func, args: tuple) -> bool:

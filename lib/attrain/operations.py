@@ -6,7 +6,8 @@ from functools import cache
 from torch import Tensor
 
 # Linear in the activations, with a weight.
-LINEAR = frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split())
+CONVOLUTIONS = frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split())
+LINEAR = CONVOLUTIONS | {"linear"}
 DROPOUT = frozenset(
     """dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
     native_dropout""".split()

@@ -23,7 +23,17 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from attrain.operations import ACTIVATIONS, MAGNITUDES, canonical, differentiable, opened, registered, write
+from attrain.convolution import convolution
+from attrain.operations import (
+    ACTIVATIONS,
+    CONVOLUTIONS,
+    MAGNITUDES,
+    canonical,
+    differentiable,
+    opened,
+    registered,
+    write,
+)
 from attrain.targets import target_scores
 
 
@@ -65,6 +75,9 @@ class Rules(TorchFunctionMode):
         return self.call(func, func.__name__, args, kwargs or {})
 
     def call(self, func, name: str, args: tuple, kwargs: dict):
+        """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
+        if self.create_graph and name in CONVOLUTIONS:
+            return convolution(func, name, args, kwargs, self.switch, bool(args) and args[0] is self.entry)
         return func(*args, **kwargs)
 
     def around(self, model):
@@ -109,7 +122,7 @@ class GuidedRules(InputXGradientRules):
     def call(self, func, name, args, kwargs):
         name, inplace = canonical(func)
         if name not in ACTIVATIONS:
-            return func(*args, **kwargs)
+            return super().call(func, name, args, kwargs)
         if opened(func):  # down to the operation that is in place or is not
             with self:
                 return opened(func)(*args, **kwargs)
@@ -134,7 +147,7 @@ class BCosRules(InputXGradientRules):
             with self:
                 return opened(func)(*args, **kwargs)
         if name not in self.GATES | MAGNITUDES or not differentiable(args):
-            return func(*args, **kwargs)
+            return super().call(func, name, args, kwargs)
         x, rest = args[0], args[1:]
         out = func(x.clone() if inplace else x, *rest, **kwargs)
         if name in MAGNITUDES:
