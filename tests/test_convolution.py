@@ -1,0 +1,102 @@
+"""Maps that are trained on have the parameter gradients that torch's own double backward gives."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attrain import LRP, ZB, InputXGradient, explain
+
+GEOMETRIES = {
+    "1d": (nn.Conv1d(4, 6, 3), (4, 9)),
+    "2d": (nn.Conv2d(4, 6, 3, padding=1), (4, 7, 6)),
+    "3d": (nn.Conv3d(2, 3, 2), (2, 4, 3, 4)),
+    "strided, dilated": (nn.Conv2d(4, 6, (3, 2), stride=(2, 1), dilation=(1, 2), padding=(1, 2)), (4, 9, 8)),
+    "grouped": (nn.Conv2d(4, 6, 3, groups=2), (4, 7, 6)),
+    "depthwise": (nn.Conv2d(4, 8, 3, groups=4, bias=False), (4, 7, 6)),
+    "padding by name": (nn.Conv2d(4, 6, 5, padding="same"), (4, 7, 6)),
+    "padded in a circle": (nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), (4, 7, 6)),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1), (4, 5, 4)),
+    "transposed, grouped": (nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2), (4, 5)),
+    "weight larger than the image": (nn.Conv2d(4, 40, 3, padding=1), (4, 2, 2)),
+}
+
+
+def gradients(model, x, maps):
+    """Of a loss of the logits and of the maps (K, N, ...), by name of the parameter."""
+    logits, heatmaps = maps(model, x)
+    loss = F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]) + (heatmaps**2).sum(0).tanh().mean()
+    names, parameters = zip(*[(n, p) for n, p in model.named_parameters() if p.requires_grad])
+    return dict(zip(names, torch.autograd.grad(loss, parameters)))
+
+
+def by_explain(model, x):
+    found = explain(model, x, "all", InputXGradient(), create_graph=True)
+    return found.logits, found.heatmap.transpose(0, 1)
+
+
+def by_torch(model, x):
+    leaf = x.clone().requires_grad_()
+    logits = model(leaf)
+    maps = [torch.autograd.grad(logit.sum(), leaf, create_graph=True)[0] * x for logit in logits.unbind(1)]
+    return logits, torch.stack(maps)
+
+
+def network(convolution, shape):
+    torch.manual_seed(0)
+    convolution = copy.deepcopy(convolution)
+    first = nn.Sequential(nn.Linear(shape[-1], shape[-1]), nn.Tanh(), convolution, nn.Tanh(), nn.Flatten())
+    features = first(torch.zeros(1, *shape)).shape[1]
+    return nn.Sequential(*first, nn.Linear(features, 3)).double(), torch.rand(2, *shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_parameter_gradients_are_those_of_the_ordinary_double_backward(name, frozen):
+    model, x = network(*GEOMETRIES[name])
+    model[2].weight.requires_grad_(not frozen)
+    expected, found = gradients(model, x, by_torch), gradients(model, x, by_explain)
+    assert found.keys() == expected.keys()
+    for parameter, value in expected.items():
+        torch.testing.assert_close(found[parameter], value, msg=parameter)
+
+
+@pytest.mark.parametrize("image", [2, 12], ids=["weight larger", "image larger"])
+def test_a_loss_of_the_map_alone_reaches_the_weight(image):
+    """Without activation functions no gradient comes back through the activations."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * image**2, 2)).double()
+    x = torch.rand(2, 3, image, image, dtype=torch.float64)
+    loss = explain(model, x, 0, InputXGradient(), create_graph=True).heatmap.square().sum()
+    expected = by_torch(model, x)[1][0].square().sum()
+    torch.testing.assert_close(*(torch.autograd.grad(v, model[0].weight) for v in (loss, expected)))
+
+
+def test_the_graph_can_be_used_twice():
+    model, x = network(*GEOMETRIES["weight larger than the image"])
+    logits, heatmaps = by_explain(model, x)
+    loss = logits.sum() + heatmaps.square().sum()
+    first = torch.autograd.grad(loss, model[2].weight, retain_graph=True)
+    torch.testing.assert_close(first, torch.autograd.grad(loss, model[2].weight))
+
+
+def test_maps_can_be_differentiated_three_times():
+    model, x = network(*GEOMETRIES["weight larger than the image"])
+    weight, results = model[2].weight, []
+    for maps in (by_explain, by_torch):
+        loss = maps(model, x)[1].square().sum()
+        (g,) = torch.autograd.grad(loss, weight, create_graph=True)
+        results.append(torch.autograd.grad(g.square().sum(), weight)[0])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 2.0), (-2.0, 0.0)])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_zb_maps_of_convolutions_are_the_same_with_and_without_a_graph(low, high, dims):
+    torch.manual_seed(0)
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    model = nn.Sequential(convolution(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4**dims, 2)).double()
+    x = torch.rand(2, 2, *[4] * dims, dtype=torch.float64) * (high - low) + low
+    maps = [explain(model, x, 0, LRP(first_layer=ZB(low, high)), create_graph=graph).heatmap for graph in (0, 1)]
+    torch.testing.assert_close(maps[0], maps[1].detach())
