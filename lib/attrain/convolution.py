@@ -13,13 +13,14 @@ _TRANSPOSED_ORDER = ("input", "weight", "bias", "stride", "padding", "output_pad
 _backward = torch.ops.aten.convolution_backward
 
 
-def convolution(func, name: str, args: tuple, kwargs: dict, switch: dict, at_entry: bool) -> Tensor:
+def convolution(func, name: str, switch: dict, at_entry: bool, *args, **kwargs) -> Tensor:
     """The result of func, a convolution as torch calls it, with a backward pass made to be differentiated.
 
     Args:
-        func, name, args, kwargs: `torch.conv2d` or its like, its name, and what it is called with.
+        func, name: `torch.conv2d` or its like.
         switch: the rules' switch; while "explaining" only the gradient of the input is made.
         at_entry: whether the input is the model's, whose gradient is of no use but for the map.
+        args, kwargs: what func is called with.
     """
     call = dict(zip(_TRANSPOSED_ORDER if "transpose" in name else _ORDER, args)) | kwargs
     x, weight, bias = call["input"], call["weight"], call.get("bias")

@@ -9,7 +9,15 @@ from torch.autograd import Function
 from torch.overrides import resolve_name
 
 from attrain.convolution import convolution
-from attrain.operations import ORDINARY, QUOTIENTS, UnsupportedOperation, canonical, differentiable, registered
+from attrain.operations import (
+    CONVOLUTIONS,
+    ORDINARY,
+    QUOTIENTS,
+    UnsupportedOperation,
+    canonical,
+    differentiable,
+    registered,
+)
 from attrain.rules import InputXGradientRules
 
 
@@ -91,9 +99,9 @@ class FirstLayer:
             call.pop("input")
             self.weight, bias = call.pop("weight"), call.pop("bias", None)
             self.bias = torch.zeros((), device=out.device, dtype=out.dtype) if bias is None else bias.detach()
-            fast = partial(convolution, func, name, kwargs=call, switch=rules.switch, at_entry=True)
-            fast = fast if rules.create_graph and name != "linear" else None
-            self.layer = lambda *both: fast(args=both) if fast else func(*both, **call)
+            if rules.create_graph and name in CONVOLUTIONS:
+                func = partial(convolution, func, name, rules.switch, True)
+            self.layer = partial(func, **call)
             self.channel_dim = -1 if name == "linear" else 1
             self.output, self.stage = out, "layer"
         elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:

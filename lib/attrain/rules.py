@@ -77,7 +77,7 @@ class Rules(TorchFunctionMode):
     def call(self, func, name: str, args: tuple, kwargs: dict):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
         if self.create_graph and name in CONVOLUTIONS:
-            return convolution(func, name, args, kwargs, self.switch, bool(args) and args[0] is self.entry)
+            return convolution(func, name, self.switch, bool(args) and args[0] is self.entry, *args, **kwargs)
         return func(*args, **kwargs)
 
     def around(self, model):
