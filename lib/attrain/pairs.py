@@ -104,6 +104,8 @@ class Call:
         if change is None:
             return self.func(*self.args, **self.kwargs)
         args, kwargs = mapped(change, self.args), mapped(change, self.kwargs)
+        if self.inplace and self.name == "relu":
+            return args[0].relu()
         if self.inplace:
             args = (args[0].clone(), *args[1:])
         return self.func(*args, **kwargs)

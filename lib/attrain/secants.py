@@ -22,8 +22,12 @@ def secant_of(call, from_right=False):
 
 def _relu_secant(from_right, a, b, f_a, f_b):
     d = b - a
-    near = d.abs() < NEAR
-    return torch.where(near, ((a >= 0) if from_right else (a > 0)).to(d.dtype), (f_b - f_a) / d.masked_fill(near, 1.0))
+    near = d.abs() < NEAR if from_right else d == 0  # away from 0 the quotient of ReLU is exact, however small
+    slope_a = ((a >= 0) if from_right else (a > 0)).to(d.dtype)
+    if torch.is_grad_enabled():
+        return torch.where(near, slope_a, (f_b - f_a) / d.masked_fill(near, 1.0))
+    quotient = (f_b - f_a).div_(d)
+    return torch.where(near, slope_a, quotient, out=quotient)
 
 
 def _secant(f, from_right, a, b, f_a, f_b):
