@@ -8,8 +8,10 @@ plain steps, more where batch norm's double backward is expensive.
 
 import argparse
 import copy
+import ctypes
 import os
 import platform
+import resource
 import statistics
 import time
 import warnings
@@ -107,6 +109,8 @@ def cases(device):
         yield steps.format(classes, "Selective ISNet"), training_step(isnet_step, classes, device), plain
         stochastic = training_step(isnet_step, classes, device, target=stochastic_target())
         yield steps.format(classes, "Stochastic ISNet"), stochastic, plain
+    few, many = (training_step(isnet_step, classes, device) for classes in (10, 1000))
+    yield "step, resnet18 8×3×64×64, Selective ISNet: 1000 classes / 10", many, few
     plain = training_step(plain_step, 10, device)
     yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain
 
@@ -119,6 +123,27 @@ def seconds(run, device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def megabytes(run, device) -> float:
+    """The most memory that a run holds at once, beyond what was held before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # so that the child does not reuse what earlier runs have freed
+    pipe = os.pipe()
+    if os.fork() == 0:  # a process of its own has a peak of its own
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run()
+        os.write(pipe[1], f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before}".encode())
+        os._exit(0)
+    os.wait()
+    os.close(pipe[1])
+    with os.fdopen(pipe[0]) as answer:
+        return int(answer.read()) / 2**10
 
 
 def main() -> None:
@@ -141,11 +166,11 @@ def main() -> None:
             "lowest": round(ratios[0], 3),
             "highest": round(ratios[-1], 3),
             "milliseconds": round(1000 * statistics.median(a for a, _ in pairs), 2),
+            "megabytes": [round(megabytes(run, device), 1) for run in (top, bottom)],
         }
         rows.append(row)
-        print(
-            f"{row['ratio']:6.2f}  [{row['lowest']:.2f}, {row['highest']:.2f}]  {row['milliseconds']:8.1f} ms  {name}"
-        )
+        print("{ratio:6.2f}  [{lowest:.2f}, {highest:.2f}]  {milliseconds:8.1f} ms  ".format(**row), end="")
+        print("{:6.0f} / {:.0f} MB  ".format(*row["megabytes"]), name)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     write_json(results_root() / "bench.json", {"cases": rows, "environment": environment(device) | machine})
     print(f"record: {results_root() / 'bench.json'}")
