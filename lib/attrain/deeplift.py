@@ -7,20 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrain import compositions, operations
-from attrain.operations import UnsupportedOperation
-from attrain.pairs import (
-    ADVICE,
-    AbsoluteLinear,
-    Call,
-    Link,
-    OneByOne,
-    Pair,
-    PairRules,
-    mapped,
-    pair,
-    tensors,
-)
+from attrain.operations import UnsupportedOperation, mapped, tensors
+from attrain.pairs import AbsoluteLinear, Call, Link, OneByOne, Pair, PairRules, pair
 from attrain.secants import phi, secant_of
+from attrain.visible import ADVICE
 
 
 class DeepLiftRules(PairRules):

@@ -19,6 +19,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from attrain.methods import LRP
 from attrain.targets import Target
+from attrain.visible import uncompiled
 
 
 class Explanation(NamedTuple):
@@ -73,7 +74,7 @@ def explain(
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
-    with torch.enable_grad(), _buffers_kept(model, keep=not create_graph):
+    with torch.enable_grad(), uncompiled(), _buffers_kept(model, keep=not create_graph):
         result = method.run(_Pass(model, create_graph), x, target, layers, create_graph)
     if create_graph:
         return result

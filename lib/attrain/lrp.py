@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
+from attrain import visible
 from attrain.convolution import convolution
 from attrain.operations import (
     CONVOLUTIONS,
@@ -33,6 +34,8 @@ class LRPRules(InputXGradientRules):
     statistics to other samples, but the map's own derivative knows them. (The authors' code lets it pass:
     half of a sample's relevance then lies on other samples.)
     """
+
+    sees_all = True
 
     def __init__(self, x, entry, epsilon: float, first_layer=None):
         super().__init__(x, entry)
@@ -216,7 +219,7 @@ class _BatchNorm(Function):
 def _is_scaling(func, args: tuple) -> bool:
     """A product or quotient in which one activation at most takes part, and not as the divisor."""
     name, factors = canonical(func)[0], args[:2]
-    active = [isinstance(a, Tensor) and a.requires_grad and not a.is_leaf for a in factors]
+    active = [visible.active(a) for a in factors]
     if name in QUOTIENTS:
         return len(active) == 2 and not active[1]
     return name in ("mul", "multiply", "matmul", "mm", "bmm") and not all(active)

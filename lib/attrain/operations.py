@@ -157,3 +157,25 @@ def differentiable(value) -> bool:
     if isinstance(value, (tuple, list)):
         return any(differentiable(v) for v in value)
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def tensors(value) -> list[Tensor]:
+    """All tensors of nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [t for v in value for t in tensors(v)]
+
+
+def mapped(change, value):
+    """Nested tuples, lists and dicts with every tensor t replaced by change(t)."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: mapped(change, v) for k, v in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(mapped(change, v) for v in value)
+    return value

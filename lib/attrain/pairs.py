@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
-from attrain.operations import UnsupportedOperation, canonical, opened, registered, write
+from attrain.operations import UnsupportedOperation, canonical, mapped, opened, registered, tensors, write
 from attrain.rules import Rules
 from attrain.targets import target_scores
 
-ADVICE = "give it a rule with attrain.register_rule(op, rule)"
 # What reads values out of a tensor; and what leaves it as it is.
 READS = frozenset("item tolist numpy __bool__ __float__ __int__ __index__ __complex__ equal allclose __array__".split())
 AS_IS = frozenset("requires_grad_ retain_grad register_hook __repr__ __format__ __str__ __hash__".split())
@@ -139,6 +138,8 @@ class PairRules(Rules):
     With `create_graph` the graph of the references and of the multipliers is kept.
     """
 
+    sees_all = True
+
     def __init__(self, x, entry, reference, several=False):
         super().__init__(x, entry)
         self.several = several
@@ -152,9 +153,6 @@ class PairRules(Rules):
 
     def call(self, func, name, args, kwargs):
         call = Call(func, args, kwargs)
-        for value in tensors((args, kwargs)):
-            if value.grad_fn is not None and not pair(value) and _reaches(value.grad_fn, self.x):
-                raise UnsupportedOperation(f"{call} is given the result of an operation that cannot be seen; {ADVICE}")
         if not call.active or name in AS_IS:
             return func(*args, **kwargs)
         if name in READS:
@@ -266,14 +264,6 @@ class PairRules(Rules):
 
     # -------------------------------------------------------- after the model
 
-    def forward(self, model, x):
-        logits = super().forward(model, x)
-        if isinstance(logits, Tensor):
-            if not pair(logits):
-                raise UnsupportedOperation(f"the model's output is that of an operation that cannot be seen; {ADVICE}")
-            _check_graph(logits.grad_fn, self.x)
-        return logits
-
     def scores(self, logits, target):
         if callable(target):  # its operations are attributed too; what it selects, it selects for the input
             self.selecting = True
@@ -297,26 +287,6 @@ class PairRules(Rules):
         return gradient * (activation - self.row(reference, self.switch["reference"]))
 
 
-def tensors(value) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (tuple, list)):
-        return []
-    return [t for v in value for t in tensors(v)]
-
-
-def mapped(change, value):
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: mapped(change, v) for k, v in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(mapped(change, v) for v in value)
-    return value
-
-
 def _write(target: Tensor, value: Tensor, reference: Tensor) -> Tensor:
     """Make an operation's result the new value and graph of the tensor that it changes in place."""
     own, base = pair(target), target._base if target._is_view() else None
@@ -327,30 +297,3 @@ def _write(target: Tensor, value: Tensor, reference: Tensor) -> Tensor:
             own.reference.copy_(reference)
         pair(base).mass = pair(base).layer = None
     return write(target, value)
-
-
-def _reaches(node, leaf: Tensor) -> bool:
-    return any(getattr(n, "variable", None) is leaf for n in _nodes(node))
-
-
-def _check_graph(node, leaf) -> None:
-    """An `autograd.Function` of the model's hides a derivative that no rule has replaced."""
-    ours = (Link._backward_cls, AbsoluteLinear._backward_cls)
-    for found in _nodes(node):
-        foreign = isinstance(found, torch.autograd.function.BackwardCFunction) and not isinstance(found, ours)
-        if foreign and _reaches(found, leaf):
-            raise UnsupportedOperation(
-                f"the autograd.Function {found.name().removesuffix('Backward')} has no rule: make it visible with "
-                f"torch.overrides.wrap_torch_function, then {ADVICE}"
-            )
-
-
-def _nodes(node):
-    seen, queue = set(), [node]
-    while queue:
-        node = queue.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        queue.extend(n for n, _ in node.next_functions)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from attrain import visible
 from attrain.convolution import convolution
 from attrain.operations import (
     ACTIVATIONS,
@@ -32,6 +33,7 @@ from attrain.operations import (
     differentiable,
     opened,
     registered,
+    tensors,
     write,
 )
 from attrain.targets import target_scores
@@ -48,13 +50,15 @@ class Rules(TorchFunctionMode):
         root: the tensor at which the gradient is read; the input here.
         references: how many backward passes, each with a reference of its own, are averaged.
         create_graph: whether the map is to be differentiated.
+        sees_all: whether an operation that cannot be seen would make the map wrong, and is refused.
+        known: kinds of `autograd.Function` that belong to operations with a rule.
     """
 
-    references, create_graph = 1, False
+    references, create_graph, sees_all = 1, False, False
 
     def __init__(self, x: Tensor, entry: Tensor):
         super().__init__()
-        self.x, self.entry, self.root = x, entry, x
+        self.x, self.entry, self.root, self.known = x, entry, x, set()
         # A box of its own, not self: autograd nodes keep it, and must not keep the tensors that self holds.
         self.switch = {"explaining": False, "reference": 0}
 
@@ -68,11 +72,21 @@ class Rules(TorchFunctionMode):
             self.switch["explaining"] = False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        rule = registered(func)
+        kwargs, rule = kwargs or {}, registered(func)
         if callable(rule):
             with self:
-                return rule(*args, **(kwargs or {}))
-        return self.call(func, func.__name__, args, kwargs or {})
+                return rule(*args, **kwargs)
+        if not self.sees_all:
+            return self.call(func, func.__name__, args, kwargs)
+        given, name = tensors((args, kwargs)), func.__name__
+        visible.check(given, self.x, f"{name} is given")
+        active = any(map(visible.active, given))
+        out = self.call(func, name, args, kwargs) if active else func(*args, **kwargs)
+        found = tensors([out])
+        visible.mark(found + tensors(args[:1] if canonical(func)[1] else ()), active)
+        if rule:
+            self.known |= {kind for f in found for kind in visible.functions(f.grad_fn, given)}
+        return out
 
     def call(self, func, name: str, args: tuple, kwargs: dict):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
@@ -86,8 +100,14 @@ class Rules(TorchFunctionMode):
 
     def forward(self, model, x: Tensor) -> Tensor:
         """The model's output, with the rules on."""
+        if self.sees_all:
+            visible.mark([x], active=True)
         with self:
-            return model(x)
+            logits = model(x)
+        if self.sees_all and isinstance(logits, Tensor):
+            visible.check([logits], self.x, "the model returns")
+            visible.check_functions(logits.grad_fn, self.x, self.known)
+        return logits
 
     def scores(self, logits: Tensor, target) -> tuple[Tensor, Tensor | None]:
         """The explained numbers, (N,) or (N, K), and what their maps must sum to where that is known."""
@@ -119,6 +139,8 @@ class InputXGradientRules(Rules):
 class GuidedRules(InputXGradientRules):
     """The derivative, negative gradients dropped where they enter an activation function."""
 
+    sees_all = True
+
     def call(self, func, name, args, kwargs):
         name, inplace = canonical(func)
         if name not in ACTIVATIONS:
@@ -139,6 +161,7 @@ class BCosRules(InputXGradientRules):
     roots; the outputs of these are constants here, and y/x is the constant of a gate such as GELU.
     """
 
+    sees_all = True
     GATES = ACTIVATIONS - {"relu", "clamp", "clamp_min", "clamp_max", "threshold"} - MAGNITUDES
 
     def call(self, func, name, args, kwargs):
