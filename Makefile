@@ -1,5 +1,5 @@
 # make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
-# make test | lab | report | bench | notebooks | lock | clean
+# make test | lab | report | bench | sweep | notebooks | lock | clean
 #
 # The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
 # with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
@@ -14,7 +14,7 @@ READY := $(VENV)/.attrain-ready
 export ATTRAIN_RESULTS := $(abspath $(or $(ATTRAIN_RESULTS),results))
 export ATTRAIN_DATA := $(abspath $(or $(ATTRAIN_DATA),data))
 
-.PHONY: help install reproduce test lab report bench notebooks lock clean
+.PHONY: help install reproduce test lab report bench sweep notebooks lock clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -58,6 +58,10 @@ report: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python tests/bench.py $(if $(DEVICE),--device $(DEVICE))
+
+# DeepLIFT on every classifier of torchvision, beside captum's: the table, in half an hour.
+sweep: $(READY)
+	@$(BIN)/python -m tests.sweep
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)

@@ -1,4 +1,4 @@
-"""`python tests/sweep.py [NAME ...]`: DeepLIFT's completeness on every classifier of torchvision, beside captum's.
+"""`make sweep`, or `python -m tests.sweep [NAME ...]`: DeepLIFT's completeness on torchvision's classifiers.
 
 For each network, with a random reference: the largest |Σ map − Δ| over the largest |Δ|, in float64 and float32,
 and captum's in float64. Right is below 1e-6 (float64); captum's Δ and maps are taken as its users take them.
