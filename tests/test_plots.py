@@ -26,7 +26,9 @@ def test_image_rows_share_one_grey_scale_and_name_rows_and_columns():
 def test_map_colours_are_centred_on_zero_whatever_the_map():
     maps = np.stack([np.linspace(-1, 3, 16).reshape(4, 4), np.full((4, 4), -2.0), np.zeros((4, 4))])
     figure = plots.map_rows(np.random.default_rng(0).random((3, 4, 4)), {"net": maps})
-    for axis in figure.axes[3:]:
+    *maps, bar = figure.axes[3:]
+    assert len(maps) == 3 and [label.get_text() for label in bar.get_yticklabels()] == ["against", "0", "for"]
+    for axis in maps:
         low, high = axis.images[0].get_clim()
         assert low == -high < 0
 
