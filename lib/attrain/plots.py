@@ -69,8 +69,8 @@ def map_rows(
         for axis, image, heatmap, limit in zip(row, images, maps, limits):
             limit = max(limits) if shared else limit
             height, width = _plane(image).shape
-            place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "cmap": "RdBu_r"}
-            drawn = axis.imshow(heatmap / limit, vmin=-1, vmax=1, **place)
+            place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
+            drawn = axis.imshow(heatmap / limit, cmap="RdBu_r", vmin=-1, vmax=1, **place)
             axis.contour(_plane(image), levels=[0.3], colors="0.35", linewidths=0.5)
         _label(row[0], label)
     bar = figure.colorbar(drawn, ax=axes[1:], ticks=[-1, 0, 1], fraction=0.04, pad=0.02, aspect=12 * len(rows))
