@@ -129,13 +129,14 @@ methods = {
 }
 net = networks[0]
 shown = torch.stack([data["test_x"][data["test_y"] == int(c)][image] for c in classes.split()])
-titles = [f"{c}, read as {p}" for c, p in zip(classes.split(), net(shown).argmax(1))]
+titles = [f"{c} → {p}" for c, p in zip(classes.split(), net(shown).argmax(1))]
 maps = {name: explain(net, shown, method=method).heatmap.cpu() for name, method in methods.items()}
 figure = plots.map_rows(shown.cpu(), maps, titles, size=0.8)
 study.figure(figure, "methods")
 
 # %% [markdown]
-# **What to look at.** Red speaks for the class that the network read, blue against it; the thin line is the digit's outline.
+# **What to look at.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
+# thin line is the image's outline.
 #
 # - The *gradient* lights up pixels that are not there: it says what would change, not what contributed. Multiplied by
 #   the input, all black pixels fall silent, whatever they mean.
@@ -173,7 +174,7 @@ for name, method in methods.items():
     if name in promises:
         words, promised = promises[name]
         share, errors[name] = heatmap.sum((1, 2, 3)) / promised, completeness_error(heatmap, promised)
-        rows[name] |= {"Σ R should be": words, "Σ R / that, median": f"{share.median():.3f}"}
+        rows[name] |= {"Σ R should be": words, "Σ R ÷ that, median": f"{share.median():.3f}"}
         rows[name] |= {f"error, {of}": number(getattr(errors[name], of)().item()) for of in ("median", "max")}
 caption = f"{len(x)} images, the class that was read, on {study.device.type}; error is |Σ R − that| / |that|"
 pd.DataFrame(rows).T.iloc[:, [1, 2, 3, 4, 0]].fillna("–").style.set_caption(caption)
@@ -217,8 +218,8 @@ for name, body in bodies.items():
     torch.manual_seed(0)
     odd = Net(nn.Conv2d(1, 10, 3), nn.Conv2d(10, 10, 3, padding=1), nn.ReLU(inplace=True)).double()
     odd.body, photos = body, torch.rand(4, 1, 28, 28).double()
-    delta = (odd(photos) - odd(0 * photos)).detach()[:, 3]
-    off = [completeness_error(explain(odd, photos, 3, m).heatmap, delta).max() for m in both]
+    delta = (odd(photos) - odd(0 * photos)).detach().sum(1)  # the sum of all outputs is explained
+    off = [completeness_error(explain(odd, photos, lambda z: z.sum(1), m).heatmap, delta).max() for m in both]
     print(f"{name:30} DeepLIFT is off by {off[0]:.1%}, gradient × difference by {off[1]:.0%}")
 
 # %% [markdown]
@@ -329,12 +330,12 @@ study.figure(plots.curves(panels, "layers with weights drawn anew", drawn, "rank
 # ## Does the network miss what a map calls relevant?
 #
 # Erase the most relevant pixels first, by setting them to the reference, and watch the log-odds $\ln\frac{p}{1-p}$ of the class
-# fall. Two orders that ask no network are drawn in grey: pixels with ink at *random*, and the *brightest first*. A map that does not
+# that the network reads fall. Two orders that ask no network are drawn in grey: pixels with ink at *random*, and the *brightest first*. A map that does not
 # beat the latter has told us nothing that the image does not.
 #
 # Steeper is better. Methods whose maps looked alike fall alike. *Guided backprop*, so crisp, is behind the plain input ×
-# gradient; the blobs of *Grad-CAM* take much that does not matter with them. Mind that erased images are like
-# nothing the network has seen, and that pixels which matter only together are missed by any order.
+# gradient; the blobs of *Grad-CAM* take much that does not matter with them. Black pixels cannot be
+# erased to black, which is unfair to the *gradient* and to *zᴮ*. And mind that erased images are like nothing the network has seen.
 
 # %%
 fractions = [0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2]
