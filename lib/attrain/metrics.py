@@ -128,7 +128,7 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
         mask: of that shape; values where it is 0 are left out. None: all count.
 
     Returns:
-        (N,) in [−1, 1], float64; NaN where a map is constant, as it then has no order.
+        (N,) in [−1, 1], float64 on the CPU; NaN where a map is constant, as it then has no order.
 
     Example:
         >>> import torch
@@ -138,9 +138,11 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
     if first.shape != second.shape or (mask is not None and mask.shape != first.shape):
         shapes = [tuple(t.shape) for t in (first, second, mask) if t is not None]
         raise ValueError(f"maps and mask must have one shape, got {', '.join(map(str, shapes))}")
-    keep = torch.ones_like(first, dtype=torch.bool) if mask is None else mask.bool()
-    values = torch.stack([first, second]).double().masked_fill(~keep, torch.nan).flatten(2).cpu()
+    values = torch.stack([first, second]).detach().cpu().double()
+    if mask is not None:
+        values = values.masked_fill(~mask.cpu().bool(), torch.nan)
+    values = values.flatten(2)
     ranks = torch.tensor(stats.rankdata(values, axis=2, nan_policy="omit"))
     centred = (ranks - ranks.nanmean(2, keepdim=True)).nan_to_num()
     a, b = centred
-    return ((a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()).to(first.device)
+    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
