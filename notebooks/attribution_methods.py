@@ -155,9 +155,10 @@ study.figure(figure, "methods")
 #
 # $$\sum_i R_i = \Delta = f_c(x) - f_c(r).$$
 #
-# Only then does "12 % of the evidence lies here" mean something. It does not make a map *right*, but a map that fails where its
-# method promises it is *wrong*. *DeepLIFT* is complete by construction, *integrated gradients* in the limit of many
-# steps. *LRP* starts from the logit $f_c(x)$ itself, and its sum is off by what biases and ε take. The others promise nothing.
+# Only then does "12 % of the evidence lies here" mean something. It does not make a map *right*, but a map that fails where its method
+# promises it is *wrong*. *DeepLIFT* is complete by construction; what is left is float32's rounding, relative to a $\Delta$ that
+# may be small. *Integrated gradients* are so in the limit of many steps. *LRP* starts from the logit $f_c(x)$ itself, and its
+# sum is off by what biases and ε take. The others promise nothing.
 
 # %%
 x = data["test_x"][:images]
@@ -182,7 +183,7 @@ pd.DataFrame(rows).T.iloc[:, [1, 2, 3, 4, 0]].fillna("–").style.set_caption(ca
 # %% tags=["nbval-check-output"]
 print(f"{dataset}: more than nine of ten test images are read correctly:", results[0]["metrics"]["accuracy"] > 0.9)
 for rule in ("DeepLIFT Rescale", "DeepLIFT RevealCancel"):
-    print(f"{rule} is complete to 1e-4 on every image, in float32:", bool((errors[rule] < 1e-4).all()))
+    print(f"{rule} is complete to 1e-3 on every image, in float32:", bool((errors[rule] < 1e-3).all()))
 print("integrated gradients, on most images to 10 %:", bool(errors["integrated gradients"].median() < 0.1))
 print("LRP-ε is not complete:", bool(errors["LRP-ε"].median() > 0.02))
 bcos, gradient = (explain(net, x, predicted, method).heatmap for method in (at.BCos(), at.InputXGradient()))

@@ -127,9 +127,10 @@ def curves(
         controls: models that the others are to be compared with, drawn in grey.
     """
     models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
-    looks = [{"color": colour, "linestyle": line} for line in ("-", (0, (4, 1.5))) for colour in COLOURS]
-    greys = [{"color": "0.55", "linestyle": line} for line in ((0, (1, 1)), (0, (5, 1, 1, 1)))]
-    look = dict(zip([m for m in models if m not in controls], looks, strict=False)) | dict(zip(controls, greys))
+    # A model keeps its colour in panels that lack the others; beyond the palette, the line's style tells them apart.
+    named = [m for m in models if m not in controls]
+    styles = {m: {"color": COLOURS[i % 7], "linestyle": ("-", "--", ":")[i // 7 % 3]} for i, m in enumerate(named)}
+    styles |= {m: {"color": "0.55", "linestyle": (":", "-.")[i % 2]} for i, m in enumerate(controls)}
     with plt.rc_context(STYLE):
         size = (3.4 * len(panels), 2.8) if x is None else (4.4 * len(panels), 3.6)
         figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=bool(ylabel))
@@ -137,14 +138,14 @@ def curves(
             for model, seeds in lines.items():
                 values = np.array(seeds, float)
                 places = np.arange(1, values.shape[1] + 1) if x is None else x
-                axis.plot(places, values.mean(0), label=model, **look[model])
+                axis.plot(places, values.mean(0), label=model, **styles[model])
                 if len(values) > 1:
-                    axis.plot(places, values.T, alpha=0.3, linewidth=0.7, **look[model])
+                    axis.plot(places, values.T, alpha=0.3, linewidth=0.7, **styles[model])
             axis.set(title=quantity, xlabel=xlabel)
             if x is None:
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         np.atleast_1d(axes)[0].set_ylabel(ylabel)
-        handles = [plt.Line2D([], [], **look[model]) for model in models]
+        handles = [plt.Line2D([], [], **styles[model]) for model in models]
         figure.legend(handles, models, ncols=min(len(models), 2 * len(panels)), loc="outside lower center")
     return figure
 
