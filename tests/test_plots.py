@@ -79,6 +79,13 @@ def test_controls_are_grey_and_curves_may_run_over_anything():
     assert [line.get_color() for line in axis.lines] == [plots.COLOURS[0], "0.55"]
 
 
+@pytest.mark.parametrize(("names", "rotation"), [(["none", "fc"], 0), (["none", *(f"layer{i}" for i in range(6))], 30)])
+def test_long_names_below_curves_do_not_touch(names, rotation):
+    figure = plots.curves({"fall": {"a": [range(len(names))]}}, "layer", names)
+    figure.draw_without_rendering()
+    assert [label.get_rotation() for label in figure.axes[0].get_xticklabels()] == [rotation] * len(names)
+
+
 def test_ten_models_look_different():
     figure = plots.curves({"fall": {f"m{i}": [[0.0, 1.0]] for i in range(10)}})
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}

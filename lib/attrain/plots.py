@@ -144,6 +144,8 @@ def curves(
             axis.set(title=quantity, xlabel=xlabel)
             if x is None:
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            elif isinstance(x[0], str) and sum(map(len, x)) > 30:  # names that would touch
+                axis.tick_params(axis="x", labelrotation=30)
         np.atleast_1d(axes)[0].set_ylabel(ylabel)
         handles = [plt.Line2D([], [], **styles[model]) for model in models]
         figure.legend(handles, models, ncols=min(len(models), 2 * len(panels)), loc="outside lower center")
