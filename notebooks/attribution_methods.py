@@ -319,9 +319,7 @@ def forgetting(net, seed):
 forgot = [forgetting(*pair) for pair in tqdm([*zip(networks, study.seeds)], desc="networks")]
 panels = {view: {m: [f[view][m] for f in forgot] for m in methods} for view in forgot[0]}
 drawn = ["none", *(name for name, _ in randomised(net))]
-study.figure(
-    plots.curves(panels, "weights drawn anew, from the output down to layer", drawn, "rank correlation"), "forgetting"
-)
+study.figure(plots.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation"), "forgetting")
 
 # %% [markdown]
 # **What to look at.** On the left one line stays up: *guided backprop* draws the image's edges, whatever the network has
