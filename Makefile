@@ -65,7 +65,7 @@ sweep: $(READY)
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
-	@$(BIN)/jupytext -q --update --to ipynb notebooks/*/*.py
+	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
 	@$(BIN)/python -m attrain.run --keep-outputs $(or $(EXPERIMENTS),all)
 
 lock:

@@ -16,7 +16,7 @@ import importlib
 import os
 from pathlib import Path
 
-DATASETS = ("digits", "mnist")
+DATASETS = ("digits", "mnist", "fashion_mnist")
 
 
 class DataError(RuntimeError):

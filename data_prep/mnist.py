@@ -1,16 +1,11 @@
 """MNIST in torchvision's layout, `<root>/MNIST/raw`, every file verified by its sha256."""
 
-import gzip
-import os
-import shutil
-import tempfile
-import urllib.request
 from pathlib import Path
 
 import torch
 from torchvision.datasets import MNIST
 
-from data_prep import DataError, data_root, verify
+from data_prep import idx
 
 NAME = "mnist"
 TITLE = "70,000 handwritten digits, 28×28"
@@ -28,52 +23,15 @@ REMEDY = "run `python -m data_prep mnist`, or set ATTRAIN_DATA to a folder that 
 
 def checksums(root: str | Path | None = None) -> dict[str, str]:
     """Verify the four files; returns their sha256."""
-    for name, expected in FILES.items():
-        verify(data_root(root) / "MNIST" / "raw" / name, expected, REMEDY)
-    return dict(FILES)
+    return idx.checksums(idx.raw(MNIST, root), FILES, REMEDY)
 
 
 def prepare(root: str | Path | None = None, mirrors: list[str] | None = None) -> Path:
-    """Download what is missing or corrupt from torchvision's mirrors; returns the folder.
-
-    A file is downloaded beside its place, verified, and only then renamed, so that an interrupted
-    download leaves nothing that looks finished.
-    """
-    folder = data_root(root) / "MNIST" / "raw"
-    for name, expected in FILES.items():
-        try:
-            verify(folder / name, expected, REMEDY)
-        except DataError:
-            folder.mkdir(parents=True, exist_ok=True)
-            _download(folder / name, expected, MNIST.mirrors if mirrors is None else mirrors)
-    return folder
+    """Download what is missing or corrupt from torchvision's mirrors; returns the folder."""
+    return idx.prepare(idx.raw(MNIST, root), FILES, REMEDY, MNIST.mirrors if mirrors is None else mirrors)
 
 
 def load(root: str | Path | None = None) -> dict[str, torch.Tensor]:
     """Images in [0, 1] and labels: train_x (60000, 1, 28, 28), train_y (60000,), test_x (10000, …), test_y."""
     checksums(root)
-    parts = {}
-    for part in ("train", "test"):
-        data = MNIST(data_root(root), train=part == "train")
-        parts[f"{part}_x"], parts[f"{part}_y"] = data.data[:, None].float() / 255, data.targets
-    return parts
-
-
-def _download(path: Path, expected: str, mirrors: list[str]) -> None:
-    reasons = []
-    for mirror in mirrors:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        temporary = Path(name)
-        try:
-            url = f"{mirror}{path.name}.gz"
-            with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as packed:
-                shutil.copyfileobj(gzip.GzipFile(fileobj=packed), file)
-            verify(temporary, expected, "try again")
-            temporary.chmod(0o644)
-            temporary.replace(path)
-            return
-        except (OSError, EOFError, DataError) as error:  # HTTP, network, gzip and checksum errors
-            reasons.append(f"{mirror}: {error}")
-        finally:
-            temporary.unlink(missing_ok=True)
-    raise DataError(f"{path.name} could not be downloaded ({'; '.join(reasons)}): {REMEDY}")
+    return idx.load(MNIST, root)

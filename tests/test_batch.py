@@ -36,7 +36,7 @@ out: str = ""  # output folder
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
-    """The real study with a tiny scale of two seeds, and two toys of which one can fail."""
+    """The real study with a tiny scale of two seeds, a toy that can fail, and one of no paper with two seeds."""
     folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
@@ -45,19 +45,19 @@ def notebooks(tmp_path_factory):
     tiny = "scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\nseeds: 2\n"
     (folder / f"params/{REAL}.tiny.yaml").write_text(tiny)
     (folder / "toy").mkdir()
-    for name in ("one", "two"):
-        broken = "Path('../broken').exists()" if name == "one" else "False"
+    for name, seeds in (("toy/one", 1), ("two", 2)):
+        broken = "Path('../broken').exists()" if name == "toy/one" else "False"
         cells = [
-            TOY.strip(),
-            f"from pathlib import Path\nfrom attrain.study import Study\nstudy = Study('toy/{name}', globals())",
+            TOY.strip().replace("seeds: int = 1", f"seeds: int = {seeds}"),
+            f"from pathlib import Path\nfrom attrain.study import Study\nstudy = Study({name!r}, globals())",
             f"if {broken}:\n    raise RuntimeError('it was meant to fail')",
             "study.finish([study.seed(s, lambda seed: {'metrics': {'value': seed / 2}}) for s in study.seeds])",
         ]
         cells = [new_code_cell(cell) for cell in cells]
         cells[0].metadata["tags"] = ["parameters"]
         kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"toy/{name}.ipynb")
-        (folder / f"toy/{name}.py").touch()
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
+        (folder / f"{name}.py").touch()
     return folder
 
 
@@ -281,7 +281,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
 def test_a_failing_run_is_named_the_others_run_and_it_is_done_again_next_time(notebooks, start, tmp_path):
     results = tmp_path / "results with spaces"
     broken = results / "smoke/toy/one"
-    toys = ("attrain.batch", "--experiments", "toy/one toy/two", "--jobs", "2")
+    toys = ("attrain.batch", "--experiments", "toy/one two", "--jobs", "2")
     (notebooks / "broken").touch()
     first = start(results, *toys)
     assert first.finish() == 1
@@ -289,17 +289,18 @@ def test_a_failing_run_is_named_the_others_run_and_it_is_done_again_next_time(no
         f"error: toy/one smoke: RuntimeError: it was meant to fail (see {broken}/failed.ipynb)",
         "error: some runs failed, see the lines that begin with 'error' above",
     ]
-    assert [line.split(",")[0] for line in first.out if line.startswith("done:")] == ["done: toy/two smoke"]
-    assert first.out[-3].split()[:2] == ["toy/two", "smoke"] and first.out[-1] == f"{results}/report.html"
+    done = sorted(line.split(",")[0] for line in first.out if line.startswith("done:"))
+    assert done == ["done: two smoke", "done: two smoke seed 0", "done: two smoke seed 1"]
+    assert first.out[-3].split()[:2] == ["two", "smoke"] and first.out[-1] == f"{results}/report.html"
     assert not (broken / "record.json").exists() and (broken / "failed.ipynb").exists()
-    kept = files(results / "smoke/toy/two")
+    kept = files(results / "smoke/two")
 
     (notebooks / "broken").unlink()
     again = start(results, *toys)
     assert again.finish() == 0 and not again.err
     assert [line.split(",")[0] for line in again.out if line.startswith("done:")] == ["done: toy/one smoke"]
     assert not (broken / "failed.ipynb").exists() and (broken / "notebook.ipynb").exists()
-    assert files(results / "smoke/toy/two") == kept
+    assert files(results / "smoke/two") == kept
 
 
 def test_a_snakemake_that_fails_by_itself_shows_why(tmp_path, monkeypatch):

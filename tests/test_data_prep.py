@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import data_prep
-from data_prep import DataError, dataset, digits, marks, mnist
+from data_prep import DataError, dataset, digits, fashion_mnist, marks, mnist
 from data_prep.__main__ import main
 
 # ---------------------------------------------------------------- digits and marks
@@ -73,7 +73,7 @@ def test_bad_marks_are_named(call, message):
         call(torch.zeros(1, 1, 28, 28))
 
 
-# ---------------------------------------------------------------- MNIST
+# ---------------------------------------------------------------- MNIST and its like
 
 
 def idx(images: int) -> dict[str, bytes]:
@@ -150,6 +150,25 @@ def test_a_bad_download_leaves_nothing_behind_and_falls_to_the_next_mirror(serve
     for name in mnist.FILES:
         (folder / "again" / f"{name}.gz").write_bytes(gzip.compress(idx(3)[name]))
     assert mnist.prepare(tmp_path / "data", [address, f"{address}again/"])
+
+
+def test_fashion_mnist_comes_to_a_folder_of_its_own(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "FILES", mnist.FILES)
+    folder = fashion_mnist.prepare(tmp_path, [server[0]])
+    assert folder == tmp_path / "FashionMNIST/raw" and fashion_mnist.checksums(tmp_path) == mnist.FILES
+    assert fashion_mnist.load(tmp_path)["train_y"].tolist() == [0, 1, 2] and not (tmp_path / "MNIST").exists()
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match=r"is missing: run `python -m data_prep fashion_mnist`.*FashionMNIST/raw"):
+        fashion_mnist.load(tmp_path)
+
+
+def test_real_fashion_mnist_has_its_known_size_and_labels():
+    try:
+        data = fashion_mnist.load()
+    except DataError as error:
+        pytest.skip(f"needs Fashion-MNIST: {error}")
+    assert data["train_x"].shape == (60_000, 1, 28, 28) and data["train_y"].bincount().tolist() == [6000] * 10
+    assert data["test_x"].shape == (10_000, 1, 28, 28) and data["test_y"][:5].tolist() == [9, 2, 1, 1, 6]
 
 
 def test_real_mnist_has_its_known_size_and_labels(mnist_data):

@@ -1,7 +1,14 @@
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from torch import nn
 
-from attrain import background_share
+from attrain import DeepLift, background_share, explain
+from attrain.metrics import completeness_error, deletion_curve, erase, log_odds, rank_correlation
 
 
 def test_share_is_the_background_part_of_the_absolute_relevance():
@@ -16,3 +23,107 @@ def test_shares_of_foreground_and_background_sum_to_one():
 
 def test_a_map_of_zeros_has_no_share():
     assert background_share(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)).isnan().all()
+
+
+# ---------------------------------------------------------------- completeness
+
+
+def test_completeness_error_is_relative_and_one_a_map():
+    heatmap, delta = torch.tensor([[[1.0, 2.0], [0.0, 4.0]]]), torch.tensor([[3.0, -4.0]])  # (1, K = 2, 2)
+    assert completeness_error(heatmap, delta).tolist() == [[0.0, 2.0]]
+    assert completeness_error(torch.tensor([[1.0], [0.0]]), torch.zeros(2)).tolist()[0] == math.inf
+
+
+@pytest.mark.parametrize("target", [None, "all"])
+def test_deeplift_is_complete_by_this_measure_and_half_its_map_is_not(target):
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 3)).double(), torch.rand(5, 1, 3, 3)
+    result = explain(net, x.double(), target, DeepLift(0.3))
+    assert completeness_error(result.heatmap, result.delta).max() < 1e-12
+    torch.testing.assert_close(completeness_error(result.heatmap / 2, result.delta), 0.5 * result.delta**0)
+
+
+def test_a_delta_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"delta must have shape \(N,\) or \(N, K\) of the maps \(2, 3, 4\)"):
+        completeness_error(torch.ones(2, 3, 4), torch.ones(2, 4))
+
+
+# ---------------------------------------------------------------- erasing
+
+
+def test_log_odds_are_exact_where_probabilities_are_not():
+    logits = torch.tensor([[1.0, 2.0, 0.5], [-1.0, 0.0, 1.0], [200.0, 0.0, 0.0]])
+    target = torch.tensor([1, 0, 0])
+    p = logits.double().softmax(1).gather(1, target[:, None])[:, 0]
+    torch.testing.assert_close(log_odds(logits, target)[:2].double(), p[:2].logit(), rtol=1e-6, atol=0)
+    assert log_odds(logits, target)[2] == pytest.approx(200 - math.log(2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), fraction=st.floats(0, 1), channels=st.integers(1, 3))
+def test_erased_positions_are_the_most_relevant_ones(seed, fraction, channels):
+    generator = torch.Generator().manual_seed(seed)
+    x, heatmap = (torch.randn(2, channels, 4, 5, generator=generator) for _ in range(2))
+    erased = (erase(x, heatmap, fraction, reference=9.0) == 9.0).all(1).flatten(1)
+    relevance = heatmap.sum(1).flatten(1)
+    assert (erased.sum(1) == round(20 * fraction)).all()
+    for gone, values in zip(erased, relevance):
+        assert not gone.any() or gone.all() or values[gone].min() >= values[~gone].max()
+
+
+def test_erasing_puts_the_reference_in_place_and_leaves_the_image_as_it_is():
+    x, reference = torch.rand(2, 3, 2, 2), torch.full((1, 3, 1, 1), 0.5, dtype=torch.float64)
+    before = x.clone()
+    torch.testing.assert_close(erase(x, x, 1.0, reference), torch.full_like(x, 0.5))
+    assert torch.equal(erase(x, x, 0.0), x) and torch.equal(x, before)
+    torch.testing.assert_close(erase(x, x.sum(1), 0.5), erase(x, x, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "fraction", "message"),
+    [((2, 3, 3), 0.5, "heatmap must be"), ((1, 4, 4), 0.5, "heatmap must be"), ((2, 4, 4), 1.1, "fraction must be in"),
+     ((2, 4, 4), float("nan"), "fraction must be in")],
+)  # fmt: skip
+def test_what_cannot_be_erased_is_refused(shape, fraction, message):
+    with pytest.raises(ValueError, match=message):
+        erase(torch.rand(2, 1, 4, 4), torch.rand(shape), fraction)
+
+
+def test_the_deletion_curve_of_a_linear_network_is_the_sum_of_what_was_erased():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    net[1].weight.data[1] = 0
+    x, target = torch.rand(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
+    heatmap = x * net[1].weight[0].detach().view(1, 1, 4, 4)  # the log-odds of class 0 are its sum
+    curve = deletion_curve(net, x, heatmap, target, [0, 0.25, 0.5, 1])
+    largest = heatmap.flatten(1).sort(1, descending=True).values
+    torch.testing.assert_close(curve, torch.stack([largest[:, :k].sum(1) for k in (0, 4, 8, 16)], 1))
+    assert not curve.requires_grad
+    assert (deletion_curve(net, x, -heatmap, target, [0.25]) < curve[:, 1:2]).all(), "the best order there is"
+
+
+# ---------------------------------------------------------------- rank correlation
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), ties=st.booleans())
+def test_rank_correlation_is_scipys_within_the_mask(seed, ties):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(3, 2, 4, 4, generator=generator), torch.randn(3, 2, 4, 4, generator=generator)
+    a = a.round() if ties else a
+    mask = torch.rand(a.shape, generator=generator) > 0.4
+    found = rank_correlation(a, b, mask)
+    expected = [spearmanr(p[m], q[m]).statistic for p, q, m in zip(a, b, mask)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert rank_correlation(a, b).tolist() == pytest.approx([spearmanr(p.ravel(), q.ravel())[0] for p, q in zip(a, b)])
+
+
+def test_rank_correlation_knows_order_only():
+    a = torch.randn(2, 5, 5)
+    torch.testing.assert_close(rank_correlation(a, a.exp()), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(rank_correlation(a, -(a**3)), -torch.ones(2, dtype=torch.float64))
+    assert rank_correlation(a, torch.zeros_like(a)).isnan().all(), "a constant map has no order"
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 1, 4, 4)])
+def test_maps_of_different_shapes_have_no_rank_correlation(mask):
+    with pytest.raises(ValueError, match="maps and mask must have one shape, got"):
+        rank_correlation(torch.rand(2, 4, 4), torch.rand(2, 4, 4 if mask is not None else 5), mask)

@@ -26,9 +26,25 @@ def test_image_rows_share_one_grey_scale_and_name_rows_and_columns():
 def test_map_colours_are_centred_on_zero_whatever_the_map():
     maps = np.stack([np.linspace(-1, 3, 16).reshape(4, 4), np.full((4, 4), -2.0), np.zeros((4, 4))])
     figure = plots.map_rows(np.random.default_rng(0).random((3, 4, 4)), {"net": maps})
-    for axis in figure.axes[3:]:
+    *maps, bar = figure.axes[3:]
+    assert len(maps) == 3 and [label.get_text() for label in bar.get_yticklabels()] == ["against", "0", "for"]
+    for axis in maps:
         low, high = axis.images[0].get_clim()
         assert low == -high < 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_maps_of_a_row_share_a_scale_where_asked(shared):
+    maps = np.ones((2, 4, 4)) * np.array([1.0, 4.0])[:, None, None]
+    figure = plots.map_rows(np.zeros((2, 4, 4)) + np.eye(4), {"net": maps}, shared=shared)
+    drawn = [axis.images[0].get_array().max() for axis in figure.axes[2:4]]
+    assert drawn == [0.25 if shared else 1.0, 1.0]
+
+
+def test_a_coarse_map_covers_the_whole_image():
+    figure = plots.map_rows(np.eye(8)[None], {"layer": np.ones((1, 3, 2, 2))})
+    assert figure.axes[0].images[0].get_extent() == figure.axes[1].images[0].get_extent()
+    assert figure.axes[1].images[0].get_array().shape == (2, 2)
 
 
 def test_bars_show_means_intervals_and_every_seed():
@@ -54,3 +70,23 @@ def test_a_model_keeps_its_colour_in_a_panel_that_lacks_the_others():
     figure = plots.curves({"accuracy": {"a": [[0.0, 1.0]], "b": [[0.0, 1.0]]}, "loss": {"b": [[1.0, 0.0]]}})
     first, second = figure.axes
     assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
+
+
+def test_controls_are_grey_and_curves_may_run_over_anything():
+    figure = plots.curves({"fall": {"a": [[0.0, 1.0]], "chance": [[0.0, 0.5]]}}, "erased", [0, 30], "fall", ("chance",))
+    (axis,) = figure.axes
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[0, 30]] * 2 and axis.get_ylabel() == "fall"
+    assert [line.get_color() for line in axis.lines] == [plots.COLOURS[0], "0.55"]
+
+
+@pytest.mark.parametrize(("names", "rotation"), [(["none", "fc"], 0), (["none", *(f"layer{i}" for i in range(6))], 30)])
+def test_long_names_below_curves_do_not_touch(names, rotation):
+    figure = plots.curves({"fall": {"a": [range(len(names))]}}, "layer", names)
+    figure.draw_without_rendering()
+    assert [label.get_rotation() for label in figure.axes[0].get_xticklabels()] == [rotation] * len(names)
+
+
+def test_ten_models_look_different():
+    figure = plots.curves({"fall": {f"m{i}": [[0.0, 1.0]] for i in range(10)}})
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 10

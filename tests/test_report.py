@@ -125,10 +125,19 @@ def test_records_come_by_experiment_then_scale(put, results):
 
 def test_kept_seeds_and_other_depths_are_no_records(put, results):
     folder = put()
-    for other in ("seeds/isnet/mark", "smoke/isnet", "smoke/isnet/mark/figures"):
+    for other in ("seeds/isnet/mark", "seeds/methods", "smoke", "smoke/isnet/mark/figures", "smoke/methods/seeds/3"):
         (results / other).mkdir(parents=True, exist_ok=True)
         (results / other / "record.json").write_text("not even JSON")
     assert [r["folder"] for r in report.load_records(results)] == [folder]
+
+
+def test_a_study_of_no_one_paper_is_a_record_with_a_place_on_the_page(put, results):
+    put(experiment="methods")
+    put(experiment="isnet/mark")
+    assert [r["experiment"] for r in report.load_records(results)] == ["isnet/mark", "methods"]
+    page = html(results)
+    for place in ("smoke/methods", "smoke/isnet/mark"):
+        assert f'href="#{place}"' in page and f'id="{place}"' in page
 
 
 def test_no_folder_holds_no_records(tmp_path):

@@ -117,9 +117,9 @@ def files(folder):
 # ---------------------------------------------------------------- parameters, without running anything
 
 
-def test_experiments_are_the_paired_notebooks_one_folder_down(notebooks, tmp_path, monkeypatch):
+def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(notebooks, tmp_path, monkeypatch):
     assert run.experiments() == [REAL, "toy/steps"]
-    for name in ("a/b", "a/.ipynb_checkpoints/b-checkpoint", ".ipynb_checkpoints/c-checkpoint", "index", "a/b/c"):
+    for name in ("a/b", "a/.ipynb_checkpoints/b-checkpoint", ".ipynb_checkpoints/c-checkpoint", "index", "a/b/c", "d"):
         for ending in (".py", ".ipynb"):
             file = tmp_path / f"{name}{ending}"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def test_experiments_are_the_paired_notebooks_one_folder_down(notebooks, tmp_pat
     (tmp_path / "a/unpaired.ipynb").touch()
     (tmp_path / "a/helper.py").touch()
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
-    assert run.experiments() == ["a/b"]
+    assert run.experiments() == ["a/b", "d"]
 
 
 def test_declared_reads_type_default_and_help_of_each_parameter():

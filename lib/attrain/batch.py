@@ -96,7 +96,9 @@ def _cores(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m attrain.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
-    parser.add_argument("--experiments", default="", help="<paper>/<name> …, separated by spaces (default: all)")
+    parser.add_argument(
+        "--experiments", default="", help="<paper>/<name> or <name>, separated by spaces (default: all)"
+    )
     parser.add_argument("--jobs", type=_cores, default="all", help="CPU cores to use (default: all)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: the scale's)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the scale's)")

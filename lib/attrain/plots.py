@@ -1,6 +1,6 @@
 """Pictures in one style: colour-blind safe, a diverging map centred on zero, readable in print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,7 +41,11 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
 
 
 def map_rows(
-    images: np.ndarray, rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    titles: Sequence[str] | None = None,
+    size: float = 0.95,
+    shared: bool = False,
 ) -> Figure:
     """The images in the first row, below them one row of maps for each model, drawn over the image's outline.
 
@@ -50,20 +54,28 @@ def map_rows(
 
     Args:
         images: (n, H, W) or (n, 1, H, W) in [0, 1].
-        rows: model -> maps, of the images' shape.
+        rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
         titles: one a column.
+        size: edge of an image in inches.
+        shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
     """
-    figure, axes = _grid(len(rows) + 1, len(images), size)
+    figure, axes = _grid(len(rows) + 1, len(images), size, max(map(len, rows)))
     for axis, image in zip(axes[0], images):
         axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
     _label(axes[0][0], "image")
     for row, (label, maps) in zip(axes[1:], rows.items()):
-        for axis, image, heatmap in zip(row, images, maps):
-            heatmap = _plane(heatmap)
-            limit = np.quantile(np.abs(heatmap), 0.995) or 1.0
-            axis.imshow(heatmap, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        maps = [_plane(heatmap) for heatmap in maps]
+        limits = [np.quantile(np.abs(heatmap), 0.995) or 1.0 for heatmap in maps]
+        for axis, image, heatmap, limit in zip(row, images, maps, limits):
+            limit = max(limits) if shared else limit
+            height, width = _plane(image).shape
+            place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
+            drawn = axis.imshow(heatmap / limit, cmap="RdBu_r", vmin=-1, vmax=1, **place)
             axis.contour(_plane(image), levels=[0.3], colors="0.35", linewidths=0.5)
         _label(row[0], label)
+    bar = figure.colorbar(drawn, ax=axes[1:], ticks=[-1, 0, 1], fraction=0.04, pad=0.02, aspect=12 * len(rows))
+    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=9)
+    bar.outline.set_visible(False)
     _titles(axes[0], titles)
     return figure
 
@@ -98,33 +110,52 @@ def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: M
     return figure
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], xlabel: str = "epoch") -> Figure:
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    xlabel: str = "epoch",
+    x: Sequence[float] | Sequence[str] | None = None,
+    ylabel: str = "",
+    controls: Collection[str] = (),
+) -> Figure:
     """One panel a quantity, one line a model: the mean over seeds, with every seed as a thin line.
 
     Args:
         panels: quantity -> model -> one curve a seed.
+        xlabel: what the curves run over.
+        x: the places of a curve's values, numbers or names; by default epochs, 1, 2, …
+        ylabel: what all panels measure alike; they then share the axis.
+        controls: models that the others are to be compared with, drawn in grey.
     """
     models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
-    colours = dict(zip(models, COLOURS))  # a model keeps its colour in panels that lack the others
+    # A model keeps its colour in panels that lack the others; beyond the palette, the line's style tells them apart.
+    named = [m for m in models if m not in controls]
+    styles = {m: {"color": COLOURS[i % 7], "linestyle": ("-", "--", ":")[i // 7 % 3]} for i, m in enumerate(named)}
+    styles |= {m: {"color": "0.55", "linestyle": (":", "-.")[i % 2]} for i, m in enumerate(controls)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
+        size = (3.4 * len(panels), 2.8) if x is None else (4.4 * len(panels), 3.6)
+        figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=bool(ylabel))
         for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
             for model, seeds in lines.items():
                 values = np.array(seeds, float)
-                epochs = np.arange(1, values.shape[1] + 1)
-                axis.plot(epochs, values.mean(0), color=colours[model], label=model)
+                places = np.arange(1, values.shape[1] + 1) if x is None else x
+                axis.plot(places, values.mean(0), label=model, **styles[model])
                 if len(values) > 1:
-                    axis.plot(epochs, values.T, color=colours[model], alpha=0.3, linewidth=0.7)
+                    axis.plot(places, values.T, alpha=0.3, linewidth=0.7, **styles[model])
             axis.set(title=quantity, xlabel=xlabel)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = [plt.Line2D([], [], color=colours[model]) for model in models]
-        figure.legend(handles, models, ncols=len(models), loc="outside lower center")
+            if x is None:
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            elif isinstance(x[0], str) and sum(map(len, x)) > 30:  # names that would touch
+                axis.tick_params(axis="x", labelrotation=30)
+        np.atleast_1d(axes)[0].set_ylabel(ylabel)
+        handles = [plt.Line2D([], [], **styles[model]) for model in models]
+        figure.legend(handles, models, ncols=min(len(models), 2 * len(panels)), loc="outside lower center")
     return figure
 
 
-def _grid(rows: int, columns: int, size: float):
+def _grid(rows: int, columns: int, size: float, letters: int = 0):
+    beside = max(1.1, 0.075 * letters + 0.8)  # for the rows' names and a colour bar
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size + 1.1, rows * size + 0.3), squeeze=False, layout="constrained"
+        rows, columns, figsize=(columns * size + beside, rows * size + 0.3), squeeze=False, layout="constrained"
     )
     figure.patch.set_facecolor("white")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)

@@ -43,13 +43,13 @@ def load_record(file: Path) -> dict:
 
 
 def load_records(folder: Path) -> list[dict]:
-    """All records `<scale>/<paper>/<name>/record.json` below a folder, by experiment, then by scale.
+    """All records `<scale>/[<paper>/]<name>/record.json` below a folder, by experiment, then by scale.
 
     Raises:
         ValueError: a file is no valid JSON or of another schema; names the file.
     """
-    files = [f for f in folder.glob("*/*/*/record.json") if "seeds" not in f.relative_to(folder).parts]
-    return sorted(map(load_record, files), key=_order)
+    files = [*folder.glob("*/*/record.json"), *folder.glob("*/*/*/record.json")]
+    return sorted((load_record(f) for f in files if "seeds" not in f.relative_to(folder).parts), key=_order)
 
 
 def _order(record: dict) -> tuple:
@@ -64,7 +64,7 @@ def claims(records: Iterable[dict]) -> list[tuple[dict, dict]]:
 
 
 def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
-    """Copy a finished run's record and PNG figures to `<records_dir>/<scale>/<paper>/<name>`; returns that folder.
+    """Copy a finished run's record and PNG figures to `<records_dir>/<scale>/<experiment>`; returns that folder.
 
     Figures of an earlier run that this one no longer has are removed there. ValueError if the run has not
     finished, or if its code was in no commit, as nobody could then repeat it.
@@ -214,7 +214,8 @@ def _badge(verdict: str) -> Html:
 
 
 def _anchor(record: dict) -> str:
-    return quote("/".join(record["folder"].parts[-3:]))  # <scale>/<paper>/<name>
+    depth = len(Path(record["experiment"]).parts)
+    return quote("/".join(record["folder"].parts[-1 - depth :]))  # <scale>/<experiment>
 
 
 def _claims_table(records: list[dict]) -> Html:
@@ -383,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m attrain.report", description="Render the records of runs.")
     parser.add_argument("--readme", action="store_true", help="also rewrite the README's tables from the kept records")
     parser.add_argument("--check", action="store_true", help="only check the README's tables against the kept records")
-    parser.add_argument("--keep", metavar="SCALE/PAPER/NAME", help="only copy this run to notebooks/results")
+    parser.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
     options = parser.parse_args(arguments)
     try:
         return _run(options)

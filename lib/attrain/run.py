@@ -37,9 +37,13 @@ FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the
 
 
 def experiments() -> list[str]:
-    """All experiments, as "<paper>/<name>": the notebooks one folder down that are paired with a script."""
-    pairs = [path.relative_to(NOTEBOOKS) for path in NOTEBOOKS.glob("*/*.ipynb") if path.with_suffix(".py").is_file()]
-    return sorted(path.with_suffix("").as_posix() for path in pairs if not path.parts[0].startswith("."))
+    """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
+
+    The table of contents, `index`, is none.
+    """
+    found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
+    pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
+    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path("index"))
 
 
 def declared(experiment: str) -> dict[str, dict]:
@@ -251,7 +255,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m attrain.run", description=__doc__.splitlines()[0])
-    parser.add_argument("experiment", help="<paper>/<name>; with --keep-outputs also all")
+    parser.add_argument("experiment", help="<paper>/<name>, or <name> alone; with --keep-outputs also all")
     parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
     parser.add_argument("--out", type=Path, help="output folder (default: results/<scale>/<experiment>)")
     parser.add_argument(

@@ -228,7 +228,7 @@ class Study:
     """One run of one notebook.
 
     Args:
-        experiment: "<paper>/<name>", the notebook's path below `notebooks/` without its ending.
+        experiment: the notebook's path below `notebooks/` without its ending: "<paper>/<name>", or "<name>".
         namespace: the notebook's `globals()`. Its parameters are the names annotated as int, float, str or
             bool in the `parameters` cell; it must have `scale`, `seed`, `seeds`, `device`, `threads`, `out`.
 
@@ -405,7 +405,7 @@ def commit() -> str | None:
         return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "lib", "data_prep", "notebooks/**/*.py", "notebooks/**/*.yaml")
+        changed = git("status", "--porcelain", "--", "lib", "data_prep", "notebooks/*.py", "notebooks/*.yaml")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
