@@ -195,7 +195,7 @@ print("on a ReLU network B-cos is input × gradient:", torch.equal(bcos, gradien
 # Real networks use one ReLU module several times (every ResNet of torchvision does), call functions that are no modules,
 # pool, multiply activations, normalise. A tool that hangs hooks on modules sees little of that. captum 0.9's DeepLIFT
 # refuses the first network below; on the other four it returns, without a word, gradient × difference in place of DeepLIFT.
-# (`python tests/sweep.py` compares with it on all of torchvision's classifiers.)
+# (`make sweep` compares with it on all of torchvision's classifiers.)
 #
 # Here operations are intercepted as they are called, and one without a rule is an error that names it. Completeness is the
 # proof, as anyone can check it with two runs of the model.
