@@ -426,6 +426,7 @@ def layer_cases():
         "softmax": (nn.Softmax(1), vector),
         "log softmax": (nn.LogSoftmax(1), vector),
         "logsumexp": (Fn(lambda x: x * torch.logsumexp(x, 1, keepdim=True)), vector),
+        "logsumexp, dimension dropped": (Fn(lambda x: x + torch.logsumexp(x, 1)[:, None]), vector),
         "gate": (Fn(lambda x: x * torch.sigmoid(x)), vector),
         "glu": (nn.GLU(), vector),
         "division": (Fn(lambda x: x / (x * x + 1)), vector),

@@ -17,6 +17,7 @@ from torch.overrides import resolve_name
 from attrain.operations import UnsupportedOperation, canonical, mapped, opened, registered, tensors, write
 from attrain.rules import Rules
 from attrain.targets import target_scores
+from attrain.visible import mark
 
 # What reads values out of a tensor; and what leaves it as it is.
 READS = frozenset("item tolist numpy __bool__ __float__ __int__ __index__ __complex__ equal allclose __array__".split())
@@ -254,6 +255,7 @@ class PairRules(Rules):
         masses = [None] * len(outs) if mass is None else tensors([mass])
         for o, r, m in zip(outs, references, masses):
             o._attrain_pair = Pair(r, m, layer)
+        mark(outs, active=True)
         return out
 
     def link(self, call: Call, y: Tensor, reference: Tensor, pull, layer=None):
