@@ -232,7 +232,8 @@ class Study:
         namespace: the notebook's `globals()`. Its parameters are the names annotated as int, float, str or
             bool in the `parameters` cell; it must have `scale`, `seed`, `seeds`, `device`, `threads`, `out`.
 
-    Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms.
+    Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms; on a
+    GPU, where some operations have none (adaptive average pooling is one), torch warns of these.
 
     Attributes:
         parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
@@ -254,7 +255,7 @@ class Study:
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         scale = self.parameters["scale"]
         self.out = Path(namespace["out"] or results_root() / scale / experiment).absolute()
