@@ -86,6 +86,7 @@ class FirstLayer:
 
     def __init__(self, box):
         self.box = box
+        self.switch = {"explaining": False}
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = None
 
@@ -103,7 +104,7 @@ class FirstLayer:
             self.weight, bias = call.pop("weight"), call.pop("bias", None)
             self.bias = torch.zeros((), device=out.device, dtype=out.dtype) if bias is None else bias.detach()
             if rules.create_graph and name in CONVOLUTIONS:
-                func = partial(convolution, func, name, rules.switch, True)
+                func = partial(convolution, func, name, self.switch, True)
             self.layer = partial(func, **call)
             self.channel_dim = -1 if name == "linear" else 1
             self.output, self.stage = out, "layer"
@@ -129,10 +130,12 @@ class FirstLayer:
         x, one = x.requires_grad_(), torch.ones_like(x, requires_grad=True)
         extremes = self._extremes(self.weight)  # W⁺ and W⁻ act on constants: as one layer
         outputs = self.layer(x, self.weight), self.layer(one, extremes)
-        bias = _along(self.bias - self._extremes(self.bias), self.channel_dim, relevance.ndim)
+        bias = along(self.bias - self._extremes(self.bias), self.channel_dim, relevance.ndim)
         z = outputs[0] - outputs[1] + bias
         s = relevance / (z + torch.where(z >= 0, self.STABILIZER, -self.STABILIZER))
+        self.switch["explaining"] = True
         of_x, of_one = torch.autograd.grad(outputs, (x, one), (s, -s), create_graph=create_graph)
+        self.switch["explaining"] = False
         return x.detach() * of_x + of_one
 
     def _extremes(self, v: Tensor) -> Tensor:
@@ -225,5 +228,5 @@ def _is_scaling(func, args: tuple) -> bool:
     return name in ("mul", "multiply", "matmul", "mm", "bmm") and not all(active)
 
 
-def _along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))
