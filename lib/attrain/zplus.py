@@ -83,7 +83,7 @@ class ZPlusRules(LRPRules):
     def __init__(self, x, entry, epsilon: float, first_layer=None):
         super().__init__(x, entry, epsilon, first_layer)
         self.positive = {"explaining": False}  # the switch of these rules; `switch` is LRP-ε's
-        self.output = self.input = self.layer = None  # of the last layer
+        self.output = self.input = self.layer = self.version = None  # of the last layer
 
     @contextmanager
     def explaining(self, reference: int = 0):
@@ -95,9 +95,13 @@ class ZPlusRules(LRPRules):
 
     def forward(self, model, x):
         logits = super().forward(model, x)
-        if logits is self.output:
+        if self._is_output(logits):
             self.layer.last = True
         return logits
+
+    def _is_output(self, x) -> bool:
+        """Is this the last layer's output, not since changed in place?"""
+        return x is self.output and x._version == self.version
 
     def call(self, func, name, args, kwargs):
         core, inplace = canonical(func)
@@ -118,6 +122,7 @@ class ZPlusRules(LRPRules):
     def _weigh(self, out, x, layer):
         self.input, self.layer = x, layer
         self.output = _ZPlus.apply(x, layer.weight, out.relu(), out, (out.detach(),), layer, self.positive)
+        self.version = self.output._version
         if self.first is not None and self.first.output is out:
             self.first.output = self.root = self.output
         return self.output
@@ -132,7 +137,7 @@ class ZPlusRules(LRPRules):
             mean, var = running_mean.detach().clone(), running_var.detach().clone()
         scale = (var + eps).rsqrt() * (1 if weight is None else weight)
         shift = 0 if bias is None else bias.detach()
-        if x is self.output and self.layer.weight.ndim == x.ndim:
+        if self._is_output(x) and self.layer.weight.ndim == x.ndim:
             folded = self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))
             constant = shift + scale.detach() * (self.layer.bias - mean)
             return self._weigh(out, self.input, replace(self.layer, weight=folded, bias=constant))
