@@ -10,7 +10,15 @@ from torch import nn
 from attrain import LRP, ZB, Dual, InputXGradient, explain, isnet_loss, softmax_target, stochastic_target
 from attrain.models import SmallCNN
 from attrain.targets import selective_target
-from attrain.training import at_epoch, correct, estimate_foreground_range, fit, isnet_step, plain_step
+from attrain.training import (
+    at_epoch,
+    correct,
+    estimate_foreground_range,
+    fit,
+    isnet_step,
+    plain_step,
+    ranged_isnet_step,
+)
 
 
 def batch(n=8, size=12):
@@ -289,6 +297,15 @@ def test_foreground_range_averages_the_maps_of_classes_and_keeps_layers_apart():
         mean, sd = totals.mean().item(), totals.std().item()
         assert C1[name] == pytest.approx(max(mean / 5, mean - 3 * sd), rel=1e-5)
         assert C2[name] == pytest.approx(min(25 * C1[name], mean + 3 * sd), rel=1e-5)
+
+
+def test_ranged_step_is_the_step_with_the_estimated_range():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    C1, C2 = estimate_foreground_range(net, x.split(4), target="all", layers=["1"])
+    step = ranged_isnet_step(net, x.split(4), target="all", layers=["1"], P=0.4)
+    torch.testing.assert_close(
+        step(net, x, y, mask)[1], isnet_step(net, x, y, mask, target="all", layers=["1"], P=0.4, C1=C1, C2=C2)[1]
+    )
 
 
 def test_foreground_range_needs_two_samples():

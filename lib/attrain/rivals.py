@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attrain.explain import explain
 from attrain.masks import fit_mask
 from attrain.methods import GradCAM
+from attrain.models import UNet
 
 Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -174,47 +175,35 @@ class SegmentThenClassify(nn.Module):
         return self.classifier(x * self.segment(x).to(x))
 
 
-class MultiTaskUNet(nn.Module):
-    """A U-Net of two levels that classifies from its bottleneck and segments at its end.
+class MultiTaskUNet(UNet):
+    """A `UNet` that classifies from its bottleneck and segments at its end.
 
-    Input (N, channels, H, W) with H and W divisible by 4. Called, it returns the logits (N, classes) alone,
-    and the decoder does not run; `outputs` returns the segmentation as well.
+    Input (N, channels, H, W) with H and W divisible by 2^depth. Called, it returns the logits (N, classes)
+    alone, and the decoder does not run; `outputs` returns the segmentation as well.
     """
 
-    def __init__(self, classes: int = 10, channels: int = 1, width: int = 16):
-        super().__init__()
-        self.encoder = nn.ModuleList(
-            [_convolutions(channels, width), _convolutions(width, 2 * width), _convolutions(2 * width, 4 * width)]
-        )
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * width, classes))
-        self.decoder = nn.ModuleList([_convolutions(6 * width, 2 * width), _convolutions(3 * width, width)])
-        self.segment = nn.Conv2d(width, 1, 1)
+    def __init__(self, classes: int = 10, channels: int = 1, width: int = 16, depth: int = 2):
+        super().__init__(channels, 1, width, depth)
+        bottleneck = width * 2**depth
+        self.classify = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * bottleneck, classes))
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """The features of each level, the bottleneck last."""
-        if x.shape[-1] % 4 or x.shape[-2] % 4:
-            raise ValueError(f"MultiTaskUNet needs H and W divisible by 4, got {tuple(x.shape)}")
-        levels = [self.encoder[0](x)]
+        """The feature map of each level; without padding, so that z^B finds the image go straight into a layer."""
+        multiple = 2 ** len(self.up)
+        if x.shape[-1] % multiple or x.shape[-2] % multiple:
+            raise ValueError(f"MultiTaskUNet needs H and W divisible by {multiple}, got {tuple(x.shape)}")
+        features = [self.encoder[0](x)]
         for block in self.encoder[1:]:
-            levels.append(block(F.max_pool2d(levels[-1], 2)))
-        return levels
+            features.append(block(F.max_pool2d(features[-1], 2)))
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encode(x)[-1])
+        return self.classify(self.encode(x)[-1])
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the classes (N, classes) and of the foreground (N, 1, H, W)."""
-        *skips, features = self.encode(x)
-        logits = self.head(features)
-        for block, skip in zip(self.decoder, reversed(skips)):
-            features = block(torch.cat([skip, F.interpolate(features, scale_factor=2)], 1))
-        return logits, self.segment(features)
-
-
-def _convolutions(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
-    )
+        features = self.encode(x)
+        return self.classify(features[-1]), self.decode(features)
 
 
 def _background(x: Tensor, mask: Tensor, weight: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -228,6 +229,25 @@ def estimate_foreground_range(
         raise ValueError(f"estimate_foreground_range needs at least 2 samples, got {count}")
     C1, C2 = ({name: r.interval()[i] for name, r in ranges.items()} for i in (0, 1))
     return (C1, C2) if layers else (C1[INPUT], C2[INPUT])
+
+
+def ranged_isnet_step(
+    plain: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    target: Target = selective_target(),
+    method=LRP(first_layer=ZB()),
+    layers: Sequence[str] = (),
+    **settings,
+) -> Step:
+    """`isnet_step` with C1 and C2 from the maps of a plainly trained classifier, as `fit` takes it.
+
+    Args:
+        plain, batches: see `estimate_foreground_range`.
+        target, method, layers, settings: see `isnet_step`.
+    """
+    C1, C2 = estimate_foreground_range(plain, batches, target=target, method=method, layers=layers)
+    return partial(isnet_step, target=target, method=method, layers=layers, C1=C1, C2=C2, **settings)
 
 
 class _Welford:
