@@ -150,6 +150,28 @@ def labelled_paths(
     return figure
 
 
+def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
+    """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
+
+    Args:
+        panels: quantity -> thing -> x -> the repetitions' values, all > 0.
+        xlabel: what x is.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    styles = {name: {"color": COLOURS[i % 7], "marker": "osD^vP*"[i % 7]} for i, name in enumerate(names)}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), layout="constrained")
+        for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
+            for name, points in lines.items():
+                axis.loglog(list(points), [np.median(v) for v in points.values()], markersize=5, **styles[name])
+                for x, values in points.items():
+                    axis.plot([x] * len(values), values, ".", color=COLOURS[names.index(name) % 7], markersize=3)
+            axis.set(title=quantity, xlabel=xlabel)
+        handles = [plt.Line2D([], [], **style) for style in styles.values()]
+        figure.legend(handles, names, ncols=min(len(names), 6), loc="outside lower center")
+    return figure
+
+
 def curves(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], xlabel: str = "epoch") -> Figure:
     """One panel a quantity, one line a model: the mean over seeds, with every seed as a thin line.
 

@@ -344,21 +344,22 @@ study.figure(figure, "curves")
 # %% [markdown]
 # ## Bias resistance against accuracy
 #
-# Higher $P$ and lower $d$ punish the background harder. What does that buy, and what does it cost? Each point is one
+# A higher P and a lower d punish the background harder. What does that buy, and what does it cost? Each point is one
 # Selective ISNet: the better, the further up (bias resistance) and to the right (accuracy). `sweep_P` and `sweep_decay`
-# say which to train; without them there is the one from above.
+# say which to train beside the one from above; each takes as long as that.
 
 # %%
 where = lambda m: (accuracy[m]["unbiased"]["mean"], accuracy[m]["deceiving"]["mean"])  # noqa: E731
-paths = {
-    letter: {m.split(" = ")[1]: where(m) for m in sweep if f", {letter} = " in m}
-    | ({f"{value:g}": where("Selective")} if "Selective" in names else {})
-    for letter, value in {"P": P, "d": decay}.items()
-}
-paths = {letter: dict(sorted(points.items(), key=lambda p: float(p[0]))) for letter, points in paths.items() if points}
+paths = {}
+for letter, value in {"P": P, "d": decay}.items():
+    points = {m.split(" = ")[1]: where(m) for m in sweep if f", {letter} = " in m}
+    if points:
+        points |= {f"{value:g}": where("Selective")} if "Selective" in names else {}
+        paths[letter] = dict(sorted(points.items(), key=lambda point: float(point[0])))
 if paths:
-    figure = plots.labelled_paths(paths, "unbiased accuracy", "deceiving accuracy")
-    study.figure(figure, "sweeps")
+    study.figure(plots.labelled_paths(paths, "unbiased accuracy", "deceiving accuracy"), "sweeps")
+else:
+    print("no sweep in this run: set sweep_P or sweep_decay")
 
 # %% [markdown]
 # ## The claims
