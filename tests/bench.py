@@ -11,6 +11,7 @@ import copy
 import os
 import platform
 import statistics
+import time
 import warnings
 
 import captum.attr as captum_attr
@@ -22,7 +23,6 @@ from zennit.composites import LayerMapComposite
 from zennit.rules import Epsilon, Pass
 
 from attrain import LRP, ZB, DeepLift, InputXGradient, explain, stochastic_target
-from attrain.cost import seconds
 from attrain.study import environment, results_root, write_json
 from attrain.training import isnet_step, plain_step
 
@@ -109,6 +109,16 @@ def cases(device):
         yield steps.format(classes, "Stochastic ISNet"), stochastic, plain
     plain = training_step(plain_step, 10, device)
     yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain
+
+
+def seconds(run, device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def main() -> None:
