@@ -62,6 +62,9 @@ class Dual(ZPlus):
     Both start from all logits together, whatever `target` is, which must be None or `"all"`, and come from
     the same forward pass. Each has a natural range of its own, see `estimate_foreground_range`.
 
+    The authors' LRP Block adds ε at max pools and at the output layer too. Its maps are these as ε → 0 (z⁺ to
+    5e-6 on a small network); at ε = 1e-2 they differ, z⁺ by 1 to 6 % and ε by 18 to 34 % of the largest value.
+
     Args:
         epsilon: > 0, that of both rules.
         first_layer: `ZB(low, high)` for the z^B rule at the input of both, or None.
