@@ -62,6 +62,62 @@ def test_total_equals_the_authors_value():
     assert isnet_loss(R, M, C1=10, C2=25, w2=3).item() == pytest.approx(1.193597, abs=1e-6)
 
 
+def waves():
+    """Two maps of three channels for each of two samples, with both signs, and a mask."""
+    i = torch.arange(2 * 2 * 3 * 4 * 6, dtype=torch.float64)
+    heatmap = (torch.sin(1.7 * i) * (1 + i % 5) / 3).reshape(2, 2, 3, 4, 6)
+    return heatmap.float(), (torch.arange(48) * 7 % 10 < 4).reshape(2, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({"w2": 0}, [0.735952, 0.828969]),
+        ({"w2": 0, "decay": 0.0}, [1.243549, 1.297710]),
+        ({"w2": 0, "decay": 1.0, "E": 10}, [0.057709, 0.070067]),
+        ({"w1": 0, "C1": 20, "C2": 30}, [0.006047, 0.051678]),
+        ({"w1": 0, "C1": 1, "C2": 5}, [195.878296, 113.133774]),
+        ({"w1": 0, "C1": 1, "C2": 5, "form": "hybrid"}, [13.948493, 10.582088]),
+        ({"w1": 0, "C1": [30, 1], "C2": [40, 6]}, [69.680580, 36.293785]),
+        ({"decay": 0.996, "E": 2, "C1": 20, "C2": 25, "w2": 3}, [0.284907, 0.471965]),
+    ],
+)
+def test_loss_of_several_maps_and_channels_equals_what_the_authors_code_returns(options, values):
+    loss = isnet_loss(*waves(), **options, reduction="none")
+    assert loss.tolist() == pytest.approx(values, rel=1e-5, abs=1e-6)
+
+
+def test_loss_with_a_larger_mask_equals_what_the_authors_code_returns():
+    heatmap, mask = waves()
+    mask = mask.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    loss = isnet_loss(heatmap, mask, C1=1, C2=5, reduction="none")
+    assert loss.tolist() == pytest.approx([196.614243, 113.962746], rel=1e-5)
+
+
+def test_loss_of_a_map_with_nan_and_infinities_equals_what_the_authors_code_returns():
+    heatmap, mask = waves()
+    heatmap[0, 0, 0, 0, 0] = heatmap[1, 1, 1] = math.nan
+    heatmap[0, 1, 2, 3, 1], heatmap[1, 0, 1, 2, 2] = math.inf, -math.inf
+    loss = isnet_loss(heatmap, mask, C1=1, C2=5, reduction="none")
+    assert loss.tolist() == pytest.approx([204.924271, 79.828659], rel=1e-5)
+
+
+def test_a_map_of_nothing_but_nan_has_a_finite_loss_and_no_gradient():
+    heatmap = torch.full((1, 2, 2), math.nan, requires_grad=True)
+    loss = isnet_loss(heatmap, M)
+    loss.backward()
+    assert loss.isfinite() and heatmap.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("loss", [isnet_background_loss, isnet_foreground_loss, isnet_loss])
+def test_autocast_changes_no_digit(loss):
+    heatmap, mask = waves()
+    expected = loss(heatmap, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(heatmap, mask)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_hybrid_is_continuous_where_it_turns_linear():
     maps = torch.tensor([0.06 + 0.95 - 1e-9, 0.06 + 0.95 + 1e-9], dtype=torch.float64).reshape(2, 1, 1)
     below, above = isnet_foreground_loss(maps, torch.ones(2, 1, 1), C1=0.06, C2=0.95, form="hybrid", reduction="none")
@@ -128,6 +184,12 @@ def test_full_mask_has_no_background_loss():
     assert isnet_background_loss(R, torch.ones(1, 2, 2)).item() == 0
 
 
+def test_a_full_mask_takes_its_image_out_of_the_background_loss_only():
+    maps, mask = R.repeat(2, 1, 1), torch.cat([M, torch.ones_like(M)])
+    assert isnet_background_loss(maps, mask, reduction="none")[1] == 0
+    assert isnet_foreground_loss(maps, mask, C1=20, C2=25, reduction="none")[1].item() == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_reductions_agree_with_none(reduction):
     heatmap, mask = torch.randn(3, 1, 4, 4), torch.ones(3, 4, 4)
@@ -145,7 +207,7 @@ def test_half_precision_maps_are_computed_in_float32(dtype):
 
 
 def test_nan_counts_as_mean_foreground_relevance_and_infinity_as_the_largest():
-    heatmap = torch.tensor([[[1.0, 3.0], [float("nan"), float("inf")]]], dtype=torch.float64)
+    heatmap = torch.tensor([[[1.0, 3.0], [math.nan, math.inf]]], dtype=torch.float64)
     mask = torch.tensor([[[1, 1], [0, 0]]])
     filled = torch.tensor([[[1.0, 3.0], [2.0, 3.0]]], dtype=torch.float64)
     assert isnet_loss(heatmap, mask).item() == pytest.approx(isnet_loss(filled, mask).item())
@@ -168,7 +230,10 @@ def test_mask_of_another_size_is_pooled_so_that_any_foreground_counts():
         (lambda: isnet_background_loss(R, M, E=0), "E must be > 0"),
         (lambda: isnet_background_loss(R, M, reduction="max"), "reduction must be"),
         (lambda: isnet_foreground_loss(R, M, C1=2, C2=1), "C1 and C2 must satisfy"),
+        (lambda: isnet_foreground_loss(R, M, C1=[1, 2], C2=9), "one for each of 1 maps"),
+        (lambda: isnet_foreground_loss(R, M, C1=math.nan, C2=9), "C1 and C2 must satisfy"),
         (lambda: isnet_foreground_loss(R, M, form="L3"), "form must be"),
+        (lambda: isnet_loss(R, torch.full((1, 2, 2), math.nan)), "only 0 .* and 1"),
     ],
 )
 def test_bad_input_is_named(call, message):

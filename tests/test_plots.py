@@ -90,3 +90,34 @@ def test_ten_models_look_different():
     figure = plots.curves({"fall": {f"m{i}": [[0.0, 1.0]] for i in range(10)}})
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 10
+
+
+def test_beyond_the_palette_models_differ_by_the_style_of_their_line():
+    names = [f"net {i}" for i in range(14)]
+    (axis,) = plots.curves({"loss": {name: [[1.0, 0.0]] for name in names}}).axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 14
+
+
+def test_rows_show_means_intervals_and_every_seed_from_top_to_bottom():
+    groups = {m: {"biased": {"mean": 0.9, "low": 0.8, "high": 0.95}} for m in ("first", "second")}
+    groups["second"]["biased"] = {"mean": 0.0, "low": None, "high": None}
+    (axis,) = plots.interval_rows(groups, "accuracy", dots={m: {"biased": [0.8, 1.0]} for m in groups}).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"] and axis.yaxis_inverted()
+    low, high = axis.collections[0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((0.8, 0.95))
+    assert [line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "."] == [[0.8, 1.0]] * 2
+
+
+def test_log_log_lines_go_through_the_medians_and_show_every_repetition():
+    figure = plots.log_log({"seconds": {"a": {2: [1.0, 3.0, 8.0], 10: [4.0]}}}, "classes")
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    line, *dots = axis.lines
+    assert line.get_xdata().tolist() == [2, 10] and line.get_ydata().tolist() == [3.0, 4.0]
+    assert [d.get_ydata() if isinstance(d.get_ydata(), list) else list(d.get_ydata()) for d in dots] == [[1, 3, 8], [4]]
+
+
+def test_labelled_paths_join_their_points_in_order():
+    (axis,) = plots.labelled_paths({"P": {"0.3": (0.9, 0.5), "0.7": (0.8, 0.7)}}, "accuracy", "resistance").axes
+    assert axis.lines[0].get_xdata().tolist() == [0.9, 0.8] and axis.lines[0].get_ydata().tolist() == [0.5, 0.7]
+    assert [text.get_text() for text in axis.texts] == ["0.3", "0.7"]

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,10 +7,18 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from attrain import LRP, explain, isnet_loss, stochastic_target
+from attrain import LRP, ZB, Dual, InputXGradient, explain, isnet_loss, softmax_target, stochastic_target
 from attrain.models import SmallCNN
 from attrain.targets import selective_target
-from attrain.training import correct, estimate_foreground_range, fit, isnet_step, plain_step
+from attrain.training import (
+    at_epoch,
+    correct,
+    estimate_foreground_range,
+    fit,
+    isnet_step,
+    plain_step,
+    ranged_isnet_step,
+)
 
 
 def batch(n=8, size=12):
@@ -28,6 +37,131 @@ def test_step_is_the_weighted_sum_of_its_losses():
     torch.testing.assert_close(logits, net(x))
     assert set(parts) == {"classification", "background", "foreground"}
     assert not any(part.requires_grad for part in parts.values())
+
+
+def total_loss(net, y, logits, losses, P=0.7, layer_decay=0.8):
+    """(1 − P)·CE + P·GWRP over the losses of several maps, written out."""
+    ranked = sorted(losses, reverse=True)
+    pooled = sum(layer_decay**r * v for r, v in enumerate(ranked)) / sum(layer_decay**r for r in range(len(ranked)))
+    return (1 - P) * F.cross_entropy(logits, y) + P * pooled
+
+
+def test_deep_supervision_pools_the_losses_of_all_maps():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    C1, C2 = {"input": 0.01, "1": 0.02, "4": 0.03}, {"input": 1.0, "1": 2.0, "4": 3.0}
+    _, loss, parts = isnet_step(net, x, y, mask, method=LRP(), layers=["1", "4"], C1=C1, C2=C2)
+    found = explain(net, x, selective_target(), LRP(), layers=["1", "4"])
+    maps = {"input": found.heatmap, **found.layers}
+    losses = [isnet_loss(m, mask, C1=C1[name], C2=C2[name]).item() for name, m in maps.items()]
+    assert loss.item() == pytest.approx(total_loss(net, y, found.logits, losses).item(), rel=1e-5)
+    assert parts["4.background"] + parts["4.foreground"] == pytest.approx(losses[2], rel=1e-5)
+    assert {"classification", "background", "foreground", "1.background"} < set(parts)
+
+
+def test_a_hidden_map_is_activation_times_gradient_under_the_rule():
+    net, x = SmallCNN(width=4), batch()[0]
+    hidden = explain(net, x, 3, LRP(epsilon=1e-2), layers=["4"]).layers["4"]
+    below, above = nn.Sequential(*list(net)[:5]), nn.Sequential(*list(net)[5:])
+    expected = explain(above, below(x).detach(), 3, LRP(epsilon=1e-2)).heatmap
+    torch.testing.assert_close(hidden, expected)
+
+
+@pytest.mark.parametrize("layers", [(), ("1",)], ids=["input", "deep"])
+def test_dual_has_two_maps_each_with_a_range_of_its_own(layers):
+    net, (x, y, mask), method = SmallCNN(width=4), batch(), Dual(first_layer=ZB())
+    C1, C2 = estimate_foreground_range(net, x.split(4), target="all", method=method, layers=layers)
+    _, loss, _ = isnet_step(net, x, y, mask, target="all", method=method, layers=layers, C1=C1, C2=C2)
+    found = explain(net, x, "all", method, layers=layers)
+    ranges = (C1, C2) if layers else ({"input": C1}, {"input": C2})
+    losses = []
+    for name, heatmap in {"input": found.heatmap, **found.layers}.items():
+        low, high = ranges[0][name], ranges[1][name]
+        assert len(low) == len(high) == 2 and low[0] != low[1]
+        both = [isnet_loss(heatmap[:, k], mask, C1=low[k], C2=high[k]).item() for k in (0, 1)]
+        losses.append(sum(both) / 2)
+    assert loss.item() == pytest.approx(total_loss(net, y, found.logits, losses).item(), rel=1e-5)
+
+
+def test_original_explains_every_class():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    _, loss, _ = isnet_step(net, x, y, mask, target="all", method=LRP(), C1=0.01, C2=1.0)
+    losses = [isnet_loss(explain(net, x, c, LRP()).heatmap, mask, C1=0.01, C2=1.0).item() for c in range(10)]
+    assert loss.item() == pytest.approx(total_loss(net, y, net(x), [sum(losses) / 10]).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["softmax", "logits"])
+def test_ablation_is_gradient_times_input(form):
+    net, (x, y, mask) = SmallCNN(width=4).double(), batch()
+    x = x.double().requires_grad_()
+    if form == "softmax":
+        (gradient,) = torch.autograd.grad(net(x).softmax(1).max(1).values.sum(), x)
+        maps, target = (x * gradient)[:, None], softmax_target()
+    else:
+        gradients = [torch.autograd.grad(net(x)[:, c].sum(), x)[0] for c in range(10)]
+        maps, target = torch.stack([x * g for g in gradients], 1), "all"
+    expected = isnet_loss(maps.detach(), mask, C1=0.01, C2=1.0).item()
+    settings = dict(target=target, method=InputXGradient(), P=1.0, C1=0.01, C2=1.0)
+    assert isnet_step(net, x.detach(), y, mask, **settings)[1].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_step_under_autocast_computes_its_losses_in_float32():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    expected = isnet_step(net, x, y, mask, C1=0.01, C2=1.0)[2]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, loss, parts = isnet_step(net, x, y, mask, C1=0.01, C2=1.0)
+    loss.backward()
+    assert logits.dtype == torch.bfloat16 and loss.dtype == parts["background"].dtype == torch.float32
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in net.parameters())
+    for name, value in expected.items():
+        assert parts[name].item() == pytest.approx(value.item(), rel=0.2), f"{name}: the map itself has 8 bits"
+
+
+class Reused(nn.Module):
+    """One ReLU module used twice, once in place; a functional, a tensor's and an in-place ReLU; a sum."""
+
+    def __init__(self, style):
+        super().__init__()
+        self.style, self.relu = style, nn.ReLU(inplace=style == "in place")
+        self.first, self.second, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 10)
+
+    def rectify(self, x):
+        return {"functional": F.relu, "method": torch.Tensor.relu, "method in place": torch.Tensor.relu_}.get(
+            self.style, self.relu
+        )(x)
+
+    def forward(self, x):
+        x = self.rectify(self.first(x))
+        return self.head(self.rectify(self.second(x) + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("variant", ["Selective", "Dual"])
+def test_every_spelling_of_a_relu_trains_alike(variant):
+    settings = {"Selective": {}, "Dual": {"target": "all", "method": Dual(first_layer=ZB())}}[variant]
+    (x, y, mask), results = batch(), []
+    for style in ("reused", "in place", "functional", "method", "method in place"):
+        torch.manual_seed(0)
+        net = Reused(style)
+        loss = isnet_step(net, x, y, mask, C1=0.01, C2=1.0, **settings)[1]
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in net.parameters())])
+    for other in results[1:]:
+        for a, b in zip(results[0], other):
+            torch.testing.assert_close(a, b)
+
+
+NETWORKS = "resnet18 vgg11_bn densenet121 squeezenet1_0 googlenet mnasnet0_5 shufflenet_v2_x0_5".split()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_step_trains_any_relu_network_of_torchvision(name):
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    net = torchvision.models.get_model(name, weights=None, num_classes=5, **options).train()
+    x, y, mask = torch.rand(4, 3, 64, 64), torch.arange(4), torch.zeros(4, 64, 64)
+    mask[:, 16:48, 16:48] = 1
+    _, loss, _ = isnet_step(net, x, y, mask)
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    assert sum(p.grad is not None and bool(p.grad.any()) for p in net.parameters()) > 4
 
 
 def test_step_without_a_map_loss_has_the_gradient_of_cross_entropy():
@@ -94,6 +228,36 @@ def test_fit_repeats_bit_for_bit_and_learns():
     assert correct(net, x, y).double().mean() > 0.8
 
 
+def test_fit_follows_a_schedule_of_steps():
+    data, seen = batch(16), []
+
+    def step(weight, net, x, y, mask):
+        seen.append(weight)
+        logits, loss, parts = plain_step(net, x, y)
+        return logits, loss, parts | ({"late": loss.detach()} if weight == 2 else {})
+
+    schedule = {0: partial(step, 1), 2: partial(step, 2)}
+    curves = fit(SmallCNN(width=2), data, schedule, epochs=4, batch_size=16)
+    assert seen == [1, 1, 2, 2]
+    assert [math.isnan(v) for v in curves["late"]] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("schedule", "values"), [(0.7, [0.7] * 4), ({0: 1, 1: 2, 3: 4}, [1, 2, 2, 4])])
+def test_schedule_holds_from_its_epochs_on(schedule, values):
+    assert [at_epoch(schedule, epoch) for epoch in range(4)] == values
+
+
+def test_clipping_bounds_the_step():
+    data = batch(8)
+    for clip, bound in ((1e-3, 1e-3), (None, math.inf)):
+        torch.manual_seed(0)
+        net = SmallCNN(width=2)
+        before = [p.detach().clone() for p in net.parameters()]
+        fit(net, data, epochs=1, batch_size=8, lr=1.0, optimizer="sgd", clip=clip)
+        moved = math.sqrt(sum(float(((p.detach() - b) ** 2).sum()) for p, b in zip(net.parameters(), before)))
+        assert moved <= bound * 1.001 and moved > 0.5e-3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -101,6 +265,7 @@ def test_fit_repeats_bit_for_bit_and_learns():
         ({"lr": -1.0}, "lr"),
         ({"batch_size": 0}, "batch_size"),
         ({"optimizer": "lbfgs"}, "optimizer"),
+        ({"step": {1: plain_step}}, "from epoch 0 on"),
     ],
 )
 def test_fit_names_a_bad_setting(options, message):
@@ -123,9 +288,34 @@ def test_foreground_range_follows_its_formula_over_any_batches():
         assert found == pytest.approx((C1, min(25 * C1, mean + 3 * sd)), rel=1e-5)
 
 
+def test_foreground_range_averages_the_maps_of_classes_and_keeps_layers_apart():
+    net, x = SmallCNN(width=4), torch.rand(20, 1, 12, 12)
+    C1, C2 = estimate_foreground_range(net, x.split(6), target="all", method=LRP(), layers=["1"])
+    found = explain(net, x, "all", LRP(), layers=["1"])
+    for name, heatmap in {"input": found.heatmap, "1": found.layers["1"]}.items():
+        totals = heatmap.double().abs().sum((2, 3, 4)).mean(1)
+        mean, sd = totals.mean().item(), totals.std().item()
+        assert C1[name] == pytest.approx(max(mean / 5, mean - 3 * sd), rel=1e-5)
+        assert C2[name] == pytest.approx(min(25 * C1[name], mean + 3 * sd), rel=1e-5)
+
+
+def test_ranged_step_is_the_step_with_the_estimated_range():
+    net, (x, y, mask) = SmallCNN(width=4), batch()
+    C1, C2 = estimate_foreground_range(net, x.split(4), target="all", layers=["1"])
+    step = ranged_isnet_step(net, x.split(4), target="all", layers=["1"], P=0.4)
+    torch.testing.assert_close(
+        step(net, x, y, mask)[1], isnet_step(net, x, y, mask, target="all", layers=["1"], P=0.4, C1=C1, C2=C2)[1]
+    )
+
+
 def test_foreground_range_needs_two_samples():
     with pytest.raises(ValueError, match="at least 2 samples"):
         estimate_foreground_range(SmallCNN(width=2), [torch.rand(1, 1, 12, 12)])
+
+
+def test_a_range_that_lacks_a_layer_is_named():
+    with pytest.raises(ValueError, match="C2 has no number for the map at '1'; it has input"):
+        isnet_step(SmallCNN(width=2), *batch(), layers=["1"], C2={"input": 25.0})
 
 
 def test_a_weight_outside_zero_and_one_is_named():

@@ -22,7 +22,8 @@ from attrain.methods import (
 )
 from attrain.metrics import background_share
 from attrain.operations import UnsupportedOperation, register_rule
-from attrain.targets import selective_target, stochastic_target
+from attrain.targets import selective_target, softmax_target, stochastic_target
+from attrain.zplus import Dual, ZPlus
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "ZB",
     "BCos",
     "DeepLift",
+    "Dual",
     "Explanation",
     "GradCAM",
     "Gradient",
@@ -38,6 +40,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "UnsupportedOperation",
+    "ZPlus",
     "Zennit",
     "background_share",
     "explain",
@@ -47,5 +50,6 @@ __all__ = [
     "isnet_loss",
     "register_rule",
     "selective_target",
+    "softmax_target",
     "stochastic_target",
 ]

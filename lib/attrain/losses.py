@@ -3,10 +3,22 @@
 Shapes, throughout: a heatmap is (N, H, W), (N, C, H, W) or (N, K, C, H, W) for K maps a sample; a mask is
 (N, H, W) or (N, 1, H, W) with 1 (or True) = foreground. A mask of another size is average-pooled to the
 map's and every cell with any foreground counts as foreground. The formulas are the authors' code's,
-which these values equal; half-precision maps are computed in float32.
+which these values equal. Half-precision maps are computed in float32, under autocast too.
+
+What is defined at the edges:
+
+- A mask without foreground raises, and names the samples: the map is measured relative to its foreground,
+  and there is none. (The authors' code prints a line; the sample then adds a constant and trains nothing.)
+  An image whose foreground is not known takes a full mask: it has no background loss, and the foreground
+  loss still holds the amount of its relevance. So a batch never has to be taken apart.
+- A full mask has the background loss 0.
+- NaN in a map counts as the batch's mean relevance over the foreground, +inf and -inf as the map's largest
+  and smallest finite value in the batch, as in the authors' code. The loss stays finite, but no gradient
+  reaches what made the NaN: a network whose weights have diverged shows in its classification loss.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +55,7 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     k = min(n, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
     ranked = values.topk(k).values if k < n else values.sort(descending=True).values
     weights = decay ** torch.arange(k, dtype=torch.float64)  # powers of d near 1 need the digits
-    return ranked @ (weights / weights.sum()).to(values)
+    return (ranked * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve its digits
 
 
 def isnet_background_loss(
@@ -55,9 +67,7 @@ def isnet_background_loss(
     positions gives B for each channel and map; the loss is the mean over channels and maps.
 
     Args:
-        heatmap: see the module's docstring. NaN counts as the batch's mean foreground relevance and
-            ±inf as the largest finite value, as in the authors' code.
-        mask: see the module's docstring; every sample needs some foreground.
+        heatmap, mask: see the module's docstring; every sample needs some foreground.
         decay: GWRP's d in [0, 1]; near 0 the most relevant background pixel decides.
         E: > 0, the background level at which the loss starts to saturate.
         reduction: "mean" or "sum" over samples, or "none" for (N,).
@@ -79,7 +89,13 @@ def isnet_background_loss(
 
 
 def isnet_foreground_loss(
-    heatmap: Tensor, mask: Tensor, *, C1: float = 1.0, C2: float = 25.0, form: str = "L2", reduction: str = "mean"
+    heatmap: Tensor,
+    mask: Tensor,
+    *,
+    C1: float | Sequence[float] = 1.0,
+    C2: float | Sequence[float] = 25.0,
+    form: str = "L2",
+    reduction: str = "mean",
 ) -> Tensor:
     """Keeps the foreground's total relevance F = Σ |R|·M in its natural range [C1, C2].
 
@@ -88,17 +104,17 @@ def isnet_foreground_loss(
 
     Args:
         heatmap, mask, reduction: as in `isnet_background_loss`; the raw map, not normalised.
-        C1, C2: 0 < C1 ≤ C2; see `attrain.training.estimate_foreground_range`.
+        C1, C2: 0 < C1 ≤ C2, one number or one a map (K of them, as Dual ISNet's two maps need); see
+            `attrain.training.estimate_foreground_range`.
         form: "L2" as above, or "hybrid": above F = C1 + C2 linear, F − C1 − C2 + 1.
     """
-    if not 0 < C1 <= C2:
-        raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got C1={C1}, C2={C2}")
     if form not in ("L2", "hybrid"):
         raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
     relevance, foreground = _prepare(heatmap, mask)
     total = (relevance * foreground).sum((-3, -2, -1))  # (N, K)
+    C1, C2 = _range(C1, C2, total)
     low = ((total / C1).clamp(max=1) - 1) ** 2
-    high = ((total / C1).clamp(min=C2 / C1) - C2 / C1) ** 2
+    high = (total / C1 - C2 / C1).clamp(min=0) ** 2
     if form == "hybrid":
         high = torch.where(total > C1 + C2, total - (C1 + C2) + 1, high)
     return _reduce((low + high).mean(1), reduction)
@@ -110,8 +126,8 @@ def isnet_loss(
     *,
     decay: float = 0.9,
     E: float = 1.0,
-    C1: float = 1.0,
-    C2: float = 25.0,
+    C1: float | Sequence[float] = 1.0,
+    C2: float | Sequence[float] = 25.0,
     form: str = "L2",
     w1: float = 1.0,
     w2: float = 1.0,
@@ -134,19 +150,30 @@ def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if empty:
         raise ValueError(f"mask has no foreground for sample(s) {empty[:8]}; leave them out of the loss")
     foreground = foreground[:, None, None]
-    relevance = heatmap.abs().reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
-    return _finite(relevance, foreground), foreground
+    maps = heatmap.reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
+    return _finite(maps, foreground).abs(), foreground
 
 
-def _finite(relevance: Tensor, foreground: Tensor) -> Tensor:
-    finite = relevance.isfinite()
-    if finite.all():
-        return relevance
-    known = torch.where(finite, relevance, 0).detach()
-    inside = foreground.expand_as(relevance)
-    mean = (known * inside).sum() / ((inside * finite).sum() + _TINY)
-    filled = torch.where(relevance.isnan(), mean, known.max())
-    return torch.where(finite, relevance, filled)
+def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
+    if maps.isfinite().all():
+        return maps
+    known = maps.detach().nan_to_num(0.0, 0.0, 0.0)
+    inside = foreground.expand_as(maps)
+    mean = (known * inside).sum() / (inside.sum() + _TINY)
+    filled = torch.where(maps.isnan(), mean, torch.where(maps > 0, known.max(), known.min()))
+    return torch.where(maps.isfinite(), maps, filled)
+
+
+def _range(C1, C2, total: Tensor) -> tuple[Tensor, Tensor]:
+    """C1 and C2 as tensors that go with the totals (N, K)."""
+    given = f"C1={C1}, C2={C2}"
+    C1, C2 = (torch.as_tensor(c, dtype=total.dtype) for c in (C1, C2))  # numbers are checked without the device
+    for c in (C1, C2):
+        if c.ndim and c.shape != total.shape[1:]:
+            raise ValueError(f"C1 and C2 must be one number, or one for each of {total.shape[1]} maps, got {given}")
+    if not ((0 < C1) & (C1 <= C2)).all():
+        raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got {given}")
+    return C1.to(total.device), C2.to(total.device)
 
 
 def _reduce(per_sample: Tensor, reduction: str) -> Tensor:

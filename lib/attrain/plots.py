@@ -110,6 +110,80 @@ def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: M
     return figure
 
 
+def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
+    """As `interval_bars`, for many models: a row a model, a marker with its 95 % interval a test.
+
+    Args:
+        groups: model -> test -> {"mean", "low", "high"}, see `attrain.study.estimate`.
+        xlabel: what is measured, with its unit.
+        dots: model -> test -> the seeds' own values, drawn beside the intervals.
+    """
+    names = list(next(iter(groups.values())))
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(groups) + 1.1), layout="constrained")
+        for i, name in enumerate(names):
+            y = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * 0.22
+            rows = [group[name] for group in groups.values()]
+            means = np.array([row["mean"] for row in rows])
+            bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
+            errors = np.abs(np.array(bounds).T - means)
+            style = dict(fmt="osD^v"[i % 5], color=COLOURS[i], markersize=5, elinewidth=1.5, capsize=2)
+            axis.errorbar(means, y, xerr=errors, label=name, **style)
+            for position, group in zip(y, groups if dots else ()):
+                values = dots[group][name]
+                axis.plot(values, [position] * len(values), ".", color="black", markersize=3)
+        axis.set_yticks(range(len(groups)), groups)
+        axis.invert_yaxis()
+        axis.set_xlabel(xlabel)
+        axis.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def labelled_paths(
+    paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 4.2
+) -> Figure:
+    """Points joined in order, each with its label: how two measures move together along a parameter.
+
+    Args:
+        paths: parameter -> its value -> (x, y).
+        xlabel, ylabel: what is measured, with its unit.
+        size: height in inches.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(1.3 * size, size), layout="constrained")
+        for i, (name, points) in enumerate(paths.items()):
+            x, y = zip(*points.values())
+            axis.plot(x, y, marker="osD^v"[i % 5], color=COLOURS[i], label=name)
+            for label, point in points.items():
+                axis.annotate(label, point, xytext=(5, 5 - 14 * (i % 2)), textcoords="offset points", color=COLOURS[i])
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        axis.margins(0.12)
+        axis.legend()
+    return figure
+
+
+def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
+    """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
+
+    Args:
+        panels: quantity -> thing -> x -> the repetitions' values, all > 0.
+        xlabel: what x is.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    styles = {name: {"color": COLOURS[i % 7], "marker": "osD^vP*"[i % 7]} for i, name in enumerate(names)}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), layout="constrained")
+        for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
+            for name, points in lines.items():
+                axis.loglog(list(points), [np.median(v) for v in points.values()], markersize=5, **styles[name])
+                for x, values in points.items():
+                    axis.plot([x] * len(values), values, ".", color=COLOURS[names.index(name) % 7], markersize=3)
+            axis.set(title=quantity, xlabel=xlabel)
+        handles = [plt.Line2D([], [], **style) for style in styles.values()]
+        figure.legend(handles, names, ncols=min(len(names), 6), loc="outside lower center")
+    return figure
+
+
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     xlabel: str = "epoch",

@@ -89,3 +89,16 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
         return logits.gather(1, torch.where(keep, top, (top + other) % classes)[:, None])[:, 0]
 
     return target
+
+
+def softmax_target() -> Callable[[Tensor], Tensor]:
+    """The highest class probability, max softmax(logits); with gradient × input, the softmax form of ISNet's ablation.
+
+    Returns:
+        a callable from logits (N, C) to (N,).
+
+    Example:
+        >>> softmax_target()(torch.tensor([[0.0, 0.0]]))
+        tensor([0.5000])
+    """
+    return lambda logits: logits.softmax(1).amax(1)

@@ -1,18 +1,22 @@
 """Training with attribution maps: one step that any loop can call, and a short loop for tensors."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrain.explain import explain
-from attrain.losses import isnet_background_loss, isnet_foreground_loss
+from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss
 from attrain.methods import LRP, ZB
 from attrain.targets import Target, selective_target
+from attrain.zplus import Dual
 
 Step = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
+Range = float | Sequence[float] | Mapping[str, "float | Sequence[float]"]
+INPUT = "input"  # the name of the input's map beside those of layers
 
 
 def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -30,47 +34,93 @@ def isnet_step(
     *,
     target: Target = selective_target(),
     method=LRP(first_layer=ZB()),
+    layers: Sequence[str] = (),
     P: float = 0.7,
     decay: float = 0.9,
+    layer_decay: float = 0.8,
     E: float = 1.0,
-    C1: float = 1.0,
-    C2: float = 25.0,
+    C1: Range = 1.0,
+    C2: Range = 25.0,
     form: str = "L2",
     w1: float = 1.0,
     w2: float = 1.0,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The loss of Faster ISNet, (1 − P)·CE + P·(w1·L_bg + w2·L_fg), from one forward and one map a sample.
+    """The loss of Faster ISNet, (1 − P)·CE + P·L_heat with L_heat = w1·L_bg + w2·L_fg, from one forward pass.
+
+    | variant | settings |
+    |---|---|
+    | Selective | as they are |
+    | Stochastic | `target=stochastic_target(generator)` |
+    | Dual | `target="all", method=Dual(first_layer=ZB())`, `C1` and `C2` of two numbers each |
+    | original | `target="all"`: one map a class, its time grows with their number |
+    | LRP deep supervision (LDS) | any of these and `layers=["layer1", …]` |
+    | ablation | `method=InputXGradient()` with `target="all"` or `softmax_target()` |
 
     Args:
         model: (N, C, H, W) -> logits (N, classes), a ReLU network; in training mode.
         x, y, mask: images (N, C, H, W) in the range of the first-layer rule, labels (N,) or, for several
             labels a sample, floats (N, classes) (then binary cross-entropy), foreground (N, H, W).
-        target: `selective_target()` for Selective, `stochastic_target(generator)` for Stochastic ISNet,
-            `"all"` for the original, one map a class.
+        target: which number is explained, as in `attrain.explain`.
         method: how the map is made; without a first-layer rule black pixels have no relevance.
-        P: weight of the heatmap loss in [0, 1].
-        decay, E, C1, C2, form, w1, w2: see `attrain.losses`.
+        layers: names of modules with outputs (N, C, h, w) whose maps are supervised too. Each map has a
+            loss of its own, and L_heat is their global weighted rank pooling with `layer_decay`.
+        P: weight of the heatmap loss in [0, 1]. A schedule: `P=at_epoch({0: 0.3, 5: 0.7}, epoch)`.
+        decay, E, form, w1, w2: see `attrain.losses`.
+        layer_decay: GWRP's d over layers in [0, 1]; 1 is their mean.
+        C1, C2: natural range of the foreground's relevance, as `estimate_foreground_range` returns it: a
+            number; a sequence with a number for each map of a sample; or, with layers, a mapping from
+            "input" and each layer's name to either.
 
     Returns:
-        logits (N, classes), the loss to call `backward` on, and its detached parts
-        "classification", "background", "foreground".
+        logits (N, classes), the loss to call `backward` on, and its detached parts "classification",
+        "background" and "foreground" (those of the input's map), and the latter two as
+        "<layer>.background" and "<layer>.foreground" for each of `layers`.
+
+    Raises:
+        ValueError: as the losses do; P outside [0, 1]; a mapping C1 or C2 that lacks a map.
     """
     if not 0 <= P <= 1:
         raise ValueError(f"P must be in [0, 1], got {P}")
-    logits, heatmap, *_ = explain(model, x, target, method, create_graph=True)
+    logits, heatmap, at_layers, _ = explain(model, x, target, method, layers=layers, create_graph=True)
     classify = F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy
-    classification = classify(logits, y)
-    background = isnet_background_loss(heatmap, mask, decay=decay, E=E)
-    foreground = isnet_foreground_loss(heatmap, mask, C1=C1, C2=C2, form=form)
-    loss = (1 - P) * classification + P * (w1 * background + w2 * foreground)
-    parts = {"classification": classification, "background": background, "foreground": foreground}
+    parts, losses = {"classification": classify(logits, y)}, []
+    for name, relevance in {INPUT: heatmap, **at_layers}.items():
+        low, high = _range_of(name, C1, "C1"), _range_of(name, C2, "C2")
+        background = isnet_background_loss(relevance, mask, decay=decay, E=E)
+        foreground = isnet_foreground_loss(relevance, mask, C1=low, C2=high, form=form)
+        prefix = "" if name == INPUT else f"{name}."
+        parts |= {f"{prefix}background": background, f"{prefix}foreground": foreground}
+        losses.append(w1 * background + w2 * foreground)
+    loss = (1 - P) * parts["classification"] + P * gwrp(torch.stack(losses), layer_decay)
     return logits, loss, {name: part.detach() for name, part in parts.items()}
+
+
+def _range_of(map_name: str, values: Range, argument: str):
+    if not isinstance(values, Mapping):
+        return values
+    if map_name not in values:
+        raise ValueError(f"{argument} has no number for the map at {map_name!r}; it has {', '.join(values)}")
+    return values[map_name]
+
+
+def at_epoch(schedule, epoch: int):
+    """What a schedule {first epoch: value} says for an epoch (counted from 0); any other value is for all epochs.
+
+    Example:
+        >>> [at_epoch({0: 0.3, 2: 0.7}, epoch) for epoch in range(4)]
+        [0.3, 0.3, 0.7, 0.7]
+    """
+    if not isinstance(schedule, Mapping):
+        return schedule
+    if 0 not in schedule:
+        raise ValueError(f"a schedule needs a value from epoch 0 on, got epochs {sorted(schedule)}")
+    return schedule[max(first for first in schedule if first <= epoch)]
 
 
 def fit(
     model: nn.Module,
     data: tuple[Tensor, ...],
-    step: Step = plain_step,
+    step: Step | Mapping[int, Step] = plain_step,
     *,
     epochs: int,
     batch_size: int = 128,
@@ -85,7 +135,8 @@ def fit(
     Args:
         model: trained in place and left in evaluation mode.
         data: tensors of equal length, given to `step(model, *batch)`; the second is the labels (N,).
-        step: returns logits, loss and parts, as `isnet_step`.
+        step: returns logits, loss and parts, as `isnet_step`; or a schedule {first epoch: step}, as
+            `{0: plain_step, 5: isnet_step}` or one of P, `{0: partial(isnet_step, P=0.3), 5: isnet_step}`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
         optimizer: "adam", or "sgd" with momentum 0.9.
         clip: largest gradient norm, or None.
@@ -110,9 +161,10 @@ def fit(
     model.train()
     for epoch in range(epochs):
         totals: dict[str, Tensor | float] = {}
+        now = at_epoch(step, epoch)
         for index in torch.randperm(n, generator=generator).to(data[0].device).split(batch_size):
             batch = [tensor[index] for tensor in data]
-            logits, loss, parts = step(model, *batch)
+            logits, loss, parts = now(model, *batch)
             descent.zero_grad()
             loss.backward()
             if clip is not None:
@@ -123,8 +175,9 @@ def fit(
                 totals[name] = totals.get(name, 0.0) + value * (len(index) / n)
         if not math.isfinite(totals["loss"]):
             raise FloatingPointError(f"loss is {float(totals['loss'])} in epoch {epoch + 1}; lower lr, or clip")
-        for name, value in totals.items():
-            curves.setdefault(name, []).append(float(value))
+        for name in {**curves, **totals}:  # a part that a schedule's step lacks is NaN in its epochs
+            curve = curves.setdefault(name, [math.nan] * epoch)
+            curve.append(float(totals.get(name, math.nan)))
         if on_epoch is not None:
             on_epoch()
     model.eval()
@@ -139,30 +192,80 @@ def correct(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 1024) -> T
 
 
 def estimate_foreground_range(
-    model: nn.Module, batches: Iterable[Tensor], *, target: Target = selective_target(), method=LRP(first_layer=ZB())
-) -> tuple[float, float]:
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    target: Target = selective_target(),
+    method=LRP(first_layer=ZB()),
+    layers: Sequence[str] = (),
+) -> tuple[Range, Range]:
     """C1 and C2 of `isnet_foreground_loss` from the maps of a classifier trained without them.
 
-    With μ and σ the mean and standard deviation of Σ|R| over samples (whole map; averaged over the maps of
-    a sample), C1 = max(μ/5, μ − 3σ) and C2 = min(25·C1, μ + 3σ), by Welford's update over the batches.
+    With μ and σ the mean and standard deviation of Σ|R| over samples (whole map),
+    C1 = max(μ/5, μ − 3σ) and C2 = min(25·C1, μ + 3σ), by Welford's update over the batches.
     (The authors' code; it takes them from the last of five epochs of plain training.)
 
     Args:
         model: the plainly trained classifier, used as it is.
         batches: inputs (N, C, H, W); at least two samples in all.
-        target, method: as in the training that the range is for.
+        target, method, layers: as in the training that the range is for.
+
+    Returns:
+        C1 and C2, each a number; a list of two for `Dual`, whose maps are of different size (the maps of
+        one rule, one a class, say, are averaged); with `layers`, a dict from "input" and each layer's name
+        to that. `isnet_step` takes them as they are.
     """
-    count, mean, squares = 0, 0.0, 0.0
+    ranges: dict[str, _Welford] = {}
     for x in batches:
-        heatmap = explain(model, x, target, method).heatmap
-        totals = heatmap.double().abs().sum((-3, -2, -1)).reshape(len(x), -1).mean(1)
-        n, batch_mean = len(totals), float(totals.mean())
-        delta = batch_mean - mean
-        squares += float(((totals - batch_mean) ** 2).sum()) + delta**2 * count * n / (count + n)
-        mean += delta * n / (count + n)
-        count += n
+        if not len(x):
+            continue
+        found = explain(model, x, target, method, layers=layers)
+        for name, heatmap in {INPUT: found.heatmap, **found.layers}.items():
+            totals = heatmap.detach().double().abs().flatten(-3).sum(-1).reshape(len(x), -1)
+            apart = isinstance(method, Dual)
+            ranges.setdefault(name, _Welford()).add(totals if apart else totals.mean(1, keepdim=True))
+    count = ranges[INPUT].count if ranges else 0
     if count < 2:
         raise ValueError(f"estimate_foreground_range needs at least 2 samples, got {count}")
-    sd = math.sqrt(squares / (count - 1))
-    C1 = max(mean / 5, mean - 3 * sd)
-    return C1, min(25 * C1, mean + 3 * sd)
+    C1, C2 = ({name: r.interval()[i] for name, r in ranges.items()} for i in (0, 1))
+    return (C1, C2) if layers else (C1[INPUT], C2[INPUT])
+
+
+def ranged_isnet_step(
+    plain: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    target: Target = selective_target(),
+    method=LRP(first_layer=ZB()),
+    layers: Sequence[str] = (),
+    **settings,
+) -> Step:
+    """`isnet_step` with C1 and C2 from the maps of a plainly trained classifier, as `fit` takes it.
+
+    Args:
+        plain, batches: see `estimate_foreground_range`.
+        target, method, layers, settings: see `isnet_step`.
+    """
+    C1, C2 = estimate_foreground_range(plain, batches, target=target, method=method, layers=layers)
+    return partial(isnet_step, target=target, method=method, layers=layers, C1=C1, C2=C2, **settings)
+
+
+class _Welford:
+    """Mean and sum of squared deviations of each column, over batches of rows."""
+
+    def __init__(self):
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, rows: Tensor) -> None:
+        n, mean = len(rows), rows.mean(0).cpu()
+        delta = mean - self.mean
+        self.squares = self.squares + ((rows.cpu() - mean) ** 2).sum(0) + delta**2 * self.count * n / (self.count + n)
+        self.mean = self.mean + delta * n / (self.count + n)
+        self.count += n
+
+    def interval(self) -> tuple:
+        """C1 and C2, a number each if there is one column."""
+        sd = (self.squares / (self.count - 1)).sqrt()
+        C1 = torch.maximum(self.mean / 5, self.mean - 3 * sd)
+        C2 = torch.minimum(25 * C1, self.mean + 3 * sd)
+        return tuple(c.item() if len(c) == 1 else c.tolist() for c in (C1, C2))
