@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchmetrics.functional.classification import binary_f1_score
 
 from attrain import LRP, explain, isnet_loss, stochastic_target
-from attrain.models import SmallCNN
+from attrain.models import SmallCNN, UNet
 from attrain.targets import selective_target
-from attrain.training import correct, estimate_foreground_range, fit, isnet_step, plain_step
+from attrain.training import correct, estimate_foreground_range, fit, isnet_step, plain_step, segmentation_step
 
 
 def batch(n=8, size=12):
@@ -131,3 +132,46 @@ def test_foreground_range_needs_two_samples():
 def test_a_weight_outside_zero_and_one_is_named():
     with pytest.raises(ValueError, match="P must be in"):
         isnet_step(nn.Linear(1, 1), *batch(), P=1.5)
+
+
+# ---------------------------------------------------------------- segmentation
+
+
+def discs(n, size=24, generator=None):
+    """Noisy discs at random places, and where they are: a task that only a segmenter with a wide view solves."""
+    centre = torch.randint(6, size - 6, (2, n, 1, 1), generator=generator)
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    mask = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 25
+    return (0.4 * mask + 0.6 * torch.rand(n, size, size, generator=generator))[:, None], mask
+
+
+def test_a_unet_learns_to_segment_discs():
+    generator = torch.Generator().manual_seed(0)
+    (x, mask), (test_x, test_mask) = discs(128, generator=generator), discs(64, generator=generator)
+    net = UNet(width=4, depth=2)
+    curves = fit(net, (x, mask), segmentation_step, epochs=15, batch_size=16, lr=1e-2, generator=generator)
+    with torch.no_grad():
+        dice = binary_f1_score(net(test_x)[:, 0], test_mask, multidim_average="samplewise")
+    assert dice.mean() > 0.9
+    assert {"accuracy", "loss", "cross_entropy", "dice"} == curves.keys()
+    with torch.no_grad():
+        pixels = ((net(x)[:, 0] > 0) == mask).double().mean().item()
+    assert curves["accuracy"][-1] == pytest.approx(pixels, abs=0.05)
+
+
+def test_segmentation_loss_of_a_certain_right_and_a_certain_wrong_answer():
+    mask = torch.zeros(2, 4, 4)
+    mask[0, :2] = 1
+    right, wrong = (100 * (2 * mask - 1) * sign for sign in (1, -1))
+    logits, loss, parts = segmentation_step(lambda x: right[:, None], None, mask)
+    assert loss == pytest.approx(0, abs=1e-6) and torch.equal(logits.argmax(1), mask.long())
+    _, loss, parts = segmentation_step(lambda x: wrong[:, None], None, mask)
+    assert parts["cross_entropy"] == 100
+    assert parts["dice"].item() == pytest.approx(((1 - 1 / 17) + (1 - 1 / 17)) / 2)
+    assert loss == pytest.approx((parts["cross_entropy"] + parts["dice"]).item())
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 1, 4, 4)])
+def test_logits_that_do_not_fit_the_mask_are_named(shape):
+    with pytest.raises(ValueError, match="segmentation needs logits"):
+        segmentation_step(lambda x: torch.zeros(shape), None, torch.ones(2, 8, 8))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attrain.explain import explain
 from attrain.losses import isnet_background_loss, isnet_foreground_loss
+from attrain.masks import fit_mask
 from attrain.methods import LRP, ZB
 from attrain.targets import Target, selective_target
 
@@ -67,6 +68,33 @@ def isnet_step(
     return logits, loss, {name: part.detach() for name, part in parts.items()}
 
 
+def segmentation_step(model: nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Binary cross-entropy plus soft Dice loss, for a segmenter such as `attrain.models.UNet`.
+
+    Args:
+        model: images (N, C, H, W) -> logits (N, 1, H, W).
+        x, mask: images, and foreground (N, H, W) of 0 and 1 in their size.
+
+    Returns:
+        as `isnet_step`, with parts "cross_entropy" and "dice". The logits are those of two classes,
+        (N, 2, H, W), background (always 0) and foreground, so that with `fit(model, (x, mask), segmentation_step)`
+        "accuracy" is that of the pixels.
+    """
+    logits = model(x)
+    target = fit_mask(mask, logits)[:, None]
+    if logits.shape != target.shape or mask.shape[-2:] != logits.shape[-2:]:
+        raise ValueError(
+            f"segmentation needs logits (N, 1, H, W) and a mask (N, H, W) of that size, "
+            f"got {tuple(logits.shape)} and {tuple(mask.shape)}"
+        )
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    foreground = logits.sigmoid()
+    overlap, total = (foreground * target).sum((1, 2, 3)), (foreground + target).sum((1, 2, 3))
+    dice = (1 - (2 * overlap + 1) / (total + 1)).mean()  # + 1: nothing found where nothing is has no loss
+    parts = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+    return torch.cat([torch.zeros_like(logits), logits], 1), cross_entropy + dice, parts
+
+
 def fit(
     model: nn.Module,
     data: tuple[Tensor, ...],
@@ -84,7 +112,8 @@ def fit(
 
     Args:
         model: trained in place and left in evaluation mode.
-        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels (N,).
+        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels, (N,) or, of
+            pixels, (N, H, W).
         step: returns logits, loss and parts, as `isnet_step`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
         optimizer: "adam", or "sgd" with momentum 0.9.
