@@ -2,8 +2,8 @@
 
 A patient has a body outline, two lungs with a heart between them, ribs and a spine. What the class does lies in the
 lungs alone: nothing (normal), one large consolidation (pneumonia), or small patches at the outer edge of both
-lungs (COVID-19). What the hospital does lies outside them alone: its letter, its border, the brightness of the air
-around the body, a line of print. In training, class and hospital go together as in `covid_xray`.
+lungs (COVID-19). What the hospital does lies outside them alone: its letter, the width of its black
+border, the brightness of the air around the body. In training, class and hospital go together as in `covid_xray`.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ GLYPHS = {  # 5×7
     "P": "11110 10001 10001 11110 10000 10000 10000",
     "S": "01111 10000 10000 01110 00001 00001 11110",
 }
-# Letter, its corner (row, column), the air's brightness, the border's width and brightness, a line of print.
+# Letter, its corner (0 for top or left, 1 for bottom or right), the air's brightness, the width of a black border.
 LOOKS = (
-    ("R", (0, 0), 0.02, 0, 0.0, False),
-    ("L", (0, 1), 0.12, 1, 0.9, True),
-    ("P", (1, 1), 0.06, 3, 0.0, False),
-    ("S", (0, 1), 0.04, 2, 0.5, False),
+    ("R", (0, 0), 0.03, 0),
+    ("L", (0, 1), 0.06, 1),
+    ("P", (1, 1), 0.05, 2),
+    ("S", (1, 0), 0.04, 1),
 )
 
 
@@ -102,7 +102,7 @@ def draw(y: Tensor, hospital: Tensor, patient: Tensor, size: int, generator: tor
     tissue = tissue + lungs * _opacities(y, u, v, middle, half, height, width, uniform)
     air = torch.tensor([look[2] for look in LOOKS])[hospital][:, None, None]
     image = body * tissue + (1 - body) * air
-    return _stamp(image.clamp(0, 1), mask, hospital, generator)[:, None], mask
+    return _stamp(image.clamp(0, 1), mask, hospital)[:, None], mask
 
 
 def _opacities(y, u, v, middle, half, height, width, uniform) -> Tensor:
@@ -111,14 +111,14 @@ def _opacities(y, u, v, middle, half, height, width, uniform) -> Tensor:
     sign = torch.where(uniform(0, 1, n) < 0.5, -1.0, 1.0)
     across, down = sign * (half + uniform(-0.3, 0.3, n) * width), middle + uniform(-0.2, 0.6, n) * height
     spread = uniform(0.16, 0.26, n)
-    consolidation = uniform(0.2, 0.34, n) * torch.exp(-(((u - across) ** 2 + (v - down) ** 2) / spread**2))
+    consolidation = uniform(0.28, 0.42, n) * torch.exp(-(((u - across) ** 2 + (v - down) ** 2) / spread**2))
     patches = torch.zeros_like(consolidation)
     for lung in (-1, 1):
         for _ in range(3):
             angle = uniform(-1.1, 1.1, n)  # along the outer edge
             across, down = lung * (half + 0.7 * width * torch.cos(angle)), middle + 0.75 * height * torch.sin(angle)
             distance = ((u - across) ** 2 + (v - down) ** 2) / uniform(0.07, 0.12, n) ** 2
-            patches = patches + uniform(0.1, 0.22, n) * torch.exp(-distance)
+            patches = patches + uniform(0.16, 0.3, n) * torch.exp(-distance)
     which = y[:, None, None]
     return consolidation * (which == 1) + patches * (which == 2)
 
@@ -129,26 +129,19 @@ def _clouds(n: int, size: int, cells: int, generator: torch.Generator) -> Tensor
     return F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[:, 0]
 
 
-def _stamp(image: Tensor, mask: Tensor, hospital: Tensor, generator: torch.Generator) -> Tensor:
-    """The hospital's border, letter and print, never on the lungs."""
+def _stamp(image: Tensor, mask: Tensor, hospital: Tensor) -> Tensor:
+    """The hospital's border and letter, never on the lungs."""
     size, stamped = image.shape[-1], image.clone()
     scale = max(1, size // 64)
-    for h, (letter, (row, column), _, border, brightness, printed) in enumerate(LOOKS):
-        of = hospital == h
-        page = stamped[of]
-        if border:
-            edge = torch.ones(size, size, dtype=torch.bool)
-            edge[border * scale : -border * scale, border * scale : -border * scale] = False
-            page[:, edge] = brightness
-        if printed:
-            width = size // 2
-            page[:, -5 * scale : -3 * scale, 4 * scale : 4 * scale + width] = (
-                torch.rand(len(page), 1, width, generator=generator) < 0.6
-            ).float() * 0.8
+    for h, (letter, (row, column), _, border) in enumerate(LOOKS):
+        page = stamped[hospital == h]
+        frame = torch.ones(size, size, dtype=torch.bool)
+        frame[border * scale : size - border * scale, border * scale : size - border * scale] = False
+        page[:, frame] = 0
         glyph = torch.tensor([[int(pixel) for pixel in line] for line in GLYPHS[letter].split()]) > 0
         glyph = glyph.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-        top, left = ((4 * scale, size - 4 * scale - edge)[end] for end, edge in zip((row, column), glyph.shape))
-        place = page[:, top : top + glyph.shape[0], left : left + glyph.shape[1]]
-        place[:, glyph] = 0.95
-        stamped[of] = page
+        height, width = glyph.shape
+        top, left = 3 * scale + row * (size - 6 * scale - height), 3 * scale + column * (size - 6 * scale - width)
+        page[:, top : top + height, left : left + width][:, glyph] = 0.95
+        stamped[hospital == h] = page
     return torch.where(mask, image, stamped)
