@@ -2,8 +2,8 @@
 
 A patient has a body outline, two lungs with a heart between them, ribs and a spine. What the class does lies in the
 lungs alone: nothing (normal), one large consolidation (pneumonia), or small patches at the outer edge of both
-lungs (COVID-19). What the hospital does lies outside them alone: its letter, the width of its black
-border, the brightness of the air around the body. In training, class and hospital go together as in `covid_xray`.
+lungs (COVID-19). What the hospital does lies outside them alone: its letter and
+the brightness of the air around the body. In training, class and hospital go together as in `covid_xray`.
 """
 
 import hashlib
@@ -31,13 +31,8 @@ GLYPHS = {  # 5×7
     "P": "11110 10001 10001 11110 10000 10000 10000",
     "S": "01111 10000 10000 01110 00001 00001 11110",
 }
-# Letter, its corner (0 for top or left, 1 for bottom or right), the air's brightness, the width of a black border.
-LOOKS = (
-    ("R", (0, 0), 0.03, 0),
-    ("L", (0, 1), 0.06, 1),
-    ("P", (1, 1), 0.05, 2),
-    ("S", (1, 0), 0.04, 1),
-)
+# Letter, its corner (0 for top or left, 1 for bottom or right), the air's brightness.
+LOOKS = (("R", (0, 0), 0.03), ("L", (0, 1), 0.06), ("P", (1, 1), 0.05), ("S", (1, 0), 0.04))
 
 
 def prepare(root: str | Path | None = None) -> None:
@@ -130,14 +125,11 @@ def _clouds(n: int, size: int, cells: int, generator: torch.Generator) -> Tensor
 
 
 def _stamp(image: Tensor, mask: Tensor, hospital: Tensor) -> Tensor:
-    """The hospital's border and letter, never on the lungs."""
+    """The hospital's letter, never on the lungs."""
     size, stamped = image.shape[-1], image.clone()
     scale = max(1, size // 64)
-    for h, (letter, (row, column), _, border) in enumerate(LOOKS):
+    for h, (letter, (row, column), _) in enumerate(LOOKS):
         page = stamped[hospital == h]
-        frame = torch.ones(size, size, dtype=torch.bool)
-        frame[border * scale : size - border * scale, border * scale : size - border * scale] = False
-        page[:, frame] = 0
         glyph = torch.tensor([[int(pixel) for pixel in line] for line in GLYPHS[letter].split()]) > 0
         glyph = glyph.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
         height, width = glyph.shape

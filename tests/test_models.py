@@ -4,7 +4,10 @@ import torch
 from attrain.models import SmallCNN, UNet, classifier
 
 
-@pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 28), ("cnn", 3, 8), ("resnet18", 1, 28)])
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("cnn", 1, 28), ("cnn", 3, 8), ("cnn-norm", 3, 8), ("resnet18", 1, 28), ("densenet121", 1, 32)],
+)
 def test_classifiers_map_images_to_logits(name, channels, size):
     assert classifier(name, classes=7, channels=channels).eval()(torch.rand(2, channels, size, size)).shape == (2, 7)
 

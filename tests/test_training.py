@@ -10,7 +10,15 @@ from torchmetrics.functional.classification import binary_f1_score
 from attrain import LRP, explain, isnet_loss, stochastic_target
 from attrain.models import SmallCNN, UNet
 from attrain.targets import selective_target
-from attrain.training import correct, estimate_foreground_range, fit, isnet_step, plain_step, segmentation_step
+from attrain.training import (
+    correct,
+    estimate_foreground_range,
+    fit,
+    isnet_step,
+    isnet_step_in_range,
+    plain_step,
+    segmentation_step,
+)
 
 
 def batch(n=8, size=12):
@@ -132,6 +140,14 @@ def test_foreground_range_needs_two_samples():
 def test_a_weight_outside_zero_and_one_is_named():
     with pytest.raises(ValueError, match="P must be in"):
         isnet_step(nn.Linear(1, 1), *batch(), P=1.5)
+
+
+def test_step_in_range_takes_c1_and_c2_from_the_plain_network():
+    plain, net, (x, y, mask) = SmallCNN(width=4), SmallCNN(width=4), batch()
+    step = isnet_step_in_range(plain, [x[:5], x[5:]], method=LRP(), P=0.6, decay=0.5)
+    C1, C2 = estimate_foreground_range(plain, [x], method=LRP())
+    _, loss, _ = step(net, x, y, mask)
+    torch.testing.assert_close(loss, isnet_step(net, x, y, mask, method=LRP(), P=0.6, decay=0.5, C1=C1, C2=C2)[1])
 
 
 # ---------------------------------------------------------------- segmentation

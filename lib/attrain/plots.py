@@ -41,7 +41,11 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
 
 
 def map_rows(
-    images: np.ndarray, rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    titles: Sequence[str] | None = None,
+    size: float = 0.95,
+    masks: np.ndarray | None = None,
 ) -> Figure:
     """The images in the first row, below them one row of maps for each model, drawn over the image's outline.
 
@@ -52,17 +56,19 @@ def map_rows(
         images: (n, H, W) or (n, 1, H, W) in [0, 1].
         rows: model -> maps, of the images' shape.
         titles: one a column.
+        masks: (n, H, W), whose outline is drawn instead of the image's.
     """
+    outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
     figure, axes = _grid(len(rows) + 1, len(images), size)
     for axis, image in zip(axes[0], images):
         axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
     _label(axes[0][0], "image")
     for row, (label, maps) in zip(axes[1:], rows.items()):
-        for axis, image, heatmap in zip(row, images, maps):
+        for axis, outline, heatmap in zip(row, outlines, maps):
             heatmap = _plane(heatmap)
             limit = np.quantile(np.abs(heatmap), 0.995) or 1.0
             axis.imshow(heatmap, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.contour(_plane(image), levels=[0.3], colors="0.35", linewidths=0.5)
+            axis.contour(_plane(outline), levels=[level], colors="0.35", linewidths=0.5)
         _label(row[0], label)
     _titles(axes[0], titles)
     return figure

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,24 @@ def isnet_step(
     loss = (1 - P) * classification + P * (w1 * background + w2 * foreground)
     parts = {"classification": classification, "background": background, "foreground": foreground}
     return logits, loss, {name: part.detach() for name, part in parts.items()}
+
+
+def isnet_step_in_range(
+    plain: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    target: Target = selective_target(),
+    method=LRP(first_layer=ZB()),
+    **settings,
+) -> Step:
+    """`isnet_step` with C1 and C2 from the maps of a plainly trained network, see `estimate_foreground_range`.
+
+    Args:
+        plain, batches, target, method: as there.
+        settings: further arguments of `isnet_step`, as P and decay.
+    """
+    C1, C2 = estimate_foreground_range(plain, batches, target=target, method=method)
+    return partial(isnet_step, target=target, method=method, C1=C1, C2=C2, **settings)
 
 
 def segmentation_step(model: nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
