@@ -25,11 +25,11 @@ SOURCES = ("hospital A", "hospital B", "hospital C", "hospital D")
 # For each split, the hospital of each class; None if the split has no such images.
 HOSPITALS = {"train": (0, 0, 1), "internal": (0, 0, 1), "external": (2, 2, 3), "swapped": (1, 1, None)}
 PATIENTS = {"train": 100, "internal": 25, "external": 40, "swapped": 40}  # of each class, two images each
-GLYPHS = {  # 5×7
-    "R": "11110 10001 10001 11110 10100 10010 10001",
-    "L": "10000 10000 10000 10000 10000 10000 11111",
-    "P": "11110 10001 10001 11110 10000 10000 10000",
-    "S": "01111 10000 10000 01110 00001 00001 11110",
+GLYPHS = {  # 3×5
+    "R": "110 101 110 101 101",
+    "L": "100 100 100 100 111",
+    "P": "110 101 110 100 100",
+    "S": "011 100 010 001 110",
 }
 # Letter, its corner (0 for top or left, 1 for bottom or right), the air's brightness.
 LOOKS = (("R", (0, 0), 0.03), ("L", (0, 1), 0.06), ("P", (1, 1), 0.05), ("S", (1, 0), 0.04))
@@ -127,13 +127,13 @@ def _clouds(n: int, size: int, cells: int, generator: torch.Generator) -> Tensor
 def _stamp(image: Tensor, mask: Tensor, hospital: Tensor) -> Tensor:
     """The hospital's letter, never on the lungs."""
     size, stamped = image.shape[-1], image.clone()
-    scale = max(1, size // 64)
+    scale = size // 32
     for h, (letter, (row, column), _) in enumerate(LOOKS):
         page = stamped[hospital == h]
         glyph = torch.tensor([[int(pixel) for pixel in line] for line in GLYPHS[letter].split()]) > 0
         glyph = glyph.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
         height, width = glyph.shape
-        top, left = 3 * scale + row * (size - 6 * scale - height), 3 * scale + column * (size - 6 * scale - width)
+        top, left = scale + row * (size - 2 * scale - height), scale + column * (size - 2 * scale - width)
         page[:, top : top + height, left : left + width][:, glyph] = 0.95
         stamped[hospital == h] = page
     return torch.where(mask, image, stamped)

@@ -14,9 +14,10 @@ from attrain.training import (
     correct,
     estimate_foreground_range,
     fit,
+    fit_fresh,
     isnet_step,
-    isnet_step_in_range,
     plain_step,
+    ranged_isnet_step,
     segmentation_step,
 )
 
@@ -142,9 +143,20 @@ def test_a_weight_outside_zero_and_one_is_named():
         isnet_step(nn.Linear(1, 1), *batch(), P=1.5)
 
 
+def test_fresh_networks_of_a_seed_start_alike_and_see_the_samples_in_one_order():
+    def nets(seed):
+        return fit_fresh(lambda: SmallCNN(width=2), batch_, epochs=2, batch_size=3, seed=seed)
+
+    batch_ = batch()
+    (one, curves), (two, again), (other, _) = nets(1), nets(1), nets(2)
+    assert curves == again and not one.training
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
 def test_step_in_range_takes_c1_and_c2_from_the_plain_network():
     plain, net, (x, y, mask) = SmallCNN(width=4), SmallCNN(width=4), batch()
-    step = isnet_step_in_range(plain, [x[:5], x[5:]], method=LRP(), P=0.6, decay=0.5)
+    step = ranged_isnet_step(plain, [x[:5], x[5:]], method=LRP(), P=0.6, decay=0.5)
     C1, C2 = estimate_foreground_range(plain, [x], method=LRP())
     _, loss, _ = step(net, x, y, mask)
     torch.testing.assert_close(loss, isnet_step(net, x, y, mask, method=LRP(), P=0.6, decay=0.5, C1=C1, C2=C2)[1])

@@ -69,7 +69,7 @@ def isnet_step(
     return logits, loss, {name: part.detach() for name, part in parts.items()}
 
 
-def isnet_step_in_range(
+def ranged_isnet_step(
     plain: nn.Module,
     batches: Iterable[Tensor],
     *,
@@ -177,6 +177,21 @@ def fit(
             on_epoch()
     model.eval()
     return curves
+
+
+def fit_fresh(
+    make: Callable[[], nn.Module], data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """A new network, trained, and its curves: all networks of a seed start alike and see the samples in one order.
+
+    Args:
+        make: () -> the network, with weights from torch's global generator.
+        data, step, settings: see `fit`.
+        seed: of the weights and of the order.
+    """
+    torch.manual_seed(seed)
+    model = make().to(data[0].device)
+    return model, fit(model, data, step, generator=torch.Generator().manual_seed(seed), **settings)
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance
 selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish as the network grows confident
 range_epochs: int = 5  # passes of the plain network whose maps set C1 and C2
 lung_width: int = 8  # channels of the U-Net's first level
-lung_epochs: int = 8  # passes of the U-Net over the lung masks
+lung_epochs: int = 5  # passes of the U-Net over the lung masks
 draws: int = 1000  # bootstrap draws of patients
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over patients with one, over seeds with more
@@ -51,6 +51,8 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/covid_xray
 
 # %%
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -61,7 +63,7 @@ from attrain import LRP, ZB, background_share, explain, plots, selective_target,
 from attrain.models import UNet, classifier
 from attrain.scores import balanced_accuracy, macro_auc, macro_f1, patient_draws
 from attrain.study import Study, estimate, interval, number
-from attrain.training import fit, isnet_step_in_range, plain_step, segmentation_step
+from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
 
@@ -107,12 +109,10 @@ for name, index in part.items():
 # %%
 def segment(seed):
     """The lungs of all images, and the mean Dice on those of each test that came with a mask."""
-    torch.manual_seed(seed)
-    net, train = UNet(x.shape[1], width=lung_width).to(study.device), part["train"]
-    given = train[data["has_mask"][train]]
-    order = torch.Generator().manual_seed(seed)
-    settings = dict(epochs=lung_epochs, batch_size=16, lr=3e-3, generator=order, on_epoch=bar.update)
-    fit(net, (x[given], data["mask"][given]), segmentation_step, **settings)
+    given = part["train"][data["has_mask"][part["train"]]]
+    make, known = partial(UNet, x.shape[1], width=lung_width), (x[given], data["mask"][given])
+    settings = dict(epochs=lung_epochs, batch_size=16, lr=3e-3, on_epoch=bar.update)
+    net, _ = fit_fresh(make, known, segmentation_step, seed=seed, **settings)
     with torch.no_grad():
         lungs = torch.cat([net(images)[:, 0] > 0 for images in x.split(256)])
     lost = lungs.float().mean((1, 2)) < 0.02  # the losses need some foreground: there, what is lungs in most images
@@ -140,12 +140,10 @@ lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
 
 def train(seed, images, lungs, step=plain_step, epochs=epochs):
     """A fresh network and its training curves; all networks of a seed start from the same weights."""
-    torch.manual_seed(seed)
-    net = classifier(model, classes=len(CLASSES), channels=x.shape[1], width=width).to(study.device)
+    make, index = partial(classifier, model, len(CLASSES), x.shape[1], width), part["train"]
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
-    order, index = torch.Generator().manual_seed(seed), part["train"]
     batch = images[index], y[index], lungs[index]
-    return net, fit(net, batch, step, **settings, generator=order, on_epoch=bar.update)
+    return fit_fresh(make, batch, step, seed=seed, **settings, on_epoch=bar.update)
 
 
 # %%
@@ -181,7 +179,7 @@ def run(seed):
     target = {"Selective": selective_target(selective_eps)}
     target["Stochastic"] = stochastic_target(torch.Generator().manual_seed(seed))
     settings = dict(method=lrp, P=P, decay=decay)
-    step = {n: isnet_step_in_range(plain, x[part["train"]].split(256), target=t, **settings) for n, t in target.items()}
+    step = {n: ranged_isnet_step(plain, x[part["train"]].split(256), target=t, **settings) for n, t in target.items()}
     trained = {"standard": (x, train(seed, x, lungs)), "segment first": (cut, train(seed, cut, lungs))}
     trained |= {name: (x, train(seed, x, lungs, step[name])) for name in target}
     result = {"metrics": dice, "said": {}, "maps": {}, "lungs": lungs[shown].cpu()}
@@ -252,7 +250,7 @@ table.style.set_caption(
 # %% tags=["nbval-check-output"]
 called = {m: np.mean([result["metrics"][f"{m}.swapped.called_covid"] for result in results]) for m in models}
 print("standard takes most swapped patients for COVID-19, by their hospital:", called["standard"] > 0.5)
-print("segment first takes fewer:", called["segment first"] < called["standard"])
+print("each ISNet takes fewer than half of them:", max(called["Selective"], called["Stochastic"]) < 0.5)
 
 # %% [markdown]
 # ## What the maps say
