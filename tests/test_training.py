@@ -8,7 +8,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_f1_score
 
 from attrain import LRP, explain, isnet_loss, stochastic_target
-from attrain.models import SmallCNN, UNet
+from attrain.models import NormCNN, SmallCNN, UNet
 from attrain.targets import selective_target
 from attrain.training import (
     correct,
@@ -152,6 +152,15 @@ def test_fresh_networks_of_a_seed_start_alike_and_see_the_samples_in_one_order()
     assert curves == again and not one.training
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
     assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_batch_norms_statistics_are_those_of_the_final_weights():
+    x, y, _ = batch(n=100)
+    model, _ = fit_fresh(lambda: NormCNN(width=2), (5 * x, y), epochs=3, batch_size=10, lr=0.1, seed=0)
+    first = model[0](5 * x)
+    torch.testing.assert_close(model[1].running_mean, first.mean((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_var, first.var((0, 2, 3)))
+    assert not model.training and model[1].momentum == 0.1
 
 
 def test_step_in_range_takes_c1_and_c2_from_the_plain_network():

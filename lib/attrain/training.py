@@ -7,6 +7,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from attrain.explain import explain
 from attrain.losses import isnet_background_loss, isnet_foreground_loss
@@ -184,14 +185,19 @@ def fit_fresh(
 ) -> tuple[nn.Module, dict[str, list[float]]]:
     """A new network, trained, and its curves: all networks of a seed start alike and see the samples in one order.
 
+    Batch norm's running statistics are taken anew over all samples, with the final weights.
+
     Args:
         make: () -> the network, with weights from torch's global generator.
         data, step, settings: see `fit`.
         seed: of the weights and of the order.
     """
     torch.manual_seed(seed)
-    model = make().to(data[0].device)
-    return model, fit(model, data, step, generator=torch.Generator().manual_seed(seed), **settings)
+    model, generator = make().to(data[0].device), torch.Generator().manual_seed(seed)
+    curves = fit(model, data, step, generator=generator, **settings)
+    order = torch.randperm(len(data[0]), generator=generator).to(data[0].device)
+    update_bn((data[0][index] for index in order.split(128)), model)  # their running means lag behind the weights
+    return model, curves
 
 
 @torch.no_grad()
