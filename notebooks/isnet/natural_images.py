@@ -28,9 +28,9 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
-n_train: int = 600  # number of training images
+n_train: int = 500  # number of training images
 n_test: int = 300  # number of test images
-canvas: int = 36  # edge of the canvas on which an object is pasted
+canvas: int = 40  # edge of the canvas on which an object is pasted
 model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
 width: int = 16  # channels of the first layer of cnn and cnn-norm
 epochs: int = 15  # passes over the training images
@@ -145,6 +145,8 @@ with tqdm(total=seeds * (range_epochs + 4 * epochs), desc="epochs") as bar:
 
 # %% [markdown]
 # ## Who looks at the object?
+#
+# *Biased* is the test that a developer would have. Judge a network by *deceiving*, and compare it with *unmarked*, which never saw stripes.
 
 # %%
 models = list(results[0]["correct"])
@@ -162,9 +164,9 @@ table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shar
 table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['standard']['biased']['interval']})")
 
 # %% tags=["nbval-check-output"]
-standard, selective = accuracy["standard"], accuracy["Selective"]
-print("standard reads the stripes: deceiving accuracy below guessing:", standard["deceiving"]["mean"] < 0.1)
-print("Selective ISNet is above it:", selective["deceiving"]["mean"] > standard["deceiving"]["mean"])
+lost = {m: accuracy[m]["biased"]["mean"] - accuracy[m]["deceiving"]["mean"] for m in models}
+print("lying stripes cost the standard network more than half of its accuracy:", lost["standard"] > 0.5)
+print("they cost each ISNet less than that:", max(lost["Selective"], lost["Stochastic"]) < lost["standard"])
 
 # %% tags=["nbval-check-output"]
 print("less of Selective's relevance is on the background:", shares["Selective"][0] < shares["standard"][0])
@@ -212,7 +214,8 @@ study.claims_table()
 # ## What to try next
 #
 # - `decay=0.99`: stripes are everywhere, no pixel of them stands out. Is the mean a better guard than the worst pixels?
-# - `canvas=28` for digits: hardly any background is left.
+# - `canvas=36`: a little less background, and both ISNets all but ignore the stripes (we got 95 % and 93 % on *deceiving*).
+#   `P=0.9` at the default canvas: no test differs from the others any more, but little is learned in 15 passes. Is there a middle?
 # - `dataset="cifar10_jpeg"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/natural_images`.
 
 # %%
