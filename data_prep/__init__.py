@@ -16,7 +16,7 @@ import importlib
 import os
 from pathlib import Path
 
-DATASETS = ("digits", "mnist", "fashion_mnist")
+DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg")
 
 
 class DataError(RuntimeError):

@@ -1,10 +1,13 @@
 import pytest
 import torch
 
-from attrain.models import SmallCNN, classifier, randomised
+from attrain.models import SmallCNN, UNet, classifier, randomised
 
 
-@pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 28), ("cnn", 3, 8), ("resnet18", 1, 28)])
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("cnn", 1, 28), ("cnn", 3, 8), ("cnn-norm", 3, 8), ("resnet18", 1, 28), ("densenet121", 1, 32)],
+)
 def test_classifiers_map_images_to_logits(name, channels, size):
     assert classifier(name, classes=7, channels=channels).eval()(torch.rand(2, channels, size, size)).shape == (2, 7)
 
@@ -56,3 +59,41 @@ def test_a_layer_that_cannot_be_drawn_anew_is_named():
 
     with pytest.raises(TypeError, match="Scale in '1' has no reset_parameters"):
         list(randomised(torch.nn.Sequential(torch.nn.Linear(2, 3), Scale())))
+
+
+# ---------------------------------------------------------------- U-Net
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 30), (64, 64)])
+@pytest.mark.parametrize(("channels", "classes", "depth"), [(1, 1, 3), (3, 2, 1)])
+def test_unet_gives_logits_in_the_images_size_and_features_at_the_bottleneck(size, channels, classes, depth):
+    net, x = UNet(channels, classes, width=4, depth=depth).eval(), torch.rand(2, channels, *size)
+    assert net(x).shape == (2, classes, *size)
+    features = net.encode(x)
+    assert len(features) == depth + 1
+    assert features[-1].shape == (2, 4 * 2**depth, -(-size[0] // 2**depth), -(-size[1] // 2**depth))
+
+
+def test_unet_pads_at_the_bottom_and_the_right_with_zeros():
+    net, x = UNet(width=4).eval(), torch.rand(1, 1, 21, 30)
+    padded = torch.zeros(1, 1, 24, 32)
+    padded[..., :21, :30] = x
+    torch.testing.assert_close(net(x), net(padded)[..., :21, :30])
+
+
+def test_every_parameter_of_a_unet_learns():
+    net = UNet(width=4)
+    net(torch.rand(4, 1, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 0}, {"in_channels": -1}, {"out_channels": 1.5}])
+def test_bad_sizes_of_a_unet_are_named(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number ≥ 1"):
+        UNet(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 3, 16, 16), (2, 1, 0, 16)])
+def test_images_that_do_not_fit_a_unet_are_named(shape):
+    with pytest.raises(ValueError, match=r"UNet takes images \(N, 1, H, W\)"):
+        UNet(width=2)(torch.zeros(shape))

@@ -47,6 +47,14 @@ def test_a_coarse_map_covers_the_whole_image():
     assert figure.axes[1].images[0].get_array().shape == (2, 2)
 
 
+def test_maps_show_the_masks_outline_where_masks_are_given():
+    images, masks = np.zeros((1, 8, 8)), np.zeros((1, 8, 8), bool)
+    masks[0, 2:6, 2:6] = True
+    axis = plots.map_rows(images, {"net": np.ones((1, 8, 8))}, masks=masks).axes[1]
+    outline = axis.collections[0].get_paths()[0].vertices
+    assert outline.min() == pytest.approx(1.5) and outline.max() == pytest.approx(5.5)
+
+
 def test_bars_show_means_intervals_and_every_seed():
     groups = {m: {"biased": {"mean": 0.9, "low": 0.8, "high": 0.95}} for m in ("a", "b")}
     groups["b"]["biased"] = {"mean": 0.0, "low": None, "high": None}

@@ -15,9 +15,8 @@ from attrain.rivals import (
     multitask_step,
     replace_background,
     rrr_step,
-    segmentation_step,
 )
-from attrain.training import correct, fit
+from attrain.training import correct, fit, segmentation_step
 
 
 def batch(n=6, size=12, channels=1):
@@ -184,7 +183,7 @@ def test_multitask_network_can_be_used_wherever_a_classifier_can():
         (lambda net, x, y, m: gradcam_step(net, x, y, m, layer="nowhere"), "no layer 'nowhere'"),
         (lambda net, x, y, m: replace_background(x, m, source="sky"), 'source must be "batch" or "noise"'),
         (lambda net, x, y, m: MultiTaskUNet()(x[..., :10]), "divisible by 4"),
-        (lambda net, x, y, m: segmentation_step(nn.Conv2d(1, 2, 1), x, m), "the model must return"),
+        (lambda net, x, y, m: segmentation_step(nn.Conv2d(1, 2, 1), x, m), "segmentation needs"),
         (lambda net, x, y, m: SegmentThenClassify(nn.Conv2d(1, 2, 1), net)(x), "the segmenter must return"),
     ],
 )

@@ -71,6 +71,13 @@ def test_intervals_are_over_seeds_where_there_are_several_else_over_images(value
     assert measured["mean"] == pytest.approx(np.mean(values))
 
 
+def test_draws_of_patients_give_the_interval_of_one_seed_only():
+    draws = np.arange(1001) / 1000
+    measured = estimate([0.6], draws)
+    assert measured == {"mean": 0.6, "low": 0.025, "high": 0.975, "interval": "bootstrap over patients, 1 seed"}
+    assert estimate([0.6, 0.7], draws) == estimate([0.6, 0.7])
+
+
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [[1.0, 1.0]]])
 def test_values_without_spread_have_an_interval_without_width(values):
     assert estimate(values) | {"interval": ""} == {"mean": 1.0, "low": 1.0, "high": 1.0, "interval": ""}

@@ -6,18 +6,21 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchmetrics.functional.classification import binary_f1_score
 
 from attrain import LRP, ZB, Dual, InputXGradient, explain, isnet_loss, softmax_target, stochastic_target
-from attrain.models import SmallCNN
+from attrain.models import NormCNN, SmallCNN, UNet
 from attrain.targets import selective_target
 from attrain.training import (
     at_epoch,
     correct,
     estimate_foreground_range,
     fit,
+    fit_fresh,
     isnet_step,
     plain_step,
     ranged_isnet_step,
+    segmentation_step,
 )
 
 
@@ -321,3 +324,74 @@ def test_a_range_that_lacks_a_layer_is_named():
 def test_a_weight_outside_zero_and_one_is_named():
     with pytest.raises(ValueError, match="P must be in"):
         isnet_step(nn.Linear(1, 1), *batch(), P=1.5)
+
+
+def test_fresh_networks_of_a_seed_start_alike_and_see_the_samples_in_one_order():
+    def nets(seed):
+        return fit_fresh(lambda: SmallCNN(width=2), batch_, epochs=2, batch_size=3, seed=seed)
+
+    batch_ = batch()
+    (one, curves), (two, again), (other, _) = nets(1), nets(1), nets(2)
+    assert curves == again and not one.training
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_batch_norms_statistics_are_those_of_the_final_weights():
+    x, y, _ = batch(n=100)
+    model, _ = fit_fresh(lambda: NormCNN(width=2), (5 * x, y), epochs=3, batch_size=10, lr=0.1, seed=0)
+    first = model[0](5 * x)
+    torch.testing.assert_close(model[1].running_mean, first.mean((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_var, first.var((0, 2, 3)))
+    assert not model.training and model[1].momentum == 0.1
+
+
+def test_step_in_range_takes_c1_and_c2_from_the_plain_network():
+    plain, net, (x, y, mask) = SmallCNN(width=4), SmallCNN(width=4), batch()
+    step = ranged_isnet_step(plain, [x[:5], x[5:]], method=LRP(), P=0.6, decay=0.5)
+    C1, C2 = estimate_foreground_range(plain, [x], method=LRP())
+    _, loss, _ = step(net, x, y, mask)
+    torch.testing.assert_close(loss, isnet_step(net, x, y, mask, method=LRP(), P=0.6, decay=0.5, C1=C1, C2=C2)[1])
+
+
+# ---------------------------------------------------------------- segmentation
+
+
+def discs(n, size=24, generator=None):
+    """Noisy discs at random places, and where they are: a task that only a segmenter with a wide view solves."""
+    centre = torch.randint(6, size - 6, (2, n, 1, 1), generator=generator)
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    mask = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < 25
+    return (0.4 * mask + 0.6 * torch.rand(n, size, size, generator=generator))[:, None], mask
+
+
+def test_a_unet_learns_to_segment_discs():
+    generator = torch.Generator().manual_seed(0)
+    (x, mask), (test_x, test_mask) = discs(128, generator=generator), discs(64, generator=generator)
+    net = UNet(width=4, depth=2)
+    curves = fit(net, (x, mask), segmentation_step, epochs=15, batch_size=16, lr=1e-2, generator=generator)
+    with torch.no_grad():
+        dice = binary_f1_score(net(test_x)[:, 0], test_mask, multidim_average="samplewise")
+    assert dice.mean() > 0.9
+    assert {"accuracy", "loss", "cross_entropy", "dice"} == curves.keys()
+    with torch.no_grad():
+        pixels = ((net(x)[:, 0] > 0) == mask).double().mean().item()
+    assert curves["accuracy"][-1] == pytest.approx(pixels, abs=0.05)
+
+
+def test_segmentation_loss_of_a_certain_right_and_a_certain_wrong_answer():
+    mask = torch.zeros(2, 4, 4)
+    mask[0, :2] = 1
+    right, wrong = (100 * (2 * mask - 1) * sign for sign in (1, -1))
+    logits, loss, parts = segmentation_step(lambda x: right[:, None], None, mask)
+    assert loss == pytest.approx(0, abs=1e-6) and torch.equal(logits.argmax(1), mask.long())
+    _, loss, parts = segmentation_step(lambda x: wrong[:, None], None, mask)
+    assert parts["cross_entropy"] == 100
+    assert parts["dice"].item() == pytest.approx(((1 - 1 / 17) + (1 - 1 / 17)) / 2)
+    assert loss == pytest.approx((parts["cross_entropy"] + parts["dice"]).item())
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (2, 1, 4, 4)])
+def test_logits_that_do_not_fit_the_mask_are_named(shape):
+    with pytest.raises(ValueError, match="segmentation needs logits"):
+        segmentation_step(lambda x: torch.zeros(shape), None, torch.ones(2, 8, 8))

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 
 class SmallCNN(nn.Sequential):
@@ -25,17 +25,37 @@ class SmallCNN(nn.Sequential):
         )  # fmt: skip
 
 
-def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16) -> nn.Module:
-    """A ReLU classifier from scratch by name: "cnn" (`SmallCNN`) or a ResNet of torchvision, as "resnet18".
+class NormCNN(nn.Sequential):
+    """Four 3×3 convolutions with batch norm and ReLU, halving the image three times, then the mean over places.
 
-    A ResNet takes `channels` input channels through a new first convolution, otherwise as torchvision's.
+    Input (N, channels, H, W) with H, W ≥ 8, output (N, classes). Learns textured images faster than `SmallCNN`.
     """
-    if name == "cnn":
-        return SmallCNN(classes, channels, width)
-    if name not in ("resnet18", "resnet34", "resnet50"):
-        raise ValueError(f"model must be cnn, resnet18, resnet34 or resnet50, got {name!r}")
-    model = resnet.__dict__[name](num_classes=classes)
-    model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+
+    def __init__(self, classes: int = 10, channels: int = 1, width: int = 16):
+        super().__init__(
+            *_normed(channels, width), nn.MaxPool2d(2),
+            *_normed(width, 2 * width), nn.MaxPool2d(2),
+            *_normed(2 * width, 4 * width), nn.MaxPool2d(2),
+            *_normed(4 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
+        )  # fmt: skip
+
+
+def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16) -> nn.Module:
+    """A ReLU classifier from scratch by name: "cnn" (`SmallCNN`), "cnn-norm" (`NormCNN`), or torchvision's.
+
+    Of torchvision there are resnet18, resnet34, resnet50 and densenet121; they take `channels` input channels through
+    a new first convolution and have a width of their own.
+    """
+    if name in ("cnn", "cnn-norm"):
+        return {"cnn": SmallCNN, "cnn-norm": NormCNN}[name](classes, channels, width)
+    if name not in ("resnet18", "resnet34", "resnet50", "densenet121"):
+        raise ValueError(f"model must be cnn, cnn-norm, resnet18, resnet34, resnet50 or densenet121, got {name!r}")
+    model = getattr(torchvision.models, name)(num_classes=classes)
+    first = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    if name == "densenet121":
+        model.features.conv0 = first
+    else:
+        model.conv1 = first
     return model
 
 
@@ -133,7 +153,8 @@ class UNet(nn.Module):
 
 
 def _double_convolution(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-    )  # fmt: skip
+    return nn.Sequential(*_normed(channels, width), *_normed(width, width))
+
+
+def _normed(channels: int, width: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]

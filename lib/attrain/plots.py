@@ -46,6 +46,7 @@ def map_rows(
     titles: Sequence[str] | None = None,
     size: float = 0.95,
     shared: bool = False,
+    masks: np.ndarray | None = None,
 ) -> Figure:
     """The images in the first row, below them one row of maps for each model, drawn over the image's outline.
 
@@ -58,7 +59,9 @@ def map_rows(
         titles: one a column.
         size: edge of an image in inches.
         shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
+        masks: (n, H, W), whose outline is drawn instead of the image's.
     """
+    outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
     figure, axes = _grid(len(rows) + 1, len(images), size, max(map(len, rows)))
     for axis, image in zip(axes[0], images):
         axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
@@ -66,12 +69,12 @@ def map_rows(
     for row, (label, maps) in zip(axes[1:], rows.items()):
         maps = [_plane(heatmap) for heatmap in maps]
         limits = [np.quantile(np.abs(heatmap), 0.995) or 1.0 for heatmap in maps]
-        for axis, image, heatmap, limit in zip(row, images, maps, limits):
+        for axis, outline, heatmap, limit in zip(row, outlines, maps, limits):
             limit = max(limits) if shared else limit
-            height, width = _plane(image).shape
+            height, width = _plane(outline).shape
             place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
             drawn = axis.imshow(heatmap / limit, cmap="RdBu_r", vmin=-1, vmax=1, **place)
-            axis.contour(_plane(image), levels=[0.3], colors="0.35", linewidths=0.5)
+            axis.contour(_plane(outline), levels=[level], colors="0.35", linewidths=0.5)
         _label(row[0], label)
     bar = figure.colorbar(drawn, ax=axes[1:], ticks=[-1, 0, 1], fraction=0.04, pad=0.02, aspect=12 * len(rows))
     bar.ax.set_yticklabels(["against", "0", "for"], fontsize=9)

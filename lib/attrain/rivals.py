@@ -82,25 +82,6 @@ def multitask_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weig
     return _result(logits, y, weight, segmentation=loss)
 
 
-def segmentation_step(model: nn.Module, x: Tensor, mask: Tensor) -> Result:
-    """Pixel-wise binary cross-entropy, to train a segmenter by `attrain.training.fit` on (x, mask).
-
-    Args:
-        model: x (N, C, H, W) -> logits of the foreground (N, 1, H, W), as `SegmentThenClassify` takes it.
-        mask: (N, H, W), 1 (or True) = foreground.
-
-    Returns:
-        logits of background and foreground (N, 2, H, W), the loss and its part "segmentation"; the accuracy
-        that `fit` reports is that of pixels.
-    """
-    foreground = 1 - _background(x, mask)
-    found = model(x)
-    if found.shape != foreground.shape:
-        raise ValueError(f"the model must return {tuple(foreground.shape)}, got {tuple(found.shape)}")
-    loss = F.binary_cross_entropy_with_logits(found, foreground)
-    return torch.cat([torch.zeros_like(found), found], 1), loss, {"segmentation": loss.detach()}
-
-
 def background_replacement_step(
     model: nn.Module,
     x: Tensor,

@@ -109,12 +109,14 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95, seed: int =
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def estimate(values) -> dict:
+def estimate(values, draws=None) -> dict:
     """Mean and 95 % interval of a measurement.
 
     Args:
         values: (S,) one number a seed, or (S, N) one number a seed and test image. With two seeds or
             more the interval is Student's t over the seeds; with one seed it is a bootstrap over the images.
+        draws: (B,), what was measured in bootstrap draws of test patients, see `attrain.scores`; with one seed
+            its percentiles are the interval.
 
     Returns:
         {"mean", "low", "high", "interval"}; low and high are None for a single number.
@@ -126,6 +128,11 @@ def estimate(values) -> dict:
     per_seed = values.reshape(seeds, -1).mean(1)
     if seeds > 1:
         (low, high), kind = t_interval(per_seed), f"t over {seeds} seeds"
+    elif draws is not None:
+        (low, high), kind = (
+            np.quantile(np.asarray(draws, float), (0.025, 0.975)).tolist(),
+            "bootstrap over patients, 1 seed",
+        )
     elif values.size > 1:
         (low, high), kind = bootstrap_interval(values.ravel()), f"bootstrap over {values.size} test images, 1 seed"
     else:
@@ -298,12 +305,13 @@ class Study:
         state = [seed, parameters, cells, self._data, torch.__version__, sources]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
-    def claim(self, id: str, values, of: str = "") -> dict:
+    def claim(self, id: str, values, of: str = "", draws=None) -> dict:
         """State what was measured for a claim of `notebooks/claims.yaml`.
 
         Args:
             id: the claim's id.
-            values: (S,) one number a seed or (S, N) one a seed and test image, see `estimate`.
+            values, draws: (S,) one number a seed or (S, N) one a seed and test image, and draws of patients, see
+                `estimate`.
             of: what of several things was measured, as a variant's name.
 
         Returns:
@@ -313,7 +321,7 @@ class Study:
             raise ValueError(f"unknown claim {id!r}; claims.yaml has {', '.join(self._definitions)}")
         definition = self._definitions[id]
         bounds = {k: float(definition[k]) for k in ("above", "below") if k in definition}
-        measured = estimate(values)
+        measured = estimate(values, draws)
         decision = verdict(measured["low"], measured["high"], **bounds)
         entry = {"id": id, "of": of, **definition, "measured": measured, "verdict": decision}
         self._claims[id, of] = entry

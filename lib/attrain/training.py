@@ -7,9 +7,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from attrain.explain import explain
 from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss
+from attrain.masks import fit_mask
 from attrain.methods import LRP, ZB
 from attrain.targets import Target, selective_target
 from attrain.zplus import Dual
@@ -117,6 +119,33 @@ def at_epoch(schedule, epoch: int):
     return schedule[max(first for first in schedule if first <= epoch)]
 
 
+def segmentation_step(model: nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Binary cross-entropy plus soft Dice loss, for a segmenter such as `attrain.models.UNet`.
+
+    Args:
+        model: images (N, C, H, W) -> logits (N, 1, H, W).
+        x, mask: images, and foreground (N, H, W) of 0 and 1 in their size.
+
+    Returns:
+        as `isnet_step`, with parts "cross_entropy" and "dice". The logits are those of two classes,
+        (N, 2, H, W), background (always 0) and foreground, so that with `fit(model, (x, mask), segmentation_step)`
+        "accuracy" is that of the pixels.
+    """
+    logits = model(x)
+    target = fit_mask(mask, logits)[:, None]
+    if logits.shape != target.shape or mask.shape[-2:] != logits.shape[-2:]:
+        raise ValueError(
+            f"segmentation needs logits (N, 1, H, W) and a mask (N, H, W) of that size, "
+            f"got {tuple(logits.shape)} and {tuple(mask.shape)}"
+        )
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    foreground = logits.sigmoid()
+    overlap, total = (foreground * target).sum((1, 2, 3)), (foreground + target).sum((1, 2, 3))
+    dice = (1 - (2 * overlap + 1) / (total + 1)).mean()  # + 1: nothing found where nothing is has no loss
+    parts = {"cross_entropy": cross_entropy.detach(), "dice": dice.detach()}
+    return torch.cat([torch.zeros_like(logits), logits], 1), cross_entropy + dice, parts
+
+
 def fit(
     model: nn.Module,
     data: tuple[Tensor, ...],
@@ -134,7 +163,8 @@ def fit(
 
     Args:
         model: trained in place and left in evaluation mode.
-        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels (N,).
+        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels, (N,) or, of
+            pixels, (N, H, W).
         step: returns logits, loss and parts, as `isnet_step`; or a schedule {first epoch: step}, as
             `{0: plain_step, 5: isnet_step}` or one of P, `{0: partial(isnet_step, P=0.3), 5: isnet_step}`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
@@ -182,6 +212,26 @@ def fit(
             on_epoch()
     model.eval()
     return curves
+
+
+def fit_fresh(
+    make: Callable[[], nn.Module], data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """A new network, trained, and its curves: all networks of a seed start alike and see the samples in one order.
+
+    Batch norm's running statistics are taken anew over all samples, with the final weights.
+
+    Args:
+        make: () -> the network, with weights from torch's global generator.
+        data, step, settings: see `fit`.
+        seed: of the weights and of the order.
+    """
+    torch.manual_seed(seed)
+    model, generator = make().to(data[0].device), torch.Generator().manual_seed(seed)
+    curves = fit(model, data, step, generator=generator, **settings)
+    order = torch.randperm(len(data[0]), generator=generator).to(data[0].device)
+    update_bn((data[0][index] for index in order.split(128)), model)  # their running means lag behind the weights
+    return model, curves
 
 
 @torch.no_grad()

@@ -86,10 +86,9 @@ from attrain.rivals import (
     gradcam_step,
     multitask_step,
     rrr_step,
-    segmentation_step,
 )  # fmt: skip
 from attrain.study import Study, estimate
-from attrain.training import correct, fit, plain_step, ranged_isnet_step
+from attrain.training import correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
 

@@ -1,0 +1,222 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: notebooks///ipynb,notebooks///py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Photographs on textures: does ISNet still find the object?
+#
+# **The question.** A digit on black with one bright mark is an easy place to look away from the background. What if the
+# background is most of the image, coloured and striped, and the object a small photograph somewhere in it?
+#
+# **The claim.** *Faster ISNet* (Bassi, Decherchi, Cavalli, IEEE Access 2024, [arXiv 2401.08409](https://arxiv.org/abs/2401.08409),
+# abstract): a network that minimises the background relevance of its own LRP map while it trains ignores
+# background features that go with the class. The article shows it on marks and X-rays; this test is ours.
+#
+# **What you will see.** The same four networks and three tests as in `mnist_background_bias`. By default the objects are
+# scikit-learn's handwritten digits, a stand-in that needs no download: they are **not** photographs. With
+# `dataset="cifar10_jpeg"` they are (a lossy JPEG copy of CIFAR-10, not CIFAR-10 itself).
+
+# %% tags=["parameters"]
+scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
+dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
+n_train: int = 500  # number of training images
+n_test: int = 300  # number of test images
+canvas: int = 40  # edge of the canvas on which an object is pasted
+model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
+width: int = 16  # channels of the first layer of cnn and cnn-norm
+epochs: int = 15  # passes over the training images
+batch_size: int = 32  # images a step
+optimizer: str = "adam"  # adam, or sgd with momentum 0.9
+lr: float = 5.0e-3  # learning rate
+P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1
+decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean
+epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back
+selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish as the network grows confident
+range_epochs: int = 5  # passes of the plain network whose maps set C1 and C2
+seed: int = 0  # first seed
+seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
+device: str = "cpu"  # cpu, cuda, cuda:1, mps
+threads: int = 1  # CPU threads of this run; results depend on it in the last bits
+out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_images
+
+# %%
+from functools import partial
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from attrain import LRP, ZB, background_share, explain, plots, selective_target, stochastic_target
+from attrain.models import classifier
+from attrain.study import Study, estimate
+from attrain.training import correct, fit_fresh, plain_step, ranged_isnet_step
+from data_prep import dataset as data_module
+from data_prep.marks import other_classes
+from data_prep.textures import paste
+
+study = Study("isnet/natural_images", globals())
+
+# %% [markdown]
+# ## The data: an object, and stripes that tell its class
+#
+# Each object is cut to an ellipse and pasted at a random place of a larger canvas. In training the direction and the width
+# of the canvas's stripes are those of the object's class; their colours and phases are random. Three tests share objects and places:
+# *biased* (the class's stripes), *unbiased* (no stripes) and *deceiving* (another class's stripes).
+
+# %%
+source = data_module(dataset)
+limits = dict(train=n_train, test=n_test) if dataset == "cifar10_jpeg" else {}
+data = {name: tensor.to(study.device) for name, tensor in source.load(**limits).items()}
+study.data(dataset, source.checksums())
+objects, labels = data["train_x"][:n_train], data["train_y"][:n_train]
+striped, masks = paste(objects, labels, canvas, seed=0)
+plain_canvas, _ = paste(objects, torch.full_like(labels, -1), canvas, seed=0)
+truth = data["test_y"][:n_test]
+classes = {"biased": truth, "unbiased": torch.full_like(truth, -1), "deceiving": other_classes(truth)}
+pasted = {test: paste(data["test_x"][:n_test], c, canvas, seed=1) for test, c in classes.items()}
+tests, test_masks = {test: x for test, (x, _) in pasted.items()}, pasted["biased"][1]
+shown = [int((truth == c).nonzero()[0]) for c in range(10)]
+names = getattr(source, "CLASSES", [f"class {c}" for c in range(10)])
+study.figure(plots.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names), "tests")
+
+# %% tags=["nbval-check-output"]
+print(f"{dataset}: {len(striped)} training and {len(truth)} test images of {tuple(striped.shape[1:])}")
+print(f"the object (foreground) covers {masks.float().mean():.0%} of an image")
+
+# %% [markdown]
+# ## The networks
+#
+# *standard* sees striped canvases; *Selective* and *Stochastic* ISNet see the same with the loss of `mnist_background_bias`,
+# $(1-P)\,\mathrm{CE} + P\,(L_\mathrm{bg} + L_\mathrm{fg})$; *unmarked* is a standard network that never sees stripes: the yardstick.
+
+# %%
+lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
+
+
+def train(seed, step=plain_step, x=striped, epochs=epochs):
+    """A fresh network and its training curves; all networks of a seed start from the same weights."""
+    make = partial(classifier, model, 10, x.shape[1], width)
+    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
+    return fit_fresh(make, (x, labels, masks), step, seed=seed, **settings, on_epoch=bar.update)
+
+
+def measure(name, net):
+    """Which test images a network gets right, its share of background relevance, and a few maps."""
+    right = {test: correct(net, x, truth).cpu() for test, x in tests.items()}
+    maps = torch.cat([explain(net, x, method=lrp).heatmap for x in tests["biased"].split(250)])
+    metrics = {f"{name}.{test}": c.double().mean().item() for test, c in right.items()}
+    metrics[f"{name}.background_share"] = background_share(maps, test_masks).nanmean().item()
+    return right, metrics, explain(net, tests["deceiving"][shown], method=lrp).heatmap.cpu()
+
+
+# %%
+def run(seed):
+    """Train with this seed and measure: what is returned here is kept, so that a run can resume."""
+    plain, _ = train(seed, epochs=range_epochs)
+    target = {"Selective": selective_target(selective_eps)}
+    target["Stochastic"] = stochastic_target(torch.Generator().manual_seed(seed))
+    settings = dict(method=lrp, P=P, decay=decay)
+    step = {name: ranged_isnet_step(plain, striped.split(250), target=t, **settings) for name, t in target.items()}
+    trained = {"standard": train(seed), **{name: train(seed, s) for name, s in step.items()}}
+    trained["unmarked"] = train(seed, x=plain_canvas)
+    result = {
+        "curves": {name: curves for name, (_, curves) in trained.items()},
+        "correct": {},
+        "maps": {},
+        "metrics": {},
+    }
+    for name, (net, _) in trained.items():
+        result["correct"][name], metrics, result["maps"][name] = measure(name, net)
+        result["metrics"] |= metrics
+    return result
+
+
+with tqdm(total=seeds * (range_epochs + 4 * epochs), desc="epochs") as bar:
+    results = [study.seed(s, run) for s in study.seeds]
+
+# %% [markdown]
+# ## Who looks at the object?
+#
+# *Biased* is the test that a developer would have. Judge a network by *deceiving*, and compare it with *unmarked*, which never saw stripes.
+
+# %%
+models = list(results[0]["correct"])
+values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
+right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
+accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
+study.figure(plots.interval_bars(accuracy, "accuracy", dots=values if seeds > 1 else None), "accuracy")
+
+# %%
+table = pd.DataFrame(
+    {m: {t: f"{a['mean']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for t, a in accuracy[m].items()} for m in models}
+).T
+shares = {m: [r["metrics"][f"{m}.background_share"] for r in results] for m in models}
+table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shares.items()}).map("{:.3f}".format)
+table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['standard']['biased']['interval']})")
+
+# %% tags=["nbval-check-output"]
+lost = {m: accuracy[m]["biased"]["mean"] - accuracy[m]["deceiving"]["mean"] for m in models}
+print("lying stripes cost the standard network more than half of its accuracy:", lost["standard"] > 0.5)
+print("they cost each ISNet less than that:", max(lost["Selective"], lost["Stochastic"]) < lost["standard"])
+
+# %% tags=["nbval-check-output"]
+print("less of Selective's relevance is on the background:", shares["Selective"][0] < shares["standard"][0])
+
+# %% [markdown]
+# ## What the maps say
+#
+# The same ten *deceiving* images, explained by each network for the class it predicts. Red speaks for that class, blue
+# against it; the grey line is the object's outline.
+
+# %%
+maps = {name: results[0]["maps"][name] for name in models}
+figure = plots.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, masks=test_masks[shown].cpu())
+study.figure(figure, "maps")
+
+# %% [markdown]
+# ## How they learned
+
+# %%
+panels = {"accuracy": "training accuracy", "background": "background loss", "foreground": "foreground loss"}
+lines = {
+    title: {m: [r["curves"][m][key] for r in results] for m in models if key in results[0]["curves"][m]}
+    for key, title in panels.items()
+}
+study.figure(plots.curves(lines), "curves")
+
+# %% [markdown]
+# ## The claims
+#
+# The article's claims, asked of these images.
+
+# %%
+isnets = ("Selective", "Stochastic")
+study.claim("isnet-1", right["standard"]["biased"] - right["standard"]["deceiving"])
+for m in isnets:
+    for t in ("unbiased", "deceiving"):
+        study.claim("isnet-2", right[m]["biased"] - right[m][t], of=f"{m}, biased − {t}")
+for m in isnets:
+    study.claim("isnet-3", right[m]["unbiased"] - right["unmarked"]["unbiased"], of=m)
+for m in isnets:
+    study.claim("isnet-4", [a / b for a, b in zip(shares[m], shares["standard"])], of=m)
+study.claims_table()
+
+# %% [markdown]
+# ## What to try next
+#
+# - `decay=0.99`: stripes are everywhere, no pixel of them stands out. Is the mean a better guard than the worst pixels?
+# - `canvas=36`: a little less background, and both ISNets all but ignore the stripes (we got 95 % and 93 % on *deceiving*).
+#   `P=0.9` at the default canvas: no test differs from the others any more, but little is learned in 15 passes. Is there a middle?
+# - `dataset="cifar10_jpeg"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/natural_images`.
+
+# %%
+study.finish(results)
