@@ -7,7 +7,10 @@ torch.Size([5, 1, 2, 2])
 """
 
 from attrain.explain import Explanation, explain
+from attrain.guidance import corrected_energy_loss, energy_loss, l1_loss, ppce_loss, rrr_loss
+from attrain.localisation import EPG, HeatmapIoU, epg, heatmap_iou
 from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss, isnet_loss
+from attrain.masks import boxes_to_mask, dilate_boxes
 from attrain.methods import (
     LRP,
     ZB,
@@ -22,12 +25,13 @@ from attrain.methods import (
 )
 from attrain.metrics import background_share
 from attrain.operations import UnsupportedOperation, register_rule
-from attrain.targets import selective_target, softmax_target, stochastic_target
+from attrain.targets import random_positive_target, selective_target, softmax_target, stochastic_target
 from attrain.zplus import Dual, ZPlus
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EPG",
     "LRP",
     "ZB",
     "BCos",
@@ -37,18 +41,29 @@ __all__ = [
     "GradCAM",
     "Gradient",
     "GuidedBackprop",
+    "HeatmapIoU",
     "InputXGradient",
     "IntegratedGradients",
     "UnsupportedOperation",
     "ZPlus",
     "Zennit",
     "background_share",
+    "boxes_to_mask",
+    "corrected_energy_loss",
+    "dilate_boxes",
+    "energy_loss",
+    "epg",
     "explain",
     "gwrp",
+    "heatmap_iou",
     "isnet_background_loss",
     "isnet_foreground_loss",
     "isnet_loss",
+    "l1_loss",
+    "ppce_loss",
+    "random_positive_target",
     "register_rule",
+    "rrr_loss",
     "selective_target",
     "softmax_target",
     "stochastic_target",

@@ -102,3 +102,28 @@ def softmax_target() -> Callable[[Tensor], Tensor]:
         tensor([0.5000])
     """
     return lambda logits: logits.softmax(1).amax(1)
+
+
+def random_positive_target(y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One of each sample's positive classes, uniformly, as a target for `explain` (Rao et al. 2023, section 3.1).
+
+    Args:
+        y: labels (N, C), positive where > 0; each sample needs a positive class.
+        generator: draws (on the CPU); None uses torch's default generator.
+
+    Returns:
+        LongTensor (N,), on y's device.
+
+    Example:
+        >>> random_positive_target(torch.tensor([[0, 1, 0], [1, 0, 0]]))
+        tensor([1, 0])
+    """
+    if y.ndim != 2:
+        raise ValueError(f"y must be labels (N, C), got {tuple(y.shape)}")
+    positive = (y > 0).float().cpu()
+    without = (positive.sum(1) == 0).nonzero().flatten().tolist()
+    if without:
+        raise ValueError(f"y has no positive class for sample(s) {without[:8]}")
+    if not len(y):
+        return torch.empty(0, dtype=torch.long, device=y.device)
+    return positive.multinomial(1, generator=generator)[:, 0].to(y.device)
