@@ -71,6 +71,7 @@ from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentat
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
 
+# %%
 study = Study("isnet/covid_xray", globals())
 
 # %% [markdown]
