@@ -56,6 +56,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torchmetrics.functional.classification import binary_f1_score
 from tqdm import tqdm
 
@@ -67,6 +71,7 @@ from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentat
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
 
+# %%
 study = Study("isnet/covid_xray", globals())
 
 # %% [markdown]
@@ -85,13 +90,15 @@ study.data(dataset, source.checksums())
 x, y = data["x"], data["y"]
 part = {name: (data["split"] == i).nonzero()[:, 0] for i, name in enumerate(SPLITS)}
 tests = ("internal", "external", "swapped")
+chosen = torch.cat([(y[part["swapped"]] == c).nonzero()[:4, 0] for c in (0, 1)])
+shown = part["swapped"][chosen]
 rows = {}
 for name, index in part.items():
     for c, disease in enumerate(CLASSES):
         of = index[y[index] == c]
         if len(of):
-            rows[f"{name}: {disease}"] = x[of[torch.linspace(0, len(of) - 1, 9).long()]].cpu()
-study.figure(plots.image_rows(rows, size=0.7), "images")
+            rows[f"{name}: {disease}"] = x[of[torch.linspace(0, len(of) - 1, 8).long()]].cpu()
+study.figure(plots.image_rows(rows, size=0.6), "images")
 
 # %% tags=["nbval-check-output"]
 for name, index in part.items():
@@ -123,6 +130,23 @@ def segment(seed):
         each = binary_f1_score(lungs[index].int(), data["mask"][index].int(), multidim_average="samplewise")
         dice[f"lungs.{name}.dice"] = each.mean().item()
     return lungs, dice
+
+
+# %% [markdown]
+# A mask hides what is around the lungs, but not a source that shows in them. As a check, two numbers of each image's lungs, the
+# mean and the spread of their brightness, go into a logistic regression that tells normal from pneumonia.
+
+
+# %%
+def brightness(lungs):
+    """AUC of normal against pneumonia by the brightness of the lungs alone, at the training's and at other hospitals."""
+    pixels = [image[inside].double() for image, inside in zip(x.mean(1), lungs)]
+    level = torch.stack([torch.stack([values.mean(), values.std()]) for values in pixels]).cpu()
+    known = {name: index[y[index] < 2].cpu() for name, index in part.items()}
+    told = {name: (level[index], y[index.to(y.device)].cpu()) for name, index in known.items()}
+    guess = make_pipeline(StandardScaler(), LogisticRegression()).fit(*told["train"])
+    found = {name: guess.predict_proba(told[name][0])[:, 1] for name in ("internal", "external")}
+    return {f"lungs.{name}.brightness_auc": roc_auc_score(told[name][1], p) for name, p in found.items()}
 
 
 # %% [markdown]
@@ -168,12 +192,9 @@ def measure(name, net, images, lungs, result):
 
 
 # %%
-shown = torch.cat([part["swapped"][:4], part["swapped"][-4:]])
-
-
 def run(seed):
     """Train with this seed and measure: what is returned here is kept, so that a run can resume."""
-    lungs, dice = segment(seed)
+    lungs, metrics = segment(seed)
     cut = x * lungs[:, None]
     plain, _ = train(seed, x, lungs, epochs=range_epochs)
     target = {"Selective": selective_target(selective_eps)}
@@ -182,7 +203,7 @@ def run(seed):
     step = {n: ranged_isnet_step(plain, x[part["train"]].split(256), target=t, **settings) for n, t in target.items()}
     trained = {"standard": (x, train(seed, x, lungs)), "segment first": (cut, train(seed, cut, lungs))}
     trained |= {name: (x, train(seed, x, lungs, step[name])) for name in target}
-    result = {"metrics": dice, "said": {}, "maps": {}, "lungs": lungs[shown].cpu()}
+    result = {"metrics": metrics | brightness(lungs), "said": {}, "maps": {}, "lungs": lungs[shown].cpu()}
     for name, (images, (net, _)) in trained.items():
         measure(name, net, images, lungs, result)
     return result | {"curves": {name: curve for name, (_, (_, curve)) in trained.items()}}
@@ -251,6 +272,15 @@ table.style.set_caption(
     f"External test: mean over {seeds} seed(s) and 95 % interval over patients; and three signs of cheating"
 )
 
+# %%
+for name in ("internal", "external"):
+    found = np.mean([result["metrics"][f"lungs.{name}.brightness_auc"] for result in results])
+    print(f"{name} test: the lungs' brightness alone tells normal from pneumonia with AUC {found:.2f}")
+
+# %% [markdown]
+# An external AUC below a half says that the rule is turned round at the other hospitals. Then a network that reads nothing but
+# lungs can still be wrong there, masks or not: so it is with the real images (see the README's record).
+
 # %% tags=["nbval-check-output"]
 called = {m: np.mean([result["metrics"][f"{m}.swapped.called_covid"] for result in results]) for m in models}
 print("standard takes most swapped patients for COVID-19, by their hospital:", called["standard"] > 0.5)
@@ -264,10 +294,10 @@ print("each ISNet takes fewer:", max(called["Selective"], called["Stochastic"]) 
 
 # %%
 first = results[0]
-said = {m: first["said"][m]["swapped"][[*range(4), *range(-4, 0)]].argmax(1) for m in models}
+said = {m: first["said"][m]["swapped"][chosen.cpu()].argmax(1) for m in models}
 print(pd.DataFrame({m: [CLASSES[c] for c in said[m]] for m in models}).T.to_string(header=False))
 titles = [CLASSES[c] for c in y[shown]]
-figure = plots.map_rows(x[shown].cpu(), first["maps"], titles=titles, masks=first["lungs"])
+figure = plots.map_rows(x[shown].cpu(), first["maps"], titles=titles, size=0.85, masks=first["lungs"])
 study.figure(figure, "maps")
 
 # %% [markdown]
@@ -304,8 +334,9 @@ study.claims_table()
 # - Black borders of one or two pixels, another for each hospital, in `data_prep/phantom_xray.py`. We tried them while drawing
 #   the phantoms: Selective ISNet then took all swapped patients for COVID-19, with a background share of 0.03. Where the
 #   shortcut is the *absence* of something, no relevance need lie on it. A clean map alone proves nothing.
-# - `dataset="covid_xray"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/covid_xray`. External images there are of
-#   children; what does *segment first* lose there, and why could that not be the background's fault?
+# - `dataset="covid_xray"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/covid_xray`. Pneumonia makes
+#   the lungs darker than normal in its training images and brighter in its external ones, which are of children. Would
+#   equalising each image's histogram help? (We have not tried: the external test has been looked at.)
 
 # %%
 study.finish(results)

@@ -84,9 +84,9 @@ truth = data["test_y"][:n_test]
 classes = {"biased": truth, "unbiased": torch.full_like(truth, -1), "deceiving": other_classes(truth)}
 pasted = {test: paste(data["test_x"][:n_test], c, canvas, seed=1) for test, c in classes.items()}
 tests, test_masks = {test: x for test, (x, _) in pasted.items()}, pasted["biased"][1]
-shown = [int((truth == c).nonzero()[0]) for c in range(10)]
+shown = [int((truth == c).nonzero()[0]) for c in range(8)]
 names = getattr(source, "CLASSES", [f"class {c}" for c in range(10)])
-study.figure(plots.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names), "tests")
+study.figure(plots.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names, size=0.7), "tests")
 
 # %% tags=["nbval-check-output"]
 print(f"{dataset}: {len(striped)} training and {len(truth)} test images of {tuple(striped.shape[1:])}")
@@ -128,12 +128,7 @@ def run(seed):
     step = {name: ranged_isnet_step(plain, striped.split(250), target=t, **settings) for name, t in target.items()}
     trained = {"standard": train(seed), **{name: train(seed, s) for name, s in step.items()}}
     trained["unmarked"] = train(seed, x=plain_canvas)
-    result = {
-        "curves": {name: curves for name, (_, curves) in trained.items()},
-        "correct": {},
-        "maps": {},
-        "metrics": {},
-    }
+    result = {"curves": {n: curves for n, (_, curves) in trained.items()}, "correct": {}, "maps": {}, "metrics": {}}
     for name, (net, _) in trained.items():
         result["correct"][name], metrics, result["maps"][name] = measure(name, net)
         result["metrics"] |= metrics
@@ -174,12 +169,12 @@ print("less of Selective's relevance is on the background:", shares["Selective"]
 # %% [markdown]
 # ## What the maps say
 #
-# The same ten *deceiving* images, explained by each network for the class it predicts. Red speaks for that class, blue
+# Eight *deceiving* images, explained by each network for the class it predicts. Red speaks for that class, blue
 # against it; the grey line is the object's outline.
 
 # %%
 maps = {name: results[0]["maps"][name] for name in models}
-figure = plots.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, masks=test_masks[shown].cpu())
+figure = plots.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, size=0.7, masks=test_masks[shown].cpu())
 study.figure(figure, "maps")
 
 # %% [markdown]
@@ -216,7 +211,9 @@ study.claims_table()
 # - `decay=0.99`: stripes are everywhere, no pixel of them stands out. Is the mean a better guard than the worst pixels?
 # - `canvas=36`: a little less background, and both ISNets all but ignore the stripes (we got 95 % and 93 % on *deceiving*).
 #   `P=0.9` at the default canvas: no test differs from the others any more, but little is learned in 15 passes. Is there a middle?
-# - `dataset="cifar10_jpeg"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/natural_images`.
+# - `dataset="cifar10_jpeg"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/natural_images`. Of it we have run one seed only, too few
+#   for a record: there both ISNets with `P=0.7` fell for the stripes like the standard network (deceiving accuracy 0.00), though
+#   their background share was 0.17 and 0.08 against 0.56. A photograph's class is much harder to read than its stripes.
 
 # %%
 study.finish(results)
