@@ -675,3 +675,21 @@ def test_bad_input_is_named(call, error, message):
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Unflatten(1, (3, 1)), nn.Flatten())
     with pytest.raises(error, match=message):
         call(net, torch.rand(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize("relu_first", [False, True])
+def test_zb_refuses_a_first_layer_whose_output_is_changed_in_place(relu_first):
+    class Shortcut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            h = self.first(x)
+            h = h.relu() if relu_first else h
+            h += self.second(h.clone())
+            return self.head(h.relu())
+
+    with pytest.raises(UnsupportedOperation, match="changes it in place"):
+        explain(Shortcut(), torch.rand(3, 4), 0, LRP(first_layer=ZB()))
+    assert explain(Shortcut(), torch.rand(3, 4), 0, LRP()).heatmap.shape == (3, 4)

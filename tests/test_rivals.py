@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from attrain import LRP, ZB, GradCAM, explain
-from attrain.models import SmallCNN
+from attrain.models import SmallCNN, UNet
 from attrain.rivals import (
     MultiTaskUNet,
     SegmentThenClassify,
@@ -166,6 +166,16 @@ def test_segmenter_learns_and_its_classifier_sees_the_foreground_alone():
     fit(net, (x, y), epochs=1)
     assert all(torch.equal(a, b) for a, b in zip(before, segmenter.parameters()))
     assert all(p.grad is None for p in segmenter.parameters())
+
+
+def test_training_the_classifier_leaves_the_segmenters_statistics_alone():
+    x, y, _ = batch()
+    segmenter = UNet(width=2, depth=1)
+    net = SegmentThenClassify(segmenter, SmallCNN(width=2))
+    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
+    fit(net, (x, y), epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
+    assert net.train().classifier.training and not segmenter.training
 
 
 def test_multitask_network_can_be_used_wherever_a_classifier_can():

@@ -92,6 +92,11 @@ class FirstLayer:
 
     def observe(self, rules, func, name, args, kwargs, out):
         """Follow the chain as the model runs."""
+        if self.stage and args and args[0] is self.output and name != "relu_" and canonical(func)[1]:
+            raise UnsupportedOperation(
+                f"the z^B rule needs the first layer's output as it is, but {resolve_name(func) or name} changes it in "
+                "place; use first_layer=None, or write the operation out of place"
+            )
         if any(a is rules.entry for a in (*args, *kwargs.values())):
             if name not in self.LAYERS or self.stage is not None:
                 raise UnsupportedOperation(

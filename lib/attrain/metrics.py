@@ -12,7 +12,7 @@ from attrain.masks import fit_mask
 def background_share(heatmap: Tensor, mask: Tensor) -> Tensor:
     """Share of the absolute relevance that lies on the background, Σ|R|(1−M) / Σ|R|, for each sample.
 
-    A low share alone does not prove that the background is unused: see ISNet's gradient × input ablation.
+    A low share alone does not prove that the background is unused: a network trained on its maps can hide its use.
 
     Args:
         heatmap: (N, H, W), (N, C, H, W) or (N, K, C, H, W).

@@ -133,7 +133,7 @@ class SegmentThenClassify(nn.Module):
 
     Args:
         segmenter: x (N, C, H, W) -> logits of the foreground (N, 1, H, W) or (N, H, W); > 0 is foreground.
-            It is used as it is: its parameters get no gradient.
+            It is used as it is: its parameters get no gradient, and it stays in evaluation mode.
         classifier: (N, C, H, W) -> logits (N, classes), to be trained on segmented images.
 
     With masks that are given (an oracle), call the classifier on x · mask instead.
@@ -141,7 +141,12 @@ class SegmentThenClassify(nn.Module):
 
     def __init__(self, segmenter: nn.Module, classifier: nn.Module):
         super().__init__()
-        self.segmenter, self.classifier = segmenter, classifier
+        self.segmenter, self.classifier = segmenter.eval(), classifier
+
+    def train(self, mode: bool = True) -> "SegmentThenClassify":
+        super().train(mode)
+        self.segmenter.eval()
+        return self
 
     def segment(self, x: Tensor) -> Tensor:
         """The foreground, (N, 1, H, W) bool."""

@@ -11,7 +11,8 @@ without a weight (ReLU, pooling, concatenation) keep their ordinary derivative.
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
+from attrain.convolution import convolution
 from attrain.lrp import LRPRules, along
 from attrain.methods import ZB, Method
-from attrain.operations import LINEAR, PRODUCTS, QUOTIENTS, UnsupportedOperation, canonical, write
+from attrain.operations import CONVOLUTIONS, LINEAR, PRODUCTS, QUOTIENTS, UnsupportedOperation, canonical, write
 
 LAYERS = frozenset("conv1d conv2d conv3d linear".split())
 
@@ -184,14 +186,17 @@ class _Layer:
     bias: Tensor | float
     channel_dim: int
     epsilon: float
+    switch: dict = field(default_factory=dict)  # of a convolution that is cheap to differentiate twice
     last: bool = False  # its output is the logits
 
 
 def _layer(func, epsilon, input, weight, bias=None, *rest, **options) -> tuple[Tensor, _Layer]:
     """The input of a call of a function in LAYERS, and the layer."""
     bias = 0.0 if bias is None else bias.detach()
-    channel_dim = -1 if func.__name__ == "linear" else 1
-    return input, _Layer(lambda v, w: func(v, w, None, *rest, **options), weight, bias, channel_dim, epsilon)
+    channel_dim, switch = -1 if func.__name__ == "linear" else 1, {"explaining": False}
+    if func.__name__ in CONVOLUTIONS:
+        func = partial(convolution, func, func.__name__, switch, False)
+    return input, _Layer(lambda v, w: func(v, w, None, *rest, **options), weight, bias, channel_dim, epsilon, switch)
 
 
 class _ZPlus(Function):
@@ -219,7 +224,9 @@ class _ZPlus(Function):
             if isinstance(layer.bias, Tensor):
                 z = z + along(layer.bias.clamp(min=0), layer.channel_dim, z.ndim)
             share = g * (z if layer.last else active) / (z + layer.epsilon)
+            layer.switch["explaining"] = True
             gradients = torch.autograd.grad(positive, parts, [share] * len(parts), create_graph=create_graph)
+            layer.switch["explaining"] = False
         total = gradients[0] if len(parts) == 1 else torch.where(x < 0, gradients[1], gradients[0])
         return total, None, None, None, None, None, None
 

@@ -84,6 +84,7 @@ variants = {"plain": plain_step} | {name: partial(isnet_step, **options) for nam
 counts = {name: [int(k) for k in listed(original_classes if name == "original" else classes)] for name in variants}
 
 
+# %%
 def training_step(name, count):
     """A network with that many classes, and a function that makes one training step of a variant."""
     net = classifier(model, count, channels=3).train().to(study.device)
