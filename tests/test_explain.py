@@ -692,4 +692,3 @@ def test_zb_refuses_a_first_layer_whose_output_is_changed_in_place(relu_first):
 
     with pytest.raises(UnsupportedOperation, match="changes it in place"):
         explain(Shortcut(), torch.rand(3, 4), 0, LRP(first_layer=ZB()))
-    assert explain(Shortcut(), torch.rand(3, 4), 0, LRP()).heatmap.shape == (3, 4)
