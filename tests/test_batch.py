@@ -114,7 +114,7 @@ class Command:
             assert time.time() < deadline, f"waited in vain: {self.out} {self.err}"
             time.sleep(0.2)
 
-    def gone(self, timeout=30) -> bool:
+    def gone(self, timeout=120) -> bool:
         deadline = time.time() + timeout
         while self.left() and time.time() < deadline:
             time.sleep(0.1)
@@ -125,7 +125,7 @@ class Command:
             process.kill()
         for process in self.left():
             process.kill()
-        self.process.wait(20)
+        self.process.wait(120)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
         finished = {file.parent for file in results.rglob(run.FINISHED)}
         kept = {folder: files(folder) for folder in finished}
         kill(command.process)
-        code = command.finish(20)
+        code = command.finish(120)
         assert code == (130 if kill is ctrl_c else -signal.SIGKILL)
         assert len(command.err) == (kill is ctrl_c) and "Traceback" not in "".join(command.err)
         assert command.gone(), command.left()
