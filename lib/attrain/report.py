@@ -142,21 +142,22 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def readme_tables(records: list[dict]) -> str:
-    """Markdown: for each record a table of its claims and, folded, one of its metrics."""
+    """Markdown: for each record, folded, how many of its claims hold, and their table."""
     if not records:
         return "No records are kept yet."
+    header = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict", "Paper's value")
     parts = []
     for record in records:
         rows = []
         for _, claim in claims([record]):
             measured = number(claim["measured"]["mean"]), interval(claim["measured"]), claim["verdict"]
             rows.append((claim["id"], _statement(claim), expectation(claim), *measured, paper_value(claim)))
-        header = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict", "Paper's value")
-        parts.append(f"**{_plain(record['experiment'])}, {_plain(_scale(record))} scale, {_seeds(record)}**")
-        parts.append(_markdown(header, rows) if rows else "No claims.")
-        rows = [(name, number(mean["mean"]), interval(mean)) for name, mean in record["summary"].items()]
-        table = _markdown(("Metric", "Mean", "95 % CI"), rows)
-        parts.append(f"<details><summary>All metrics</summary>\n\n{table}\n\n</details>")
+        title = f"{record['experiment']}, {_scale(record)} scale, {_seeds(record)}: {_verdicts([record])}"
+        table = _markdown(header, rows) if rows else "No claims."
+        file = quote(f"notebooks/results/{_scale(record)}/{record['experiment']}/record.json")
+        parts.append(
+            f"<details><summary>{escape(title)}</summary>\n\n{table}\n\nAll metrics: [record]({file})\n\n</details>"
+        )
     return "\n\n".join(parts)
 
 
