@@ -144,17 +144,12 @@ def loss_cases(device):
     def gradient(loss):
         return lambda: torch.autograd.grad(loss(), maps)
 
-    for name, loss in {"energy": energy_loss, "L1": l1_loss, "PPCE": ppce_loss, "RRR": rrr_loss}.items():
-        mask = lambda: boxes_to_mask(torch.nn.utils.rnn.pad_sequence(  # noqa: E731
-            [torch.tensor(own, device=device) for own in boxes], batch_first=True, padding_value=-1), (224, 224))  # fmt: skip
-        ours = lambda loss=loss: loss(maps, mask(), reduction="sum")  # noqa: E731
+    losses = {"energy": energy_loss, "L1": l1_loss, "PPCE": ppce_loss, "RRR": rrr_loss}
+    for name, loss in losses.items():
+        ours = lambda loss=loss: loss(maps, boxes_to_mask(boxes, (224, 224)), reduction="sum")  # noqa: E731
         loops = lambda name=name: box_loop(name, maps, boxes)  # noqa: E731
         torch.testing.assert_close(ours(), loops(), rtol=1e-4, atol=0)
-        yield (
-            f"loss, 64 maps of 224×224, 1-5 boxes: {name} / loops over images and boxes",
-            gradient(ours),
-            gradient(loops),
-        )
+        yield f"loss, 64×224×224, 1-5 boxes: {name} / loops over images and boxes", gradient(ours), gradient(loops)
 
 
 def cases(device):

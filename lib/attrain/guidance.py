@@ -73,7 +73,9 @@ def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
         tensor(0.1875)
     """
     maps, inside = as_maps(heatmap, mask)
-    return _reduce((enlarged(_normalised(maps.clamp(min=0)), inside) - inside).abs().mean((-2, -1)), inside, reduction)
+    positive = maps.clamp(min=0)
+    scaled = enlarged(positive / _largest(positive), inside)
+    return _reduce((scaled - inside).abs().mean((-2, -1)), inside, reduction)
 
 
 def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -91,12 +93,11 @@ def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tens
     """
     maps, inside = as_maps(heatmap, mask)
     positive = maps.clamp(min=0)
-    largest = positive.amax((-2, -1))
     # Only what is inside is normalised and has its logarithm taken: both are slow.
     there = (inside > 0).expand(*maps.shape[:2], *inside.shape[-2:])
-    lengths = inside.sum((-2, -1)).long().expand_as(largest)
+    lengths = inside.sum((-2, -1)).long().expand(maps.shape[:2])
     found = enlarged(positive, inside).masked_select(there)
-    found = found / torch.where(largest == 0, 1.0, largest).flatten().repeat_interleave(lengths.flatten())
+    found = found / _largest(positive).flatten().repeat_interleave(lengths.flatten())
     some = found > 0
     cross_entropy = torch.where(some, -found.masked_fill(~some, 1.0).log(), 100.0).clamp(max=100.0)
     sums = torch.segment_reduce(cross_entropy, "sum", lengths=lengths.flatten(), initial=0).view_as(lengths)
@@ -114,7 +115,8 @@ def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tenso
         tensor(0.3125)
     """
     maps, inside = as_maps(heatmap, mask)
-    return _reduce((enlarged(_normalised(maps), inside) ** 2 * (1 - inside)).sum((-2, -1)), inside, reduction)
+    scaled = enlarged(maps / _largest(maps.abs()), inside)
+    return _reduce((scaled * (1 - inside) * scaled).sum((-2, -1)), inside, reduction)
 
 
 def annotated(mask: Tensor) -> Tensor:
@@ -150,9 +152,10 @@ def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Te
     return share if least is None else torch.where(total < _TINY, least, share)
 
 
-def _normalised(maps: Tensor) -> Tensor:
-    largest = maps.abs().amax((-2, -1), keepdim=True)
-    return maps / torch.where(largest == 0, 1.0, largest)
+def _largest(sizes: Tensor) -> Tensor:
+    """The largest of each map, (N, K, 1, 1), 1 for a map of zeros."""
+    largest = sizes.amax((-2, -1), keepdim=True)
+    return torch.where(largest == 0, 1.0, largest)
 
 
 def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
