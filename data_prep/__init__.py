@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg")
+DATASETS += ("scenes", "shifted_backgrounds", "voc2007", "coco2014", "waterbirds")  # with boxes
 
 
 class DataError(RuntimeError):

@@ -24,7 +24,22 @@ from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import LayerMapComposite
 from zennit.rules import Epsilon, Pass
 
-from attrain import LRP, ZB, DeepLift, InputXGradient, explain, stochastic_target
+from attrain import (
+    LRP,
+    ZB,
+    BCos,
+    DeepLift,
+    InputXGradient,
+    boxes_to_mask,
+    energy_loss,
+    explain,
+    l1_loss,
+    ppce_loss,
+    rrr_loss,
+    stochastic_target,
+)
+from attrain.guided import guided_step
+from attrain.resnets import DEPTHS, guided_resnet
 from attrain.study import environment, results_root, write_json
 from attrain.training import isnet_step, plain_step
 
@@ -82,6 +97,61 @@ def training_step(step, classes, device, **options):
     return run
 
 
+def guided_training_step(kind, size, depth, device):
+    """A step of the energy loss; without a depth a plain one."""
+    torch.manual_seed(0)
+    model, x = guided_resnet(kind, size, 10).train().to(device), torch.rand(8, 3, 64, 64, device=device)
+    y = torch.nn.functional.one_hot(torch.arange(8) % 10, 10).float().to(device)
+    boxes = torch.tensor([[[16, 16, 48, 48]]] * 8, device=device)
+    settings = dict(method=BCos() if kind == "bcos" else InputXGradient(), layer=DEPTHS[depth] if depth else "")
+
+    def run():
+        model.zero_grad()
+        classes = torch.arange(8, device=device)[:, None]
+        guided_step(model, x, y, boxes, classes, weight=1e-3 if depth else 0.0, **settings)[1].backward()
+
+    return run
+
+
+def box_loop(name, maps, boxes):
+    """A guidance loss of maps (N, H, W) as it reads on paper: image by image and box by box."""
+    total = 0.0
+    for heatmap, own in zip(maps, boxes):
+        inside = torch.zeros(heatmap.shape, dtype=torch.bool, device=heatmap.device)
+        for left, top, right, bottom in own:
+            inside[top:bottom, left:right] = True
+        if name == "energy":
+            positive = heatmap.clamp(min=0)
+            total = total + 1 - positive[inside].sum() / positive.sum()
+            continue
+        scaled = heatmap if name == "RRR" else heatmap.clamp(min=0)
+        scaled = scaled / scaled.abs().max()
+        if name == "L1":
+            total = total + (scaled - inside.float()).abs().mean()
+        elif name == "PPCE":
+            total = total - scaled[inside].log().clamp(min=-100).mean()
+        else:
+            total = total + scaled[~inside].square().sum()
+    return total
+
+
+def loss_cases(device):
+    """The four losses of boxes, forward and backward, beside the loops."""
+    torch.manual_seed(0)
+    maps = (torch.rand(64, 224, 224, device=device) + 0.1).requires_grad_()
+    boxes = [[[10 * k, 10 * k, 60 + 10 * k, 90 + 10 * k] for k in range(1 + i % 5)] for i in range(64)]
+
+    def gradient(loss):
+        return lambda: torch.autograd.grad(loss(), maps)
+
+    losses = {"energy": energy_loss, "L1": l1_loss, "PPCE": ppce_loss, "RRR": rrr_loss}
+    for name, loss in losses.items():
+        ours = lambda loss=loss: loss(maps, boxes_to_mask(boxes, (224, 224)), reduction="sum")  # noqa: E731
+        loops = lambda name=name: box_loop(name, maps, boxes)  # noqa: E731
+        torch.testing.assert_close(ours(), loops(), rtol=1e-4, atol=0)
+        yield f"loss, 64×224×224, 1-5 boxes: {name} / loops over images and boxes", gradient(ours), gradient(loops)
+
+
 def cases(device):
     """(name, numerator, denominator)"""
     model, x = vgg(device)
@@ -113,6 +183,12 @@ def cases(device):
     yield "step, resnet18 8×3×64×64, Selective ISNet: 1000 classes / 10", many, few
     plain = training_step(plain_step, 10, device)
     yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain
+    for kind, size in (("vanilla", "small"), ("bcos", "small"), ("vanilla", "resnet18")):
+        plain = guided_training_step(kind, size, None, device)
+        for depth in ("Input", "Final"):
+            guided = guided_training_step(kind, size, depth, device)
+            yield f"step, {kind} {size} ResNet 8×3×64×64: energy at {depth} / plain", guided, plain
+    yield from loss_cases(device)
 
 
 def seconds(run, device) -> float:

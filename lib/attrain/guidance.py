@@ -5,8 +5,9 @@ K maps a sample, whose losses are averaged; a mask is (N, h, w) or (N, 1, h, w) 
 the boxes, see `attrain.masks.boxes_to_mask`. A is the map of a sample, A⁺ = max(A, 0) and M the mask.
 
 Each loss takes the raw map and normalises it as its paper does; a map of another size than the mask (one of
-a hidden layer) is then enlarged bilinearly. The values are those of the authors' code, whose sum over
-images is `reduction="sum"`. Half-precision maps are computed in float32.
+a hidden layer) is then enlarged bilinearly. (The energy needs no normalising: A is enlarged, then A⁺ taken.)
+The values are those of the authors' code, whose sum over images is `reduction="sum"`. Half-precision maps are
+computed in float32.
 
 An image whose mask is empty has no boxes: it adds nothing to the sum, is left out of the mean, and is NaN
 where `reduction="none"`. A batch without any boxes has a loss of 0. `annotated(mask)` counts the others.
@@ -72,7 +73,9 @@ def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
         tensor(0.1875)
     """
     maps, inside = as_maps(heatmap, mask)
-    return _reduce((enlarged(_normalised(maps.clamp(min=0)), inside) - inside).abs().mean((-2, -1)), inside, reduction)
+    positive = maps.clamp(min=0)
+    scaled = enlarged(positive / _largest(positive), inside)
+    return _reduce((scaled - inside).abs().mean((-2, -1)), inside, reduction)
 
 
 def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -89,10 +92,16 @@ def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tens
         tensor(0.3466)
     """
     maps, inside = as_maps(heatmap, mask)
-    found = enlarged(_normalised(maps.clamp(min=0)), inside)
+    positive = maps.clamp(min=0)
+    # Only what is inside is normalised and has its logarithm taken: both are slow.
+    there = (inside > 0).expand(*maps.shape[:2], *inside.shape[-2:])
+    lengths = inside.sum((-2, -1)).long().expand(maps.shape[:2])
+    found = enlarged(positive, inside).masked_select(there)
+    found = found / _largest(positive).flatten().repeat_interleave(lengths.flatten())
     some = found > 0
     cross_entropy = torch.where(some, -found.masked_fill(~some, 1.0).log(), 100.0).clamp(max=100.0)
-    return _reduce((cross_entropy * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1), inside, reduction)
+    sums = torch.segment_reduce(cross_entropy, "sum", lengths=lengths.flatten(), initial=0).view_as(lengths)
+    return _reduce(sums / lengths.clamp(min=1), inside, reduction)
 
 
 def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -106,7 +115,8 @@ def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tenso
         tensor(0.3125)
     """
     maps, inside = as_maps(heatmap, mask)
-    return _reduce((enlarged(_normalised(maps), inside) ** 2 * (1 - inside)).sum((-2, -1)), inside, reduction)
+    scaled = enlarged(maps / _largest(maps.abs()), inside)
+    return _reduce((scaled * (1 - inside) * scaled).sum((-2, -1)), inside, reduction)
 
 
 def annotated(mask: Tensor) -> Tensor:
@@ -120,7 +130,7 @@ def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
         heatmap = heatmap.float()
-    if not heatmap.isfinite().all():
+    if heatmap.numel() and not torch.stack(heatmap.detach().aminmax()).isfinite().all():
         raise ValueError("heatmap holds NaN or infinite values")
     if mask.ndim == 3:
         mask = mask[:, None]
@@ -128,24 +138,24 @@ def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"mask must be (N, h, w) or (N, 1, h, w) with N = {len(heatmap)} as in the heatmap, got {tuple(mask.shape)}"
         )
-    mask = mask.to(heatmap)
-    if not ((mask == 0) | (mask == 1)).all():
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 (outside the boxes) and 1 (inside)")
     maps = heatmap[:, None] if heatmap.ndim == 3 else heatmap.sum(-3)
-    return maps if heatmap.ndim != 4 else maps[:, None], mask
+    return maps if heatmap.ndim != 4 else maps[:, None], mask.to(heatmap)
 
 
 def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Tensor:
     """Σ A⁺M / Σ A⁺, (N, K); where Σ A⁺ < 1e-7 Σ A⁺M, or `least` if given."""
-    positive = enlarged(maps.clamp(min=0), inside)
+    positive = enlarged(maps, inside).clamp(min=0)
     found, total = (positive * inside).sum((-2, -1)), positive.sum((-2, -1))
     share = found / torch.where(total < _TINY, 1.0, total)
     return share if least is None else torch.where(total < _TINY, least, share)
 
 
-def _normalised(maps: Tensor) -> Tensor:
-    largest = maps.abs().amax((-2, -1), keepdim=True)
-    return maps / torch.where(largest == 0, 1.0, largest)
+def _largest(sizes: Tensor) -> Tensor:
+    """The largest of each map, (N, K, 1, 1), 1 for a map of zeros."""
+    largest = sizes.amax((-2, -1), keepdim=True)
+    return torch.where(largest == 0, 1.0, largest)
 
 
 def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
@@ -155,7 +165,7 @@ def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
 
 def _reduce(each: Tensor, inside: Tensor, reduction: str) -> Tensor:
     """From (N, K) to a number, or to (N,)."""
-    each, has_boxes = each.mean(1), annotated(inside)
+    each, has_boxes = each.mean(1), inside.sum((1, 2, 3)) > 0
     if reduction == "none":
         return each.masked_fill(~has_boxes, torch.nan)
     if reduction not in ("mean", "sum"):

@@ -50,7 +50,7 @@ def on_object_epg(heatmap: Tensor, mask: Tensor, objects: Tensor) -> Tensor:
     if objects.shape != mask.shape:
         raise ValueError(f"objects must have the mask's shape {tuple(mask.shape)}, got {tuple(objects.shape)}")
     maps, inside = as_maps(heatmap, mask)
-    return epg(enlarged(maps.clamp(min=0), inside)[:, :, None] * inside[:, None], objects)
+    return epg(enlarged(maps, inside).clamp(min=0)[:, :, None] * inside[:, None], objects)
 
 
 def heatmap_iou(heatmap: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
@@ -73,7 +73,7 @@ def heatmap_iou(heatmap: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold must be in [0, 1), got {threshold}")
     maps, inside = as_maps(heatmap, mask)
-    large, inside = _scaled(enlarged(maps.clamp(min=0), inside)) > threshold, inside > 0
+    large, inside = _scaled(enlarged(maps, inside).clamp(min=0)) > threshold, inside > 0
     union = (large | inside).sum((-2, -1))
     iou = (large & inside).sum((-2, -1)) / union.clamp(min=1)
     return iou.mean(1).masked_fill(~annotated(mask), torch.nan)

@@ -158,7 +158,8 @@ class BCosRules(InputXGradientRules):
     """B-cos networks as the linear maps that they compute: what depends on the input dynamically is a constant.
 
     A B-cos layer is y = |cos(x, w)|^(B−1) · ŵᵀx. Its scale is made of norms, absolute values, powers and
-    roots; the outputs of these are constants here, and y/x is the constant of a gate such as GELU.
+    roots; the outputs of these are constants of the map, and y/x is the constant of a gate such as GELU. The
+    logits keep their ordinary derivative, and so does the map as a function of the parameters.
     """
 
     sees_all = True
@@ -174,10 +175,15 @@ class BCosRules(InputXGradientRules):
         x, rest = args[0], args[1:]
         out = func(x.clone() if inplace else x, *rest, **kwargs)
         if name in MAGNITUDES:
-            out = out.detach()
+            out = self.constant(out)
         else:
-            out = x * torch.where(x == 0, 0.0, out / torch.where(x == 0, 1.0, x)).detach()
+            ratio = torch.where(x == 0, 0.0, out / torch.where(x == 0, 1.0, x))
+            out = _Either.apply(out, x * self.constant(ratio), self.switch)
         return write(x, out) if inplace else out
+
+    def constant(self, value):
+        """A constant for the map; for the loss on the logits and on the map it depends on the parameters as ever."""
+        return _Either.apply(value, value.detach(), self.switch) if self.create_graph else value.detach()
 
 
 class GradCAMRules(Rules):
@@ -206,6 +212,19 @@ class ZennitRules(Rules):
     def start(self, logits, score):
         (share,) = torch.autograd.grad(score.sum(), logits, retain_graph=True)
         return logits, logits.detach() * share
+
+
+class _Either(Function):
+    """A value made in two ways: by the first for derivatives as usual, by the second for the map."""
+
+    @staticmethod
+    def forward(ctx, usual, explained, switch):
+        ctx.switch = switch
+        return usual.view_as(usual)
+
+    @staticmethod
+    def backward(ctx, g):
+        return (None, g, None) if ctx.switch["explaining"] else (g, None, None)
 
 
 class _DropNegative(Function):

@@ -22,10 +22,15 @@ INPUT = "input"  # the name of the input's map beside those of layers
 
 
 def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Cross-entropy alone; further members of the batch (a mask) are ignored. Returns as `isnet_step`."""
+    """Classification alone; further members of the batch (a mask) are ignored. Returns as `isnet_step`."""
     logits = model(x)
-    loss = F.cross_entropy(logits, y)
+    loss = classification_loss(logits, y)
     return logits, loss, {"classification": loss.detach()}
+
+
+def classification_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy for labels (N,), the mean binary cross-entropy for several a sample, floats (N, classes)."""
+    return (F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy)(logits, y)
 
 
 def isnet_step(
@@ -84,8 +89,7 @@ def isnet_step(
     if not 0 <= P <= 1:
         raise ValueError(f"P must be in [0, 1], got {P}")
     logits, heatmap, at_layers, _ = explain(model, x, target, method, layers=layers, create_graph=True)
-    classify = F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy
-    parts, losses = {"classification": classify(logits, y)}, []
+    parts, losses = {"classification": classification_loss(logits, y)}, []
     for name, relevance in {INPUT: heatmap, **at_layers}.items():
         low, high = _range_of(name, C1, "C1"), _range_of(name, C2, "C2")
         background = isnet_background_loss(relevance, mask, decay=decay, E=E)
@@ -163,8 +167,8 @@ def fit(
 
     Args:
         model: trained in place and left in evaluation mode.
-        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels, (N,) or, of
-            pixels, (N, H, W).
+        data: tensors of equal length, given to `step(model, *batch)`; the second is the labels, (N,), of
+            pixels (N, H, W), or several a sample, floats (N, classes).
         step: returns logits, loss and parts, as `isnet_step`; or a schedule {first epoch: step}, as
             `{0: plain_step, 5: isnet_step}` or one of P, `{0: partial(isnet_step, P=0.3), 5: isnet_step}`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
@@ -174,7 +178,8 @@ def fit(
         on_epoch: called after each epoch, for a progress bar.
 
     Returns:
-        curves, one number an epoch: "accuracy" in training, "loss" and each part of the loss.
+        curves, one number an epoch: "accuracy" in training (with several labels a sample the share of right
+        decisions, a class being found where its logit is ≥ 0), "loss" and each part of the loss.
 
     Raises:
         FloatingPointError: the loss is not finite; the model is then not usable.
@@ -200,8 +205,11 @@ def fit(
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             descent.step()
-            correct = (logits.detach().argmax(1) == batch[1]).double().mean()
-            for name, value in {"accuracy": correct, "loss": loss.detach(), **parts}.items():
+            for name, value in {
+                "accuracy": _accuracy(logits.detach(), batch[1]),
+                "loss": loss.detach(),
+                **parts,
+            }.items():
                 totals[name] = totals.get(name, 0.0) + value * (len(index) / n)
         if not math.isfinite(totals["loss"]):
             raise FloatingPointError(f"loss is {float(totals['loss'])} in epoch {epoch + 1}; lower lr, or clip")
@@ -212,6 +220,11 @@ def fit(
             on_epoch()
     model.eval()
     return curves
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    right = (logits >= 0) == (y > 0) if y.is_floating_point() else logits.argmax(1) == y
+    return right.double().mean()
 
 
 def fit_fresh(
