@@ -23,7 +23,7 @@ from attrain.methods import (
     IntegratedGradients,
     Zennit,
 )
-from attrain.metrics import background_share
+from attrain.metrics import background_share, pixels_erased_log_odds
 from attrain.operations import UnsupportedOperation, register_rule
 from attrain.targets import random_positive_target, selective_target, softmax_target, stochastic_target
 from attrain.zplus import Dual, ZPlus
@@ -60,6 +60,7 @@ __all__ = [
     "isnet_foreground_loss",
     "isnet_loss",
     "l1_loss",
+    "pixels_erased_log_odds",
     "ppce_loss",
     "random_positive_target",
     "register_rule",
