@@ -7,6 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+# Now, as a notebook's backend, loaded within `rc_context` below, would lose its setting to show figures when that ends.
+plt.switch_backend(plt.get_backend())
+
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLE = {
@@ -193,6 +196,7 @@ def curves(
     x: Sequence[float] | Sequence[str] | None = None,
     ylabel: str = "",
     controls: Collection[str] = (),
+    size: tuple[float, float] | None = None,
 ) -> Figure:
     """One panel a quantity, one line a model: the mean over seeds, with every seed as a thin line.
 
@@ -202,6 +206,7 @@ def curves(
         x: the places of a curve's values, numbers or names; by default epochs, 1, 2, …
         ylabel: what all panels measure alike; they then share the axis.
         controls: models that the others are to be compared with, drawn in grey.
+        size: width and height of a panel in inches, if not the usual ones.
     """
     models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
     # A model keeps its colour in panels that lack the others; beyond the palette, the line's style tells them apart.
@@ -209,7 +214,8 @@ def curves(
     styles = {m: {"color": COLOURS[i % 7], "linestyle": ("-", "--", ":")[i // 7 % 3]} for i, m in enumerate(named)}
     styles |= {m: {"color": "0.55", "linestyle": (":", "-.")[i % 2]} for i, m in enumerate(controls)}
     with plt.rc_context(STYLE):
-        size = (3.4 * len(panels), 2.8) if x is None else (4.4 * len(panels), 3.6)
+        width, height = size or ((3.4, 2.8) if x is None else (4.4, 3.6))
+        size = (width * len(panels), height)
         figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=bool(ylabel))
         for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
             for model, seeds in lines.items():
