@@ -192,4 +192,4 @@ def _download(url: str, path: Path, expected: str) -> None:
     try:
         torch.hub.download_url_to_file(url, str(path), expected, progress=False)
     except (OSError, RuntimeError) as error:  # HTTP and network; another checksum
-        raise DataError(f"{url} could not be downloaded ({error}): try again, or put the file to {path}") from None
+        raise DataError(f"{url} could not be downloaded: {error}") from None
