@@ -16,7 +16,7 @@ import importlib
 import os
 from pathlib import Path
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg")
+DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg", "deeplift_authors")
 
 
 class DataError(RuntimeError):

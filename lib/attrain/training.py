@@ -22,9 +22,9 @@ INPUT = "input"  # the name of the input's map beside those of layers
 
 
 def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Cross-entropy alone; further members of the batch (a mask) are ignored. Returns as `isnet_step`."""
+    """Cross-entropy alone, binary for labels (N, classes) in floats; a mask is ignored. Returns as `isnet_step`."""
     logits = model(x)
-    loss = F.cross_entropy(logits, y)
+    loss = (F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy)(logits, y)
     return logits, loss, {"classification": loss.detach()}
 
 
@@ -164,7 +164,7 @@ def fit(
     Args:
         model: trained in place and left in evaluation mode.
         data: tensors of equal length, given to `step(model, *batch)`; the second is the labels, (N,) or, of
-            pixels, (N, H, W).
+            pixels, (N, H, W), or, several a sample, (N, classes) in floats.
         step: returns logits, loss and parts, as `isnet_step`; or a schedule {first epoch: step}, as
             `{0: plain_step, 5: isnet_step}` or one of P, `{0: partial(isnet_step, P=0.3), 5: isnet_step}`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
@@ -200,7 +200,8 @@ def fit(
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             descent.step()
-            correct = (logits.detach().argmax(1) == batch[1]).double().mean()
+            predicted = logits.detach() > 0 if batch[1].ndim == logits.ndim == 2 else logits.detach().argmax(1)
+            correct = (predicted == batch[1]).double().mean()
             for name, value in {"accuracy": correct, "loss": loss.detach(), **parts}.items():
                 totals[name] = totals.get(name, 0.0) + value * (len(index) / n)
         if not math.isfinite(totals["loss"]):
