@@ -16,7 +16,7 @@ import importlib
 import os
 from pathlib import Path
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg")
+DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg", "deeplift_authors")
 DATASETS += ("scenes", "shifted_backgrounds", "voc2007", "coco2014", "waterbirds")  # with boxes
 
 

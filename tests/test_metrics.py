@@ -8,7 +8,14 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from attrain import DeepLift, background_share, explain
-from attrain.metrics import completeness_error, deletion_curve, erase, log_odds, rank_correlation
+from attrain.metrics import (
+    completeness_error,
+    deletion_curve,
+    erase,
+    log_odds,
+    pixels_erased_log_odds,
+    rank_correlation,
+)
 
 
 def test_share_is_the_background_part_of_the_absolute_relevance():
@@ -98,6 +105,73 @@ def test_the_deletion_curve_of_a_linear_network_is_the_sum_of_what_was_erased():
     torch.testing.assert_close(curve, torch.stack([largest[:, :k].sum(1) for k in (0, 4, 8, 16)], 1))
     assert not curve.requires_grad
     assert (deletion_curve(net, x, -heatmap, target, [0.25]) < curve[:, 1:2]).all(), "the best order there is"
+
+
+# ---------------------------------------------------------------- digit conversion
+
+
+def conversion(scores, pixels, x=None, classes=(0, 1), **options):
+    """Of images with one row of pixels, through a network whose logit c is the sum of the pixels times c + 1."""
+    maps = torch.tensor(scores, dtype=torch.float64)[:, None, None]  # (N, 1, 1, W)
+    maps = torch.stack([maps, torch.zeros_like(maps)], 1)
+    x = torch.ones(maps[:, 0].shape, dtype=torch.float64) if x is None else x
+    net = lambda images: images.sum((1, 2, 3))[:, None] * torch.tensor([1.0, 2.0, 4.0])  # noqa: E731
+    return pixels_erased_log_odds(net, x, maps, torch.tensor([classes] * len(x)), pixels, **options)
+
+
+@pytest.mark.parametrize(
+    ("scores", "pixels", "kept"),
+    [((4, 1, 3, 2), 2, (0, 1, 0, 1)), ((4, -1, -3, 0), 3, (0, 1, 1, 1)), ((-4, -1, -3, 0), 4, (1, 1, 1, 1)),
+     ((3, 3, 3, 1), 2, (1, 1, 1, 1)), ((4, 3, 3, 1), 2, (0, 1, 1, 1)), ((3, 3, 2, 2), 2, (0, 0, 1, 1)),
+     ((4, 1, 3, 2), 4, (0, 0, 0, 0)), ((4, 1, 3, 2), 100, (0, 0, 0, 0)), ((4, 1, 3, 2), 0, (1, 1, 1, 1))],
+    ids=["the largest go", "only positive ones go", "none is positive", "ties at the border stay",
+         "those above ties go", "ties that fit go", "all there are", "more than there are", "none"],
+)  # fmt: skip
+def test_pixels_that_tell_the_classes_apart_are_erased(scores, pixels, kept):
+    assert conversion([scores], pixels).erased.flatten().tolist() == list(kept)
+
+
+def test_the_change_is_that_of_the_difference_of_the_two_logits_and_images_are_erased_each_by_itself():
+    x = torch.tensor([[[[1.0, 2, 3]]], [[[1.0, 2, 3]]], [[[1.0, 2, -8]]]]).double()
+    before = x.clone()
+    result = conversion([(0, 1, 2), (-1, -1, -1), (1, 2, 0)], 1, x, classes=(2, 0), reference=0.5)
+    # of logits 4s and 1s of a pixels' sum s, by hand: s falls from 6 to 3.5, stays, rises from −5 to −6.5
+    torch.testing.assert_close(result.change, 3 * torch.tensor([2.5, 0.0, 1.5]).double())
+    assert result.flipped.tolist() == [False, False, True]
+    assert torch.equal(x, before) and result.erased[0].flatten().tolist() == [1, 2, 0.5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), pixels=st.integers(0, 25), channels=st.integers(1, 3), levels=st.sampled_from((2, 99)))
+def test_conversion_is_the_papers_protocol_image_by_image(seed, pixels, channels, levels):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(3, channels, 4, 5, generator=generator)
+    maps = (torch.randn(3, 2, channels, 4, 5, generator=generator) * levels).round() / levels
+    net, classes = nn.Sequential(nn.Flatten(), nn.Linear(20 * channels, 4)), torch.tensor([[0, 3], [2, 1], [1, 0]])
+    found = pixels_erased_log_odds(net, x, maps, classes, pixels)
+    for i, (own, other) in enumerate(classes.tolist()):
+        d = (maps[i, 0].sum(0) - maps[i, 1].sum(0)).flatten()
+        largest = sorted(d.tolist(), reverse=True)
+        erased = x[i].flatten(1).clone()
+        erased[:, d > max(largest[pixels] if pixels < 20 else 0, 0)] = 0
+        assert torch.equal(found.erased[i].flatten(1), erased) and (erased == 0).all(0).sum() <= pixels
+        before, after = net(torch.stack([x[i], erased.view_as(x[i])])).detach()
+        expected = (before[own] - before[other]) - (after[own] - after[other])
+        torch.testing.assert_close(found.change[i], expected, rtol=1e-4, atol=1e-5)
+        assert found.flipped[i] == (after[own] < after[other])
+    torch.testing.assert_close(pixels_erased_log_odds(net, x, maps.sum(2), classes, pixels), found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "pixels", "message"),
+    [((2, 4, 4), (2, 2), 3, r"heatmap must be \(N, 2, H, W\)"), ((2, 3, 4, 4), (2, 2), 3, "heatmap must be"),
+     ((1, 2, 4, 4), (2, 2), 3, "heatmap must be"), ((2, 2, 4, 4), (2,), 3, r"classes must be \(N, 2\)"),
+     ((2, 2, 4, 4), (1, 2), 3, r"classes must be \(N, 2\)"), ((2, 2, 4, 4), (2, 2), -1, "pixels must be ≥ 0, got -1")],
+)  # fmt: skip
+def test_what_cannot_be_converted_is_refused(shape, classes, pixels, message):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(ValueError, match=message):
+        pixels_erased_log_odds(net, torch.rand(2, 1, 4, 4), torch.rand(shape), torch.zeros(classes).long(), pixels)
 
 
 # ---------------------------------------------------------------- rank correlation

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -129,3 +133,20 @@ def test_labelled_paths_join_their_points_in_order():
     (axis,) = plots.labelled_paths({"P": {"0.3": (0.9, 0.5), "0.7": (0.8, 0.7)}}, "accuracy", "resistance").axes
     assert axis.lines[0].get_xdata().tolist() == [0.9, 0.8] and axis.lines[0].get_ydata().tolist() == [0.5, 0.7]
     assert [text.get_text() for text in axis.texts] == ["0.3", "0.7"]
+
+
+def test_a_notebook_shows_all_figures_also_if_the_first_is_drawn_in_our_style():
+    program = (
+        "from IPython.core.interactiveshell import InteractiveShell; InteractiveShell.instance()\n"
+        "import matplotlib; from attrain import plots; plots.curves({'a': {'b': [[1, 2]]}})\n"
+        "print(matplotlib.is_interactive())"
+    )
+    backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    run = subprocess.run([sys.executable, "-c", program], env={**os.environ, **backend}, capture_output=True, text=True)
+    assert run.stdout == "True\n", run.stderr
+
+
+def test_panels_of_curves_have_the_size_that_is_asked_for():
+    panels = {name: {"a": [[0.0, 1.0]]} for name in "xyz"}
+    assert plots.curves(panels, size=(2, 1.5)).get_size_inches().tolist() == [6, 1.5]
+    assert plots.curves(panels).get_size_inches().tolist() == pytest.approx([10.2, 2.8])

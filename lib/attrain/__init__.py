@@ -23,9 +23,15 @@ from attrain.methods import (
     IntegratedGradients,
     Zennit,
 )
-from attrain.metrics import background_share
+from attrain.metrics import background_share, pixels_erased_log_odds
 from attrain.operations import UnsupportedOperation, register_rule
-from attrain.targets import random_positive_target, selective_target, softmax_target, stochastic_target
+from attrain.targets import (
+    mean_normalised_target,
+    random_positive_target,
+    selective_target,
+    softmax_target,
+    stochastic_target,
+)
 from attrain.zplus import Dual, ZPlus
 
 __version__ = "0.1.0"
@@ -60,6 +66,8 @@ __all__ = [
     "isnet_foreground_loss",
     "isnet_loss",
     "l1_loss",
+    "mean_normalised_target",
+    "pixels_erased_log_odds",
     "ppce_loss",
     "random_positive_target",
     "register_rule",

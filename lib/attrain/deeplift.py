@@ -19,11 +19,18 @@ class DeepLiftRules(PairRules):
     Args:
         x, entry, reference, several: see `PairRules`.
         rule: "rescale", "reveal_cancel" or "genomics".
+        hypothetical: see `attrain.DeepLift`.
     """
 
-    def __init__(self, x, entry, reference, rule, several=False):
+    def __init__(self, x, entry, reference, rule, several=False, hypothetical=False):
         super().__init__(x, entry, reference, several)
-        self.rule = rule
+        self.rule, self.hypothetical = rule, hypothetical
+
+    def contract(self, gradient, create_graph):
+        if not self.hypothetical:
+            return super().contract(gradient, create_graph)
+        reference = self.row(self.reference, self.switch["reference"])
+        return gradient - (gradient * reference).sum(1, keepdim=True)
 
     def rule_of(self, call, registered):
         if registered:

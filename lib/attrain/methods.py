@@ -36,20 +36,32 @@ class Gradient(Method):
         return Rules(x, entry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputXGradient(Method):
-    """Gradient times input: LRP-0 on ReLU networks, biases included."""
+    """Gradient times input: LRP-0 on ReLU networks, biases included.
+
+    Args:
+        reference: what is subtracted from the input, as for `DeepLift`; maps at layers are gradient times output.
+    """
+
+    reference: float | Tensor = 0.0
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
-        return InputXGradientRules(x, entry)
+        return InputXGradientRules(x, entry, _mean_reference(self.reference, x))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GuidedBackprop(Method):
-    """Guided backprop (Springenberg et al. 2015) times input: negative gradients at activation functions dropped."""
+    """Guided backprop (Springenberg et al. 2015) times input: negative gradients at activation functions dropped.
+
+    Args:
+        reference: what is subtracted from the input, as for `DeepLift`; maps at layers are gradient times output.
+    """
+
+    reference: float | Tensor = 0.0
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
-        return GuidedRules(x, entry)
+        return GuidedRules(x, entry, _mean_reference(self.reference, x))
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class IntegratedGradients(Method):
     The midpoint rule: points r + (i + ½)/steps · (x − r) (Sundararajan et al. 2017; DeepLIFT's experiments).
 
     Args:
-        reference: a float, or a tensor (1, ...), (N, ...) or (R, 1, ...), the latter averaged.
+        reference: as for `DeepLift`.
         steps: ≥ 1 forward and backward passes a reference.
     """
 
@@ -137,11 +149,13 @@ class DeepLift(Method):
     """Differences of activations from those on a reference input (Shrikumar, Greenside, Kundaje 2017).
 
     Args:
-        reference: a float, or a tensor (1, ...) shared by all samples, (N, ...) one a sample, or
-            (R, 1, ...): R shared references, over which the maps are averaged.
+        reference: a float, or a tensor (1, ...) shared by all samples, (N, ...) one a sample, (R, 1, ...):
+            R shared references, or (R, N, ...): R a sample; over R the maps are averaged.
         rule: "rescale": the secant of each nonlinearity; "reveal_cancel": positive and negative parts
             apart, their effects averaged over both orders; "genomics": RevealCancel after linear layers
             and Rescale after convolutions, an error elsewhere.
+        hypothetical: of one-hot input, the contribution of each category were it there, with these multipliers;
+            see `attrain.sequences.hypothetical_contributions`.
 
     Maps sum to `Explanation.delta`: the explained number less that of the reference.
 
@@ -158,6 +172,7 @@ class DeepLift(Method):
 
     reference: float | Tensor = 0.0
     rule: str = "rescale"
+    hypothetical: bool = False
 
     def __post_init__(self):
         if self.rule not in ("rescale", "reveal_cancel", "genomics"):
@@ -165,8 +180,9 @@ class DeepLift(Method):
 
     def run(self, once, x, target, layers, create_graph):
         references = _references(self.reference, x)
-        several, rules = len(references) > 1, partial(DeepLiftRules, rule=self.rule)
-        if several and self.rule == "rescale" and not create_graph:
+        rules = partial(DeepLiftRules, rule=self.rule, hypothetical=self.hypothetical)
+        several, shared = len(references) > 1, len(references[0]) == 1
+        if several and shared and self.rule == "rescale" and not create_graph:
             try:
                 return once(x, target, partial(rules, reference=torch.cat(references), several=True), layers)
             except OneByOne:
@@ -232,10 +248,16 @@ def _references(reference, x: Tensor) -> list[Tensor]:
         raise ValueError("reference holds NaN or infinite values")
     if reference.ndim == x.ndim and reference.shape[1:] == x.shape[1:] and len(reference) in (1, len(x)):
         return [reference]
-    if reference.ndim == x.ndim + 1 and reference.shape[1:] == (1, *x.shape[1:]) and len(reference):
-        return list(reference)
     one = tuple(x.shape[1:])
+    if reference.ndim == x.ndim + 1 and reference.shape[1:] in ((1, *one), (len(x), *one)) and len(reference):
+        return list(reference)
     raise ValueError(
-        f"reference must be a number or have shape {(1, *one)}, {(len(x), *one)} or {('R', 1, *one)} "
-        f"for an input of shape {tuple(x.shape)}, got {tuple(reference.shape)}"
+        f"reference must be a number or have shape {(1, *one)}, {(len(x), *one)}, {('R', 1, *one)} or "
+        f"{('R', len(x), *one)} for an input of shape {tuple(x.shape)}, got {tuple(reference.shape)}"
     )
+
+
+def _mean_reference(reference, x: Tensor) -> float | Tensor:
+    """For a gradient at x alone, which is linear in the reference."""
+    references = _references(reference, x)
+    return sum(references) / len(references)

@@ -40,6 +40,20 @@ class NormCNN(nn.Sequential):
         )  # fmt: skip
 
 
+class SequenceCNN(nn.Sequential):
+    """DeepLIFT's network for DNA: two convolutions with ReLU, the mean over all positions, two linear layers.
+
+    Input (N, 4, L) with L ≥ 2·kernel − 1, output logits (N, tasks).
+    """
+
+    def __init__(self, tasks: int = 3, width: int = 50, kernel: int = 11):
+        super().__init__(
+            nn.Conv1d(4, width, kernel), nn.ReLU(), nn.Conv1d(width, width, kernel), nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(width, tasks),
+        )  # fmt: skip
+
+
 def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16) -> nn.Module:
     """A ReLU classifier from scratch by name: "cnn" (`SmallCNN`), "cnn-norm" (`NormCNN`), or torchvision's.
 

@@ -5,10 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
+
+# Now, as a notebook's backend, loaded within `rc_context` below, would lose its setting to show figures when that ends.
+plt.switch_backend(plt.get_backend())
 
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LETTER_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[5], COLOURS[1])  # A green, C blue, G orange, T red
 STYLE = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
@@ -165,6 +172,70 @@ def labelled_paths(
     return figure
 
 
+def scatter_grid(
+    panels: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]], xlabel: str, size: float = 1.55
+) -> Figure:
+    """Clouds of points: a row and a column of panels a quantity, one colour a group. A column shares its axes.
+
+    Args:
+        panels: row -> column -> group -> (x, y), each (n,).
+        xlabel: what x is, with its unit.
+        size: edge of a panel in inches.
+    """
+    shape = len(panels), len(next(iter(panels.values())))
+    with plt.rc_context(STYLE | {"font.size": 9}):
+        edges = {"figsize": (size * shape[1] + 0.6, size * shape[0] + 0.8), "sharex": True, "sharey": "col"}
+        figure, axes = plt.subplots(*shape, **edges, squeeze=False, layout="constrained")
+        for i, (row, columns) in enumerate(panels.items()):
+            for axis, (column, groups) in zip(axes[i], columns.items()):
+                axis.axhline(0, color="0.3", linewidth=0.8)
+                for (name, (x, y)), colour in zip(groups.items(), COLOURS):
+                    axis.plot(x, y, ".", color=colour, markersize=2.5, alpha=0.5, label=name, markeredgewidth=0)
+                axis.set_title("" if i else column, fontsize=9)
+                axis.tick_params(labelsize=7)
+            axes[i, 0].set_ylabel(row)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        figure.supxlabel(xlabel, fontsize=9)
+        legend = figure.legend(handles, names, ncols=len(names), loc="outside upper center", markerscale=4)
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)
+    return figure
+
+
+def sequence_logos(
+    rows: Mapping[str, np.ndarray],
+    start: int = 0,
+    spans: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+    size: float = 9.5,
+) -> Figure:
+    """One sequence by several methods: letters as tall as their contributions, upside down below zero.
+
+    Args:
+        rows: label -> contributions (4, L) in the order A, C, G, T; zeros are not drawn.
+        start: number of the first position.
+        spans: label -> (first, last + 1) of stretches to shade, in the same numbers.
+        size: width in inches.
+    """
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        height = 0.85 * len(rows) + 0.7
+        figure, axes = plt.subplots(
+            len(rows), 1, figsize=(size, height), sharex=True, squeeze=False, layout="constrained"
+        )
+        for axis, (label, heights) in zip(axes[:, 0], rows.items()):
+            for i, stretches in enumerate((spans or {}).values()):
+                for first, end in stretches:
+                    axis.axvspan(first - 0.5, end - 0.5, color=COLOURS[4 + i], alpha=0.25, linewidth=0)
+            _draw_letters(axis, np.asarray(heights, float), start)
+            axis.axhline(0, color="0.3", linewidth=0.8)
+            axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
+            axis.tick_params(labelsize=7)
+        axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
+        handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[4 + i], alpha=0.25) for i in range(len(spans or ()))]
+        if spans:
+            figure.legend(handles, list(spans), ncols=len(spans), loc="outside upper right")
+    return figure
+
+
 def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
     """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
 
@@ -193,6 +264,7 @@ def curves(
     x: Sequence[float] | Sequence[str] | None = None,
     ylabel: str = "",
     controls: Collection[str] = (),
+    size: tuple[float, float] | None = None,
 ) -> Figure:
     """One panel a quantity, one line a model: the mean over seeds, with every seed as a thin line.
 
@@ -202,6 +274,7 @@ def curves(
         x: the places of a curve's values, numbers or names; by default epochs, 1, 2, …
         ylabel: what all panels measure alike; they then share the axis.
         controls: models that the others are to be compared with, drawn in grey.
+        size: width and height of a panel in inches, if not the usual ones.
     """
     models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
     # A model keeps its colour in panels that lack the others; beyond the palette, the line's style tells them apart.
@@ -209,7 +282,8 @@ def curves(
     styles = {m: {"color": COLOURS[i % 7], "linestyle": ("-", "--", ":")[i // 7 % 3]} for i, m in enumerate(named)}
     styles |= {m: {"color": "0.55", "linestyle": (":", "-.")[i % 2]} for i, m in enumerate(controls)}
     with plt.rc_context(STYLE):
-        size = (3.4 * len(panels), 2.8) if x is None else (4.4 * len(panels), 3.6)
+        width, height = size or ((3.4, 2.8) if x is None else (4.4, 3.6))
+        size = (width * len(panels), height)
         figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=bool(ylabel))
         for axis, (quantity, lines) in zip(np.atleast_1d(axes), panels.items()):
             for model, seeds in lines.items():
@@ -227,6 +301,25 @@ def curves(
         handles = [plt.Line2D([], [], **styles[model]) for model in models]
         figure.legend(handles, models, ncols=min(len(models), 2 * len(panels)), loc="outside lower center")
     return figure
+
+
+def _draw_letters(axis, heights: np.ndarray, start: int) -> None:
+    """Stack each position's letters from zero outwards, the smallest first, those below zero downwards."""
+    order = np.argsort(np.abs(heights), axis=0)
+    stacked = np.take_along_axis(heights, order, 0)
+    bases = np.zeros_like(heights)
+    for part in (np.clip(stacked, 0, None), np.clip(stacked, None, 0)):
+        np.put_along_axis(
+            bases, order, np.where(part != 0, part.cumsum(0) - part, np.take_along_axis(bases, order, 0)), 0
+        )
+    for letter, colour, tall, base in zip("ACGT", LETTER_COLOURS, heights, bases):
+        outline = TextPath((0, 0), letter, size=1, prop={"weight": "bold"})
+        box = outline.get_extents()
+        unit = (outline.vertices - box.min) / box.size - [0.5, 0]
+        drawn = [Path(unit * [0.95, tall[p]] + [start + p, base[p]], outline.codes) for p in np.flatnonzero(tall)]
+        if drawn:
+            axis.add_patch(PathPatch(Path.make_compound_path(*drawn), color=colour, linewidth=0))
+    axis.autoscale_view()
 
 
 def _grid(rows: int, columns: int, size: float, letters: int = 0):

@@ -127,10 +127,14 @@ class Rules(TorchFunctionMode):
 
 
 class InputXGradientRules(Rules):
-    """gradient · x."""
+    """gradient · (x − reference)."""
+
+    def __init__(self, x, entry, reference: float | Tensor = 0.0):
+        super().__init__(x, entry)
+        self.reference = reference
 
     def contract(self, gradient, create_graph):
-        return gradient * self.x.detach()
+        return gradient * (self.x.detach() - self.reference)
 
     def contract_at(self, gradient, activation, reference):
         return gradient * activation

@@ -91,6 +91,25 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
     return target
 
 
+def mean_normalised_target(target: int | Tensor) -> Callable[[Tensor], Tensor]:
+    """A class's logit less the mean of all logits: what tells a softmax's classes apart (DeepLIFT, section 3.6).
+
+    A softmax does not change when all logits rise alike. Maps of methods that are linear in the target (not guided
+    backprop's) are then those of the class less their mean over classes, C_c − (1/n) Σ C_c', and sum to 0 over classes.
+
+    Args:
+        target: a class, or LongTensor (N,), one a sample.
+
+    Returns:
+        a callable from logits (N, C) to (N,).
+
+    Example:
+        >>> mean_normalised_target(0)(torch.tensor([[2.0, -1.0, 0.5]]))
+        tensor([1.5000])
+    """
+    return lambda logits: target_scores(logits, target) - logits.mean(1)
+
+
 def softmax_target() -> Callable[[Tensor], Tensor]:
     """The highest class probability, max softmax(logits); with gradient × input, the softmax form of ISNet's ablation.
 
