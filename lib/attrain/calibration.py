@@ -1,0 +1,89 @@
+"""How sure a classifier is and how often it is right; how different its filters are."""
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+
+def calibration(logits: Tensor, y: Tensor, bins: int = 15) -> dict[str, float]:
+    """Accuracy, expected calibration error, negative log-likelihood and Brier score.
+
+    Args:
+        logits: (N, C), finite.
+        y: labels (N,).
+        bins: of equal width, of the largest probability, for the calibration error (torchmetrics').
+
+    Returns:
+        "accuracy" in [0, 1]; "ece" in [0, 1], the mean |accuracy − confidence| over bins; "nll" ≥ 0 in nats; "brier" in
+        [0, 2], the squared distance of the probabilities from the label's.
+
+    Example:
+        >>> calibration(torch.tensor([[9.0, -9.0], [9.0, -9.0]]), torch.tensor([0, 1]))["ece"]
+        0.5
+    """
+    _check(logits, y)
+    log_p = logits.double().log_softmax(1)
+    p = log_p.exp()
+    # torchmetrics opens a bin of its own for a confidence of exactly 1
+    below_one = p.clamp(max=1 - 1e-9)
+    return {
+        "accuracy": (logits.argmax(1) == y).double().mean().item(),
+        "ece": multiclass_calibration_error(below_one, y, logits.shape[1], n_bins=bins).item(),
+        "nll": -log_p.gather(1, y[:, None]).mean().item(),
+        "brier": (p - nn.functional.one_hot(y, logits.shape[1])).square().sum(1).mean().item(),
+    }
+
+
+def reliability(logits: Tensor, y: Tensor, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
+    """A reliability diagram: confidence, accuracy and number of samples in each bin, NaN where a bin is empty.
+
+    Args:
+        logits, y, bins: as for `calibration`.
+
+    Returns:
+        three tensors (bins,).
+    """
+    _check(logits, y)
+    confidence, predicted = logits.double().softmax(1).max(1)
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1  # a bin holds its upper edge
+    count = torch.bincount(index, minlength=bins)
+    mean = lambda values: torch.bincount(index, values.double(), minlength=bins) / count  # noqa: E731
+    return mean(confidence), mean(predicted == y), count
+
+
+def filter_similarity(weight: Tensor) -> float:
+    """Mean |cosine| of all pairs of a layer's filters, in [0, 1]: 0 if they are orthogonal, 1 if they are parallel.
+
+    Args:
+        weight: (filters, ...), two filters or more, none of them zero.
+    """
+    rows = nn.functional.normalize(_filters(weight), dim=1)
+    n = len(rows)
+    return ((rows @ rows.T).abs().sum() - n).item() / (n * (n - 1))
+
+
+def effective_rank(weight: Tensor) -> float:
+    """exp(H(σ / Σσ)) / min(filters, inputs), σ a layer's singular values (Roy, Vetterli 2007); in (0, 1].
+
+    Args:
+        weight: (filters, ...), two filters or more.
+    """
+    rows = _filters(weight)
+    p = torch.linalg.svdvals(rows)
+    p = p / p.sum()
+    return torch.special.entr(p).sum().exp().item() / min(rows.shape)
+
+
+def _filters(weight: Tensor) -> Tensor:
+    if weight.ndim < 2 or len(weight) < 2 or not weight.isfinite().all() or not weight.flatten(1).any(1).all():
+        raise ValueError(
+            f"weight must be (filters, ...) with two or more finite, nonzero filters, got {tuple(weight.shape)}"
+        )
+    return weight.detach().double().flatten(1)
+
+
+def _check(logits: Tensor, y: Tensor) -> None:
+    if logits.ndim != 2 or y.shape != logits.shape[:1] or not len(y) or not logits.isfinite().all():
+        raise ValueError(
+            f"logits must be finite, (N, C), and y (N,), with N >= 1, got {tuple(logits.shape)} and {tuple(y.shape)}"
+        )
