@@ -129,3 +129,13 @@ def test_labelled_paths_join_their_points_in_order():
     (axis,) = plots.labelled_paths({"P": {"0.3": (0.9, 0.5), "0.7": (0.8, 0.7)}}, "accuracy", "resistance").axes
     assert axis.lines[0].get_xdata().tolist() == [0.9, 0.8] and axis.lines[0].get_ydata().tolist() == [0.5, 0.7]
     assert [text.get_text() for text in axis.texts] == ["0.3", "0.7"]
+
+
+@pytest.mark.parametrize("draw", [plots.interval_bars, plots.interval_rows])
+@pytest.mark.parametrize(("mean", "cut"), [(0.7, True), (1.2, False)])
+def test_intervals_of_shares_end_where_shares_end(draw, mean, cut):
+    figure = draw({"net": {"test": {"mean": mean, "low": -1.0, "high": 3.0}}}, "accuracy")
+    (axis,) = figure.axes
+    low, high = axis.get_ylim() if draw is plots.interval_bars else axis.get_xlim()
+    assert (low > -0.1 and high < 1.1) == cut
+    plt.close(figure)
