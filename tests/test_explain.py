@@ -194,12 +194,14 @@ def slow_zb(weight, bias, x, relevance, low, high, stabilizer=1e-2):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 2.0), (0.5, 1.0), (-2.0, 0.0)])
-def test_zb_of_a_linear_layer_equals_its_formula(low, high):
+@pytest.mark.parametrize("stabilizer", [1e-2, 1e-6, 1.0])
+def test_zb_of_a_linear_layer_equals_its_formula(low, high, stabilizer):
     net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     x = low + (high - low) * torch.rand(3, 5, dtype=torch.float64)
     y = net[:2](x)
-    expected = slow_zb(net[0].weight.detach(), net[0].bias.detach(), x, (y * net[2].weight[1]).detach(), low, high)
-    heatmap = explain(net, x, 1, LRP(first_layer=ZB(low, high))).heatmap
+    relevance = (y * net[2].weight[1]).detach()
+    expected = slow_zb(net[0].weight.detach(), net[0].bias.detach(), x, relevance, low, high, stabilizer)
+    heatmap = explain(net, x, 1, LRP(first_layer=ZB(low, high, stabilizer))).heatmap
     torch.testing.assert_close(heatmap, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -232,6 +234,13 @@ def test_zb_folds_a_batch_norm_in_evaluation_mode():
     x = torch.rand(3, 2, 8, 8, dtype=torch.float64)
     method = LRP(first_layer=ZB())
     torch.testing.assert_close(explain(net, x, 1, method).heatmap, explain(fused, x, 1, method).heatmap)
+
+
+def test_the_stabilizer_of_zb_does_not_follow_epsilon():
+    net, x = conv_net(), torch.rand(2, 2, 8, 8, dtype=torch.float64)
+    map_of = lambda epsilon, *box: explain(net, x, 0, LRP(epsilon, first_layer=ZB(0, 1, *box))).heatmap  # noqa: E731
+    assert torch.equal(map_of(1e-6), map_of(1e-6, 1e-2))
+    assert not torch.allclose(map_of(1e-6), map_of(1e-6, 1e-6), rtol=1e-4)
 
 
 def test_zb_gives_black_pixels_relevance_where_gradient_times_input_cannot():
@@ -666,6 +675,7 @@ def test_no_tensor_is_left_behind():
         (lambda net, x: explain(net[:-1], x), ValueError, r"logits of shape \(2, C\)"),
         (lambda net, x: LRP(epsilon=-1), ValueError, "epsilon"),
         (lambda net, x: ZB(1.0, 0.0), ValueError, "low < high"),
+        (lambda net, x: ZB(stabilizer=0.0), ValueError, "stabilizer > 0, got 0.0"),
         (lambda net, x: selective_target(0), ValueError, "eps must be > 0"),
         (lambda net, x: stochastic_target(highest=2), ValueError, "highest must be in"),
         (lambda net, x: stochastic_target()(torch.zeros(2, 1)), ValueError, "at least 2 classes"),

@@ -74,14 +74,13 @@ class FirstLayer:
     z^B does not. With R the relevance at the end of the chain, W⁺ and W⁻ the positive and negative
     parts of the weight (a batch norm folded in),
 
-        z = conv(x; W, b) − low·(conv(1; W⁺) + b⁺) − high·(conv(1; W⁻) + b⁻),    s = R / (z + ε sign z)
+        z = conv(x; W, b) − low·(conv(1; W⁺) + b⁺) − high·(conv(1; W⁻) + b⁻),    s = R / (z + δ sign z)
         R_x = x·convᵀ(s; W) − low·convᵀ(s; W⁺) − high·convᵀ(s; W⁻)
 
     (Faster ISNet's code; zennit's ZBox clamps the bias in all three copies and so differs slightly).
-    Biases and batch statistics are constants for the map's derivative.
+    δ is the box's stabilizer. Biases and batch statistics are constants for the map's derivative.
     """
 
-    STABILIZER = 1e-2
     LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 
     def __init__(self, box):
@@ -137,7 +136,7 @@ class FirstLayer:
         outputs = self.layer(x, self.weight), self.layer(one, extremes)
         bias = along(self.bias - self._extremes(self.bias), self.channel_dim, relevance.ndim)
         z = outputs[0] - outputs[1] + bias
-        s = relevance / (z + torch.where(z >= 0, self.STABILIZER, -self.STABILIZER))
+        s = relevance / (z + torch.where(z >= 0, self.box.stabilizer, -self.box.stabilizer))
         self.switch["explaining"] = True
         of_x, of_one = torch.autograd.grad(outputs, (x, one), (s, -s), create_graph=create_graph)
         self.switch["explaining"] = False

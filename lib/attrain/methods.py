@@ -67,14 +67,23 @@ class BCos(Method):
 
 @dataclass(frozen=True)
 class ZB:
-    """First-layer rule z^B for inputs in [low, high], see `attrain.lrp.FirstLayer`."""
+    """First-layer rule z^B, see `attrain.lrp.FirstLayer`.
+
+    Args:
+        low, high: the range of the inputs.
+        stabilizer: > 0, keeps the rule's denominator from zero. The authors of Faster ISNet take LRP's ε here too:
+            with an ε other than 1e-2 their map is that of `ZB(low, high, stabilizer=ε)`.
+    """
 
     low: float = 0.0
     high: float = 1.0
+    stabilizer: float = 1e-2
 
     def __post_init__(self):
         if not self.low < self.high:
             raise ValueError(f"ZB needs low < high, got low={self.low}, high={self.high}")
+        if not self.stabilizer > 0:
+            raise ValueError(f"ZB needs stabilizer > 0, got {self.stabilizer}")
 
 
 @dataclass(frozen=True)
