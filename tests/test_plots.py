@@ -150,3 +150,13 @@ def test_panels_of_curves_have_the_size_that_is_asked_for():
     panels = {name: {"a": [[0.0, 1.0]]} for name in "xyz"}
     assert plots.curves(panels, size=(2, 1.5)).get_size_inches().tolist() == [6, 1.5]
     assert plots.curves(panels).get_size_inches().tolist() == pytest.approx([10.2, 2.8])
+
+
+@pytest.mark.parametrize("draw", [plots.interval_bars, plots.interval_rows])
+@pytest.mark.parametrize(("mean", "cut"), [(0.7, True), (1.2, False)])
+def test_intervals_of_shares_end_where_shares_end(draw, mean, cut):
+    figure = draw({"net": {"test": {"mean": mean, "low": -1.0, "high": 3.0}}}, "accuracy")
+    (axis,) = figure.axes
+    low, high = axis.get_ylim() if draw is plots.interval_bars else axis.get_xlim()
+    assert (low > -0.1 and high < 1.1) == cut
+    plt.close(figure)

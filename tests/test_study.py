@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -268,6 +269,27 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
         assert record.pop("times")
         records.append(json.dumps(record))
     assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "mean", "interval"),
+    [
+        ({3: math.nan}, 4.5, "none: 1 seed; undefined in 1 of 2"),
+        ({3: math.nan, 4: math.nan}, None, "none; undefined in 2 of 2"),
+    ],
+)
+def test_a_metric_that_is_undefined_in_a_seed_is_null_there_and_said_to_be(results, seeds, mean, interval):
+    current = Study("isnet/x", namespace())
+    runs = [current.seed(seed, lambda s: {"metrics": {"x": seeds.get(s, s + 0.5)}}) for seed in current.seeds]
+    record = json.loads(current.finish(runs).read_text())
+    assert record["metrics"]["x"] == [None, None if mean is None else 4.5]
+    assert record["summary"]["x"] == {"mean": mean, "low": None, "high": None, "interval": interval}
+
+
+def test_an_infinite_metric_is_an_error(results):
+    current = Study("isnet/x", namespace())
+    with pytest.raises(ValueError, match="values must be finite"):
+        current.finish([current.seed(seed, lambda s: {"metrics": {"x": math.inf}}) for seed in current.seeds])
 
 
 def test_an_unknown_claim_is_named(results):

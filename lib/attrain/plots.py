@@ -113,6 +113,7 @@ def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: M
             for position, group in zip(x, dots or ()):
                 values = dots[group][name]
                 axis.plot([position] * len(values), values, ".", color="black", markersize=4)
+        axis.set_ylim(*_within_shares(groups, axis.get_ylim()))
         axis.set_xticks(range(len(groups)), groups)
         axis.set_ylabel(ylabel)
         axis.grid(axis="x", visible=False)
@@ -142,11 +143,20 @@ def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: M
             for position, group in zip(y, groups if dots else ()):
                 values = dots[group][name]
                 axis.plot(values, [position] * len(values), ".", color="black", markersize=3)
+        axis.set_xlim(*_within_shares(groups, axis.get_xlim()))
         axis.set_yticks(range(len(groups)), groups)
         axis.invert_yaxis()
         axis.set_xlabel(xlabel)
         axis.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
+
+
+def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits of an axis: of shares from 0 to 1, an interval of few seeds may go beyond what there can be."""
+    means = [row["mean"] for group in groups.values() for row in group.values()]
+    if not all(0 <= mean <= 1 for mean in means):
+        return limits
+    return max(limits[0], -0.03), min(limits[1], 1.03)
 
 
 def labelled_paths(

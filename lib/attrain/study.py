@@ -280,9 +280,10 @@ class Study:
     def seed(self, seed: int, run: Callable[[int], dict]) -> dict:
         """`run(seed)`, or its kept result if it has run before with the same everything.
 
-        `run` returns a dict of plain values and tensors, with "metrics": name -> float. Everything is: the
-        parameters (but for which seeds, and where to), the cells executed so far, the sources of attrain
-        and data_prep, the data's checksums and torch's version; a change to any of these runs it anew.
+        `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
+        undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far,
+        the sources of attrain and data_prep, the data's checksums and torch's version; a change to any of
+        these runs it anew.
         """
         file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed)}.pt"
         if not file.exists():
@@ -354,16 +355,18 @@ class Study:
         self._figures[name] = picture.getvalue()
 
     def finish(self, results: Sequence[dict]) -> Path:
-        """Write the record of the seeds' results, `record.json`, and return its path."""
-        names = results[0]["metrics"]
-        metrics = {name: [float(result["metrics"][name]) for result in results] for name in names}
+        """Write the record of the seeds' results, `record.json`, and return its path.
+
+        A metric that is NaN in some seeds has no value there (null), and its mean is over the others.
+        """
+        metrics = {name: [_defined(result["metrics"][name]) for result in results] for name in results[0]["metrics"]}
         record = {
             "schema": SCHEMA,
             "experiment": self.experiment,
             "parameters": self.parameters,
             "seeds": list(self.seeds),
             "metrics": metrics,
-            "summary": {name: estimate(values) for name, values in metrics.items()},
+            "summary": {name: _summary(values) for name, values in metrics.items()},
             "claims": self.claims,
             "figures": list(self._figures),
             "data": self._data,
@@ -380,6 +383,22 @@ class Study:
                 temporary.write_bytes(picture)
         write_json(self.out / "record.json", record)
         return self.out / "record.json"
+
+
+def _defined(value) -> float | None:
+    """A metric's value; None for NaN, as of the share of relevance in a network without any."""
+    return None if math.isnan(value) else float(value)
+
+
+def _summary(values: list[float | None]) -> dict:
+    """`estimate` of the seeds that have a value, which says how many these are."""
+    known = [value for value in values if value is not None]
+    found = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    return (
+        found
+        if len(known) == len(values)
+        else found | {"interval": f"{found['interval']}; undefined in {len(values) - len(known)} of {len(values)}"}
+    )
 
 
 def check_writable(folder: Path) -> None:
