@@ -160,25 +160,27 @@ def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
 
 
 def labelled_paths(
-    paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 4.2
+    paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 3.8
 ) -> Figure:
-    """Points joined in order, each with its label: how two measures move together along a parameter.
+    """Points joined in order, each with its label: how two measures move together along a parameter; a panel each.
 
     Args:
         paths: parameter -> its value -> (x, y).
         xlabel, ylabel: what is measured, with its unit.
-        size: height in inches.
+        size: edge of a panel in inches.
     """
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(1.3 * size, size), layout="constrained")
-        for i, (name, points) in enumerate(paths.items()):
+        options = dict(figsize=(len(paths) * size, size), layout="constrained", sharex=True, sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(paths), **options)
+        for axis, (name, points), colour in zip(axes[0], paths.items(), COLOURS):
             x, y = zip(*points.values())
-            axis.plot(x, y, marker="osD^v"[i % 5], color=COLOURS[i], label=name)
-            for label, point in points.items():
-                axis.annotate(label, point, xytext=(5, 5 - 14 * (i % 2)), textcoords="offset points", color=COLOURS[i])
-        axis.set(xlabel=xlabel, ylabel=ylabel)
-        axis.margins(0.12)
-        axis.legend()
+            axis.plot(x, y, marker="o", color=colour)
+            for i, (label, point) in enumerate(points.items()):  # neighbours' labels on either side of the path
+                axis.annotate(label, point, xytext=(-6, 5) if i % 2 else (6, -12), textcoords="offset points",
+                              color=colour, ha="right" if i % 2 else "left")  # fmt: skip
+            axis.set(xlabel=xlabel, title=name)
+            axis.margins(0.16)
+        axes[0, 0].set_ylabel(ylabel)
     return figure
 
 
