@@ -38,7 +38,7 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
         size: edge of an image in inches.
     """
     columns = max(len(images) for images in rows.values())
-    figure, axes = _grid(len(rows), columns, size)
+    figure, axes = _grid(len(rows), columns, size, max(map(len, rows)))
     for row, (label, images) in zip(axes, rows.items()):
         for axis, image in zip(row, images):
             axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)

@@ -218,7 +218,8 @@ study.figure(plots.image_rows({"image": images, **left}, columns, size=0.75), "e
 # ## How far the log-odds fall
 #
 # All test images of each class, with the networks of all seeds. The further to the right, the better the scores tell the two
-# classes apart.
+# classes apart. With the authors' weights RevealCancel turns 96 % of the 8s into a 6; the next best method, of
+# DeepLIFT's as well, turns 51 %, and the gradient's absolute value hardly any.
 
 # %%
 changes = {p: {m: torch.stack([r["found"][p]["change"][m] for r in results]) for m in names} for p in pairs}
@@ -245,17 +246,18 @@ table.style.set_caption(f"Median fall of the log-odds (share of images that flip
 # for this network and shares nothing with this library (`layer_by_layer.yaml`).
 
 # %%
-known = {}
-if network == "authors" and white in (1, 255) and [*pairs] == ["8→3", "8→6", "9→1", "4→1"]:
-    tables = yaml.safe_load((NOTEBOOKS / "deeplift/layer_by_layer.yaml").read_text("utf-8"))
-    known = tables["raw pixels, 0 to 255" if white == 255 else "pixels from 0 to 1"]
-off = [abs(a / b - 1) for m in known for (a, _), (b, _) in zip(measured[m], known[m])]
-print(
-    f"medians off by {max(off):.2%} at most"
-    if known
-    else "nothing to compare with: not the authors' network at their settings"
-)
-pd.DataFrame({m: map(cell, *zip(*values)) for m, values in known.items()}, index=[*pairs]).T if known else None
+tables = yaml.safe_load((NOTEBOOKS / "deeplift/layer_by_layer.yaml").read_text("utf-8"))
+comparable = network == "authors" and [*pairs] == tables["conversions"]
+known = tables.get({1: "pixels from 0 to 1", 255: "raw pixels, 0 to 255"}.get(white), {}) if comparable else {}
+both = [(*here, *there) for m in known for here, there in zip(measured[m], known[m])]
+off = {"medians, relative": [abs(fall / f - 1) for fall, _, f, _ in both]}
+off["flipped"] = [abs(flipped - f) for _, flipped, _, f in both if f is not None]
+for what, values in off.items():
+    if values:
+        results[0]["metrics"][f"{what}: off from layer_by_layer.yaml by at most"] = max(values)
+        print(f"{what}: off by {max(values):.4f} at most")
+rows = {m: map(cell, *zip(*values)) for m, values in known.items()}
+pd.DataFrame(rows, index=[*pairs]).T if known else print("nothing to compare with: not the authors' network")
 
 # %% [markdown]
 # ## What does it cost?
