@@ -166,9 +166,9 @@ def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width:
                 low, first, median, third, high = np.quantile(
                     np.asarray(boxes[row], float), (0.05, 0.25, 0.5, 0.75, 0.95)
                 )
-                axis.hlines(y, low, high, color="0.3", linewidth=1)
-                axis.barh(y, third - first, 0.6, first, color=COLOURS[4], edgecolor="0.3", linewidth=0.8)
-                axis.vlines(median, y - 0.3, y + 0.3, color=COLOURS[1], linewidth=2.5)
+                axis.hlines(y, low, high, color="0.3", linewidth=1, zorder=1)
+                axis.barh(y, third - first, 0.6, first, color=COLOURS[4], edgecolor="0.3", linewidth=0.8, zorder=2)
+                axis.vlines(median, y - 0.3, y + 0.3, color=COLOURS[1], linewidth=2.5, zorder=3)
             axis.axvline(0, color="0.6", linewidth=0.8)
             axis.grid(axis="y", visible=False)
             axis.set_title(case)
