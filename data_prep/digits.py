@@ -36,12 +36,19 @@ def checksums(root: Path | None = None) -> dict[str, str]:
     return {"sklearn.datasets.load_digits": actual}
 
 
-def load(root: Path | None = None) -> dict[str, torch.Tensor]:
-    """Images in [0, 1] and labels: train_x (1437, 1, 28, 28), train_y (1437,), test_x (360, …), test_y."""
+def load(root: Path | None = None, size: int = 28) -> dict[str, torch.Tensor]:
+    """Images in [0, 1] and labels: train_x (1437, 1, size, size), train_y (1437,), test_x (360, …), test_y.
+
+    Args:
+        size: 28, or 8 for the images as they are.
+    """
+    if size not in (8, 28):
+        raise ValueError(f"the digits come with 8 or 28 pixels, got size={size}")
     checksums(root)
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-    images = F.pad(F.interpolate(images, size=20, mode="bilinear", align_corners=False), (4,) * 4).clamp(0, 1)
+    if size == 28:
+        images = F.pad(F.interpolate(images, size=20, mode="bilinear", align_corners=False), (4,) * 4).clamp(0, 1)
     labels = torch.tensor(digits.target, dtype=torch.long)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     test, train = order[:TEST], order[TEST:]

@@ -6,6 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import data_prep
 from data_prep import DataError, dataset, digits, fashion_mnist, marks, mnist
@@ -25,6 +26,16 @@ def test_digits_have_mnists_layout_and_a_fixed_split():
     assert images[:, 0, border].sum() == 0, "the digit lies in the middle 20×20"
     assert all(torch.equal(a, b) for a, b in zip(data.values(), digits.load().values()))
     assert len({hashlib.sha256(x.numpy().tobytes()).digest() for x in images}) == 1797, "no image in both parts"
+
+
+def test_digits_of_eight_pixels_are_scikit_learns_in_the_same_split():
+    small, large = digits.load(size=8), digits.load()
+    assert small["test_x"].shape == (360, 1, 8, 8) and torch.equal(small["train_y"], large["train_y"])
+    originals = {image.tobytes(): label for image, label in zip(load_digits().images / 16, load_digits().target)}
+    found = [originals[image.numpy().tobytes()] for image in small["test_x"][:, 0].double()]
+    assert found == small["test_y"].tolist()
+    with pytest.raises(ValueError, match="8 or 28 pixels, got size=16"):
+        digits.load(size=16)
 
 
 def test_digits_that_changed_are_refused(monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attrain.models import SmallCNN, UNet, classifier, randomised
+from attrain.models import SmallCNN, StridedCNN, UNet, classifier, randomised
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,18 @@ def test_classifiers_map_images_to_logits(name, channels, size):
 def test_small_cnn_has_no_batch_norm_so_samples_are_independent():
     net, x = SmallCNN(), torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+@pytest.mark.parametrize("size", [8, 28])
+def test_the_strided_network_takes_images_of_its_size(size):
+    net = StridedCNN(size).eval()
+    assert net(torch.rand(2, 1, size, size)).shape == (2, 10) and not any("Pool" in repr(layer) for layer in net)
+    assert size == 8 or sum(p.numel() for p in net.parameters()) == 239594, "as many as the authors'"
+
+
+def test_the_strided_network_refuses_other_sizes():
+    with pytest.raises(ValueError, match="28 or 8 pixels, got size=32"):
+        StridedCNN(32)
 
 
 def test_unknown_model_is_named():

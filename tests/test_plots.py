@@ -129,6 +129,17 @@ def test_log_log_lines_go_through_the_medians_and_show_every_repetition():
     assert [d.get_ydata() if isinstance(d.get_ydata(), list) else list(d.get_ydata()) for d in dots] == [[1, 3, 8], [4]]
 
 
+def test_boxes_span_the_quartiles_and_whiskers_nine_tenths():
+    values = np.arange(101.0)
+    figure = plots.box_rows({case: {"first": values, "second": 2 * values} for case in ("a", "b")}, "change")
+    axis = figure.axes[0]
+    boxes = [(box.get_x(), box.get_width()) for box in axis.patches]
+    assert boxes == pytest.approx(np.array([(25, 50), (50, 100)]))
+    whisker, median = (lines.get_segments()[0] for lines in axis.collections[:2])
+    assert whisker[:, 0].tolist() == [5, 95] and median[:, 0].tolist() == [50, 50]
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"] and axis.yaxis_inverted()
+
+
 def test_labelled_paths_join_their_points_in_order():
     (axis,) = plots.labelled_paths({"P": {"0.3": (0.9, 0.5), "0.7": (0.8, 0.7)}}, "accuracy", "resistance").axes
     assert axis.lines[0].get_xdata().tolist() == [0.9, 0.8] and axis.lines[0].get_ydata().tolist() == [0.5, 0.7]

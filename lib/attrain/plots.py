@@ -38,7 +38,7 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
         size: edge of an image in inches.
     """
     columns = max(len(images) for images in rows.values())
-    figure, axes = _grid(len(rows), columns, size)
+    figure, axes = _grid(len(rows), columns, size, max(map(len, rows)))
     for row, (label, images) in zip(axes, rows.items()):
         for axis, image in zip(row, images):
             axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
@@ -157,6 +157,35 @@ def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
     if not all(0 <= mean <= 1 for mean in means):
         return limits
     return max(limits[0], -0.03), min(limits[1], 1.03)
+
+
+def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width: float = 2.3) -> Figure:
+    """Where many values lie: one panel a case, one box a row, from quartile to quartile, with whiskers from 5 to 95 %.
+
+    Args:
+        panels: case -> row -> values (n,); all cases have the same rows.
+        xlabel: what the values measure, with its unit.
+        width: of a panel in inches.
+    """
+    rows = list(next(iter(panels.values())))
+    size = (width * len(panels) + 0.08 * max(map(len, rows)), 0.26 * len(rows) + 1.0)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for axis, (case, boxes) in zip(axes[0], panels.items()):
+            for y, row in enumerate(rows):
+                low, first, median, third, high = np.quantile(
+                    np.asarray(boxes[row], float), (0.05, 0.25, 0.5, 0.75, 0.95)
+                )
+                axis.hlines(y, low, high, color="0.3", linewidth=1, zorder=1)
+                axis.barh(y, third - first, 0.6, first, color=COLOURS[4], edgecolor="0.3", linewidth=0.8, zorder=2)
+                axis.vlines(median, y - 0.3, y + 0.3, color=COLOURS[1], linewidth=2.5, zorder=3)
+            axis.axvline(0, color="0.6", linewidth=0.8)
+            axis.grid(axis="y", visible=False)
+            axis.set_title(case)
+        axes[0, 0].set_yticks(range(len(rows)), rows)
+        axes[0, 0].invert_yaxis()
+        figure.supxlabel(xlabel, fontsize=10)
+    return figure
 
 
 def labelled_paths(

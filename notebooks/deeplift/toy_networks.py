@@ -40,7 +40,6 @@ out: str = ""  # folder of the results; "" for results/<scale>/deeplift/toy_netw
 
 # %%
 import os
-from functools import partial
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -136,13 +135,17 @@ def picture(name, first, second=None):
 # %%
 def play(name, **start):
     """Sliders where there are any, else the picture at the start; the record keeps the latter."""
+
+    def move(**point):
+        picture(name, **point)
+
     figure = picture(name, **start)
     study.figure(figure, name)
     if interact and "JPY_SESSION_NAME" in os.environ:  # set by JupyterLab and Jupyter Notebook, not by batch runs
         plt.close(figure)
         low, high = paths[name]
         sliders = {label: FloatSlider(value, min=low, max=high) for label, value in start.items()}
-        interact(partial(picture, name), **sliders)
+        interact(move, **sliders)
 
 
 # %% [markdown]
