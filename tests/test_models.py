@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attrain.models import SmallCNN, UNet, classifier, randomised
+from attrain.models import SequenceCNN, SmallCNN, UNet, classifier, randomised
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,12 @@ def test_classifiers_map_images_to_logits(name, channels, size):
 def test_small_cnn_has_no_batch_norm_so_samples_are_independent():
     net, x = SmallCNN(), torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+def test_a_sequence_network_takes_any_length_from_two_kernels_on():
+    assert SequenceCNN()(torch.rand(2, 4, 300)).shape == (2, 3)
+    assert SequenceCNN(1, 6, 3)(torch.rand(2, 4, 5)).shape == (2, 1)
+    assert all((layer.bias == 0).all() for layer in SequenceCNN() if hasattr(layer, "bias"))
 
 
 def test_unknown_model_is_named():
