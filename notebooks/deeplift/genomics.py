@@ -45,6 +45,8 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/genomics
 
 # %%
+from itertools import product
+
 import pandas as pd
 import torch
 from torchmetrics.functional.classification import multilabel_auroc
@@ -162,6 +164,25 @@ def maps(net, x, choose):
 
 
 # %%
+def missed(result, name, motif):
+    """1 for each strong match in a sequence with both motifs that has no importance, else 0."""
+    strong = (result["matches"][motif][0].cpu() >= threshold) & (result["y"][:, :1] == 1)
+    return (result["importance"][name, motif][0][strong] <= 0).double()
+
+
+def crossed(result, name, motif):
+    """Importance of each strong match for the other motif's task, relative to the mean for its own."""
+    own = 1 + list(log_odds).index(motif)
+    strong = result["matches"][motif][0].cpu() >= threshold
+    there = strong & (result["y"][:, own] == 1)[:, None]
+    importance = result["importance"][name, motif]
+    return importance[3 - own][strong].double() / importance[own][there].mean()
+
+
+measures = {"missed": missed, "cross-task share": crossed}
+
+
+# %%
 def run(seed):
     """What is returned here is kept, so that a run can resume."""
     net, x, y = material(seed)
@@ -174,12 +195,15 @@ def run(seed):
         for motif, (_, places) in result["matches"].items():
             below = [sequences.window_sums(task, places, log_odds[motif].shape[1]) for task in found.unbind(1)]
             result["importance"][name, motif] = torch.stack(below).cpu()
+            for what, measure in measures.items():
+                result["metrics"][f"{what}, {motif}, {name}"] = measure(result, name, motif).mean().item()
         result["maps"][name] = found.cpu()
         bar.update()
     result["hypothetical"] = sequences.hypothetical_contributions(net, x, 0, DeepLift(flat, "genomics")).cpu()
     return result
 
 
+# %%
 bar = tqdm(total=seeds * (8 + (epochs if network == "trained" else 0)), desc="epochs and methods")
 results = [study.seed(s, run) for s in study.seeds]
 bar.close()
@@ -228,29 +252,13 @@ for motif in log_odds:
 
 
 # %%
-def missed(result, name, motif):
-    """1 for each strong match in a sequence with both motifs that has no importance, else 0."""
-    strong = (result["matches"][motif][0].cpu() >= threshold) & (result["y"][:, :1] == 1)
-    return (result["importance"][name, motif][0][strong] <= 0).double()
-
-
-def crossed(result, name, motif):
-    """Importance of each strong match for the other motif's task, relative to the mean for its own."""
-    own = 1 + list(log_odds).index(motif)
-    strong = result["matches"][motif][0].cpu() >= threshold
-    there = strong & (result["y"][:, own] == 1)[:, None]
-    importance = result["importance"][name, motif]
-    return importance[3 - own][strong].double() / importance[own][there].mean()
-
-
 def per_seed(values):
     """One seed's values as they are, several seeds' means."""
     return [values[0].tolist()] if seeds == 1 else [v.mean().item() for v in values]
 
 
 # %%
-measures = {"missed": missed, "cross-task share": crossed}
-each = [(motif, what) for motif in log_odds for what in measures]
+each = list(product(log_odds, measures))
 found = {(n, m, w): per_seed([measures[w](r, n, m) for r in results]) for n in names for m, w in each}
 gaps = {name: torch.stack([r["gaps"][name] for r in results]) for name in names}
 columns = {(motif, what): [estimate(found[n, motif, what])["mean"] for n in names] for motif, what in each}
