@@ -356,12 +356,17 @@ study.figure(figure, "hypothetical")
 #
 # A claim *holds* if the whole 95 % interval lies where the claim says, *fails* if none of it does, and is *undecided* otherwise.
 # Differences are paired: by seed and, with one seed, by match.
+#
+# **What we found.** With the authors' network everything holds, and their numbers come out. Of three networks trained here at laptop
+# scale, all with an auROC above 0.98, one makes RevealCancel miss three TAL1 motifs in ten, **with the flat reference**: no sequence
+# is like that, and this network takes it for one that *has* TAL1 (logit 4.2; −5.6 on sequences without motifs). A motif that
+# the reference has too makes no difference to explain. Against shuffled references, which it takes for empty, not one is missed.
 
 # %%
 minus = lambda a, b: (torch.tensor(a) - torch.tensor(b)).numpy()  # noqa: E731
 for motif in log_odds:
     ours = found["RevealCancel", motif, "missed"]
-    for name in ("RevealCancel", "hybrid"):
+    for name in ("RevealCancel", "hybrid", "hybrid, shuffled"):
         study.claim("deeplift-2", found[name, motif, "missed"], of=f"{name}, {motif}")
     for name in ("gradient × input", "IG-10", "Rescale"):
         study.claim("deeplift-6", minus(found[name, motif, "missed"], ours), of=f"{name}, {motif}")
@@ -381,6 +386,7 @@ study.claims_table()
 # - `references=1` and `50`: how much do the maps depend on which shuffles were drawn? `background="0.25, 0.25, 0.25, 0.25"`?
 # - `threshold=3.0`: chance matches are not what the network looks for. Which method tells them apart?
 # - RevealCancel everywhere, or the hybrid? Look at letters outside of the motifs in the logos.
+# - What does the network say about the reference itself? Look at `net(flat)` in `run`, for several seeds, before you trust a map.
 
 # %%
 study.finish(results)
