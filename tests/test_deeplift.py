@@ -679,9 +679,9 @@ def test_the_genomics_rule_needs_a_layer_before_each_activation():
 
 @pytest.mark.parametrize(
     "reference",
-    [torch.zeros(2, 4), torch.zeros(4), torch.zeros(1, 5), torch.zeros(2, 3, 4), torch.full((1, 4), torch.nan)],
+    [torch.zeros(2, 4), torch.zeros(4), torch.zeros(1, 5), torch.zeros(2, 2, 4), torch.full((1, 4), torch.nan)],
 )
-@pytest.mark.parametrize("method", [DeepLift, IntegratedGradients])
+@pytest.mark.parametrize("method", [DeepLift, IntegratedGradients, InputXGradient, GuidedBackprop])
 def test_a_reference_that_does_not_fit_is_refused(reference, method):
     with pytest.raises(ValueError, match="reference"):
         explain(nn.Linear(4, 2), torch.rand(3, 4), 0, method(reference))
