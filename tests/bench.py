@@ -15,6 +15,7 @@ import resource
 import statistics
 import time
 import warnings
+from importlib.util import find_spec
 
 import captum.attr as captum_attr
 import torch
@@ -36,9 +37,11 @@ from attrain import (
     l1_loss,
     ppce_loss,
     rrr_loss,
+    sequences,
     stochastic_target,
 )
 from attrain.guided import guided_step
+from attrain.models import SequenceCNN
 from attrain.resnets import DEPTHS, guided_resnet
 from attrain.study import environment, results_root, write_json
 from attrain.training import isnet_step, plain_step
@@ -76,11 +79,41 @@ def captums_map(method, model, x, *references):
     return run
 
 
-def genomics_network(device):
-    """The network of DeepLIFT's simulated genomics, 64 sequences and 20 shared references."""
-    convolutions = [nn.Conv1d(4, 50, 11), nn.ReLU(), nn.Conv1d(50, 50, 11), nn.ReLU(), nn.AdaptiveAvgPool1d(1)]
-    net = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(50, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 3))
-    return net.eval().to(device), torch.rand(64, 4, 200, device=device), torch.rand(20, 4, 200, device=device)
+def genomics_cases(device):
+    """The network of DeepLIFT's simulated genomics: 64 sequences, 20 references shared by all, class 0."""
+    net = SequenceCNN().eval().to(device)
+    x, references = (sequences.simulate(n)["x"].to(device) for n in (64, 20))
+    rescale = lambda: explain(net, x, 0, DeepLift(references[:, None]))  # noqa: E731
+    others = {"captum's": captums_map(captum_attr.DeepLiftShap, net, x, references)}
+    if find_spec("shap"):
+        others["shap's"] = shaps_map(net, x, references)
+    if find_spec("tangermeme"):
+        others["tangermeme's"] = tangermemes_map(net, x, references)
+    for name, run in others.items():
+        yield f"map, genomics network 64×4×200, 20 references: Rescale / {name}", rescale, run
+    hybrid = lambda: explain(net, x, 0, DeepLift(references[:, None], "genomics"))  # noqa: E731
+    yield "map, genomics network 64×4×200, 20 references: hybrid / captum's Rescale", hybrid, others["captum's"]
+
+
+def shaps_map(net, x, references):
+    """A map by shap, of a network with the one output that is explained, as shap explains all."""
+    import shap
+
+    one, last = copy.deepcopy(net), net[-1]
+    one[-1] = nn.Linear(last.in_features, 1).to(x.device)
+    with torch.no_grad():
+        one[-1].weight.copy_(last.weight[:1])
+        one[-1].bias.copy_(last.bias[:1])
+    explainer = shap.DeepExplainer(one, references)
+    return lambda: explainer.shap_values(x.clone(), check_additivity=False)
+
+
+def tangermemes_map(net, x, references):
+    from tangermeme.deep_lift_shap import deep_lift_shap
+
+    own = references.expand(len(x), *references.shape)
+    options = {"references": own, "n_shuffles": len(references), "device": str(x.device)}
+    return lambda: deep_lift_shap(net, x, target=0, **options)
 
 
 def training_step(step, classes, device, **options):
@@ -167,12 +200,7 @@ def cases(device):
     captum = captums_map(captum_attr.DeepLift, model, x)
     yield maps.format("captum's Rescale"), captum, gradient
     yield "map, vgg11_bn 8×3×96×96: RevealCancel / captum's Rescale", reveal, captum
-    net, sequences, references = genomics_network(device)
-    yield (
-        "map, genomics network 64×4×200, 20 references: Rescale / captum's",
-        lambda: explain(net, sequences, 0, DeepLift(references[:, None])),
-        captums_map(captum_attr.DeepLiftShap, net, sequences, references),
-    )
+    yield from genomics_cases(device)
     steps = "step, resnet18 8×3×64×64, {} classes: {} / plain"
     for classes in (10, 1000):
         plain = training_step(plain_step, classes, device)

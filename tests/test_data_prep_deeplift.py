@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multilabel_auroc
 
+from attrain.models import SequenceCNN
 from data_prep import DataError, data_root, deeplift_authors
 
 
@@ -54,6 +55,13 @@ def test_the_genomics_network_has_the_authors_accuracy(released):
     assert areas.tolist() == pytest.approx([0.98918, 0.98845, 0.99706], abs=1e-5)
     right = ((logits > 0) == released["y"][test].bool()).float().mean(0)
     assert right.tolist() == pytest.approx([0.948, 0.939, 0.973], abs=1e-3)
+
+
+def test_the_genomics_network_is_the_librarys(released):
+    ours, theirs = SequenceCNN().eval(), deeplift_authors.genomics_network()
+    ours.load_state_dict(theirs.state_dict())
+    x = released["x"][:4].float()
+    assert torch.equal(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize(("scale", "accuracy"), [(1, 0.9924), (255, 0.9921)])

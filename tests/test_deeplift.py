@@ -1,6 +1,7 @@
 """DeepLIFT: values of the paper and its code, the definition layer by layer, captum where it is right, and its laws."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from torch.autograd import gradcheck
 from attrain import (
     LRP,
     DeepLift,
+    GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
     UnsupportedOperation,
     explain,
+    mean_normalised_target,
     register_rule,
     selective_target,
 )
@@ -676,9 +679,9 @@ def test_the_genomics_rule_needs_a_layer_before_each_activation():
 
 @pytest.mark.parametrize(
     "reference",
-    [torch.zeros(2, 4), torch.zeros(4), torch.zeros(1, 5), torch.zeros(2, 3, 4), torch.full((1, 4), torch.nan)],
+    [torch.zeros(2, 4), torch.zeros(4), torch.zeros(1, 5), torch.zeros(2, 2, 4), torch.full((1, 4), torch.nan)],
 )
-@pytest.mark.parametrize("method", [DeepLift, IntegratedGradients])
+@pytest.mark.parametrize("method", [DeepLift, IntegratedGradients, InputXGradient, GuidedBackprop])
 def test_a_reference_that_does_not_fit_is_refused(reference, method):
     with pytest.raises(ValueError, match="reference"):
         explain(nn.Linear(4, 2), torch.rand(3, 4), 0, method(reference))
@@ -689,3 +692,54 @@ def test_settings_are_checked():
         DeepLift(rule="reveal")
     with pytest.raises(ValueError, match="steps"):
         IntegratedGradients(steps=0)
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients, *(partial(DeepLift, rule=r) for r in ("rescale", "genomics"))])
+def test_several_references_a_sample_are_averaged_sample_by_sample(method):
+    """(R, N, ...): what each sample alone has with its own R references, (R, 1, ...)."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)
+    ).double()
+    x, references = torch.randn(5, 2, 6).double(), torch.randn(3, 5, 2, 6).double()
+    found = explain(net, x, "all", method(references))
+    for i in range(5):
+        alone = explain(net, x[i : i + 1], "all", method(references[:, i : i + 1]))
+        torch.testing.assert_close(found.heatmap[i], alone.heatmap[0])
+        torch.testing.assert_close(found.delta[i], alone.delta[0])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (3, 4, 2), (0, 5, 2), (5, 1, 1, 2), (2,)])
+def test_references_of_other_shapes_are_refused(shape):
+    for method in (DeepLift, IntegratedGradients, InputXGradient, GuidedBackprop):
+        with pytest.raises(ValueError, match=r"reference must be a number or have shape \(1, 2\), \(5, 2\), .*got"):
+            explain(nn.Linear(2, 3), torch.zeros(5, 2), 0, method(torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("method", [InputXGradient, GuidedBackprop])
+@pytest.mark.parametrize("shape", [(), (1, 6), (4, 6), (3, 1, 6), (3, 4, 6)])
+def test_gradients_are_multiplied_by_the_difference_from_the_mean_reference(method, shape):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x, reference = torch.randn(4, 6).double(), torch.randn(shape).double()
+    found = explain(net, x, "all", method(reference if shape else 0.7), layers=["1"])
+    plain = explain(net, x, "all", method(), layers=["1"])
+    mean = 0.7 if not shape else reference.mean(0) if len(shape) == 3 else reference
+    torch.testing.assert_close(found.heatmap, plain.heatmap / x[:, None] * (x - mean)[:, None])
+    torch.testing.assert_close(found.layers["1"], plain.layers["1"])
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_mean_normalised_contributions_sum_to_zero_over_classes(rule):
+    """Class logits' contributions (1, 1, 0, −1) and (1, 0, 1, −3) become (0, .5, −.5, 1) and its negative."""
+    net = nn.Linear(4, 2, bias=False).double()
+    net.weight.data = torch.tensor([[1.0, 1, 0, -1], [1, 0, 1, -3]]).double()
+    x = torch.ones(1, 4).double()
+    maps = [explain(net, x, mean_normalised_target(c), DeepLift(rule=rule)).heatmap[0] for c in (0, 1)]
+    assert maps[0].tolist() == [0, 0.5, -0.5, 1] and maps[1].tolist() == [0, -0.5, 0.5, -1]
+    torch.manual_seed(0)
+    deep = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    x, classes = torch.randn(6, 4).double(), torch.tensor([0, 1, 2, 0, 1, 2])
+    every = explain(deep, x, "all", DeepLift(rule=rule)).heatmap
+    found = explain(deep, x, mean_normalised_target(classes), DeepLift(rule=rule)).heatmap
+    torch.testing.assert_close(found, (every - every.mean(1, keepdim=True))[torch.arange(6), classes])

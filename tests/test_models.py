@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attrain.models import SmallCNN, StridedCNN, UNet, classifier, randomised
+from attrain.models import SequenceCNN, SmallCNN, StridedCNN, UNet, classifier, randomised
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,12 @@ def test_the_strided_network_takes_images_of_its_size(size):
 def test_the_strided_network_refuses_other_sizes():
     with pytest.raises(ValueError, match="28 or 8 pixels, got size=32"):
         StridedCNN(32)
+
+
+def test_a_sequence_network_takes_any_length_from_two_kernels_on():
+    assert SequenceCNN()(torch.rand(2, 4, 300)).shape == (2, 3)
+    assert SequenceCNN(1, 6, 3)(torch.rand(2, 4, 5)).shape == (2, 1)
+    assert all((layer.bias == 0).all() for layer in SequenceCNN() if hasattr(layer, "bias"))
 
 
 def test_unknown_model_is_named():

@@ -171,3 +171,48 @@ def test_intervals_of_shares_end_where_shares_end(draw, mean, cut):
     low, high = axis.get_ylim() if draw is plots.interval_bars else axis.get_xlim()
     assert (low > -0.1 and high < 1.1) == cut
     plt.close(figure)
+
+
+def test_letters_are_as_tall_as_their_values_stacked_from_zero_smallest_first():
+    values = np.zeros((4, 3))
+    values[:, 0] = (2.0, 0.5, 0.0, -1.0)
+    values[2, 2] = -3.0
+    (axis,) = plots.sequence_logos({"map": values}, start=10).axes
+    drawn = {p.get_facecolor()[:3]: p.get_path().get_extents() for p in axis.patches}
+    a, c, g, t = (drawn[plt.matplotlib.colors.to_rgb(colour)] for colour in plots.LETTER_COLOURS)
+    assert (c.y0, c.y1) == pytest.approx((0, 0.5)) and (a.y0, a.y1) == pytest.approx((0.5, 2.5))
+    assert (t.y0, t.y1) == pytest.approx((-1, 0)) and (g.y0, g.y1) == pytest.approx((-3, 0))
+    assert a.x0 > 9.5 and a.x1 < 10.5 and g.x0 > 11.5 and g.x1 < 12.5
+    assert axis.get_ylabel() == "map" and axis.get_xlim() == pytest.approx((9.4, 12.6))
+
+
+def test_a_letter_below_zero_stands_upside_down():
+    one = np.array([[0.0], [0.0], [0.0], [1.0]])  # T: broad at the top
+    broad = {}
+    for sign in (1, -1):
+        (axis,) = plots.sequence_logos({"map": sign * one}).axes
+        path = axis.patches[0].get_path()
+        wide = np.abs(path.vertices[path.codes != path.CLOSEPOLY, 0]) > 0.3
+        broad[sign] = path.vertices[path.codes != path.CLOSEPOLY, 1][wide]
+    assert broad[1].min() > 0.5 and broad[-1].max() < -0.5
+
+
+def test_stretches_are_shaded_in_every_row():
+    figure = plots.sequence_logos({"a": np.eye(4), "b": np.eye(4)}, spans={"x": [(0, 2)], "y": [(1, 2), (3, 4)]})
+    for axis in figure.axes:
+        spans = [p.get_extents().transformed(axis.transData.inverted()) for p in axis.patches[:3]]
+        assert [(s.x0, s.x1) for s in spans] == [pytest.approx(s) for s in ((-0.5, 1.5), (0.5, 1.5), (2.5, 3.5))]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y"]
+
+
+def test_clouds_have_a_panel_for_each_row_and_column_whose_columns_share_axes():
+    cloud = {"a": (np.arange(3), np.arange(3) + 5.0), "b": (np.zeros(1), np.zeros(1))}
+    figure = plots.scatter_grid(
+        {"r1": {"c1": cloud, "c2": cloud}, "r2": {"c1": cloud, "c2": {"a": ([9], [90.0])}}}, "x"
+    )
+    assert [axis.get_title() for axis in figure.axes] == ["c1", "c2", "", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["r1", "", "r2", ""]
+    limits = [axis.get_ylim() for axis in figure.axes]
+    assert limits[0] == limits[2] and limits[1] == limits[3] and limits[0] != limits[1]
+    assert figure.axes[0].lines[1].get_ydata().tolist() == [5, 6, 7]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

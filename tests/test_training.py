@@ -231,6 +231,19 @@ def test_fit_repeats_bit_for_bit_and_learns():
     assert correct(net, x, y).double().mean() > 0.8
 
 
+def test_fit_learns_several_labels_a_sample_and_counts_each():
+    torch.manual_seed(0)
+    x = torch.randn(256, 5)
+    y = (x[:, :3] > 0).float()
+    net, generator = torch.nn.Linear(5, 3), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        right = ((net(x) > 0) == y.bool()).double().mean()
+        loss = F.binary_cross_entropy_with_logits(net(x), y)
+    first = fit(net, (x, y), epochs=1, batch_size=256, generator=generator)
+    assert first["accuracy"] == [pytest.approx(right)] and first["loss"] == [pytest.approx(loss.item())]
+    assert fit(net, (x, y), epochs=60, batch_size=32, lr=3e-2, generator=generator)["accuracy"][-1] > 0.95
+
+
 def test_fit_follows_a_schedule_of_steps():
     data, seen = batch(16), []
 

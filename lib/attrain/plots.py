@@ -231,13 +231,13 @@ def scatter_grid(
             for axis, (column, groups) in zip(axes[i], columns.items()):
                 axis.axhline(0, color="0.3", linewidth=0.8)
                 for (name, (x, y)), colour in zip(groups.items(), COLOURS):
-                    axis.plot(x, y, ".", color=colour, markersize=2.5, alpha=0.5, label=name, markeredgewidth=0)
+                    axis.plot(x, y, ".", color=colour, markersize=3.5, alpha=0.6, label=name, markeredgewidth=0)
                 axis.set_title("" if i else column, fontsize=9)
                 axis.tick_params(labelsize=7)
             axes[i, 0].set_ylabel(row)
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.supxlabel(xlabel, fontsize=9)
-        legend = figure.legend(handles, names, ncols=len(names), loc="outside upper center", markerscale=4)
+        legend = figure.legend(handles, names, ncols=len(names), loc="outside upper center", markerscale=3)
         for handle in legend.legend_handles:
             handle.set_alpha(1)
     return figure
