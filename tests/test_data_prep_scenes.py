@@ -190,6 +190,14 @@ def test_the_background_can_be_read_off_its_stripes(birds):
     assert ((ratio < 0).long() == birds["test_background"])[strong].float().mean() > 0.9
 
 
+def test_the_contrast_is_that_of_the_stripes_alone():
+    """Upright stripes: the spread of a column's mean over columns."""
+    faint, strong = (shifted_backgrounds.load(train=40, val=4, balanced=4, test=4, contrast=c) for c in (0.25, 1.0))
+    assert torch.equal(faint["train_objects"], strong["train_objects"])
+    spread = [d["train_x"][d["train_background"] == 0, 0, :8].float().mean(1).std(1).mean() for d in (faint, strong)]
+    assert (spread[0] / spread[1]).item() == pytest.approx(0.25, abs=0.07)
+
+
 def test_classes_are_the_groups_of_the_source():
     for source, groups in shifted_backgrounds.CLASSES.items():
         assert sorted(c for members in groups.values() for c in members) == list(range(10))
@@ -214,6 +222,7 @@ def test_shifted_backgrounds_of_real_objects_keep_the_contract(source):
         (dict(test=3), "test must be at least 4"),
         (dict(val=0), "val must be at least 1"),
         (dict(correlation=-0.1), r"correlation must be in \[0, 1\]"),
+        (dict(contrast=0.0), r"contrast must be in \(0, 1\]"),
     ],
 )
 def test_bad_shifted_backgrounds_are_named(settings, message):
