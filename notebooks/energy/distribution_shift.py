@@ -29,9 +29,7 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "shifted_backgrounds"  # shifted_backgrounds, or waterbirds (python -m data_prep waterbirds)
-source: str = (
-    "digits"  # objects of shifted_backgrounds: digits (comes with scikit-learn), mnist, fashion_mnist, cifar10_jpeg
-)
+source: str = "digits"  # its objects: digits (comes with scikit-learn), mnist, fashion_mnist, cifar10_jpeg
 n_train: int = 300  # training images of shifted_backgrounds
 n_val: int = 100  # its validation images
 n_test: int = 200  # its test images
@@ -167,8 +165,8 @@ def go_on(net, seed, task, loss=None, weight=0.0):
 # **Which λ?** Only validation images may tell, and they are like the training's: no waterbird on land is among them. So they cannot say
 # which network copes with the shift; by accuracy alone one would choose the network that uses both cues. They can say where a network
 # looks, by the share of positive relevance inside the boxes (EPG). Of each loss we take the λ with the largest product of
-# accuracy and EPG. (A map that has vanished has EPG 0.) This rule, the network and the passes were settled on the *balanced*
-# validation split of another seed; neither the test nor the seeds below had a say.
+# accuracy and EPG. (A map that has vanished has EPG 0.) This rule, the network, the contrast and the passes were settled on images of
+# another seed with all four groups (the data's *balanced* split); neither the test nor the seeds below had a say.
 
 
 # %%
