@@ -166,7 +166,7 @@ def test_backgrounds_go_with_the_class_in_training_and_validation_and_groups_are
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.95, 1.0])
 def test_the_correlation_is_what_was_asked_for(correlation):
-    data = shifted_backgrounds.load(train=200, val=100, balanced=4, test=4, correlation=correlation)
+    data = shifted_backgrounds.load(train=200, val=100, balanced=40, test=40, correlation=correlation)
     for split in ("train", "val"):
         same = data[f"{split}_y"] == data[f"{split}_background"]
         assert same.float().mean() == pytest.approx(correlation, abs=0.011)
@@ -197,7 +197,7 @@ def test_the_contrast_is_that_of_the_stripes_alone():
         around = data["train_x"][:, 0].float().masked_fill(data["train_objects"] > 0, torch.nan)
         return around[data["train_background"] == 0].nanmean(1).std(1).mean().item()
 
-    faint, strong = (shifted_backgrounds.load(train=40, val=4, balanced=4, test=4, contrast=c) for c in (0.25, 1.0))
+    faint, strong = (shifted_backgrounds.load(train=40, val=20, balanced=20, test=40, contrast=c) for c in (0.25, 1.0))
     assert torch.equal(faint["train_objects"], strong["train_objects"])
     assert spread(faint) / spread(strong) == pytest.approx(0.25, abs=0.05)
 
@@ -223,7 +223,7 @@ def test_an_objects_class_is_the_group_of_its_digit(birds):
 @pytest.mark.parametrize("source", ["mnist", "fashion_mnist", "cifar10_jpeg"])
 def test_shifted_backgrounds_of_real_objects_keep_the_contract(source):
     try:
-        data = shifted_backgrounds.load(source=source, train=20, val=10, balanced=8, test=8)
+        data = shifted_backgrounds.load(source=source, train=40, val=40, balanced=40, test=40)
     except DataError as error:
         pytest.skip(f"needs {source}: {str(error).splitlines()[0]}")
     for split in ("train", "val", "balanced", "test"):
@@ -244,6 +244,11 @@ def test_shifted_backgrounds_of_real_objects_keep_the_contract(source):
 def test_bad_shifted_backgrounds_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         shifted_backgrounds.load(**settings)
+
+
+def test_too_few_images_to_hold_both_classes_are_an_error():
+    with pytest.raises(ValueError, match="a split has no object of class"):
+        shifted_backgrounds.load(train=4, val=1, balanced=4, test=4)
 
 
 def test_generated_sets_are_ready_without_a_download(tmp_path, capsys):
