@@ -166,7 +166,7 @@ def test_backgrounds_go_with_the_class_in_training_and_validation_and_groups_are
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.95, 1.0])
 def test_the_correlation_is_what_was_asked_for(correlation):
-    data = shifted_backgrounds.load(train=200, val=100, balanced=4, test=4, correlation=correlation)
+    data = shifted_backgrounds.load(train=200, val=100, balanced=40, test=40, correlation=correlation)
     for split in ("train", "val"):
         same = data[f"{split}_y"] == data[f"{split}_background"]
         assert same.float().mean() == pytest.approx(correlation, abs=0.011)
@@ -190,16 +190,40 @@ def test_the_background_can_be_read_off_its_stripes(birds):
     assert ((ratio < 0).long() == birds["test_background"])[strong].float().mean() > 0.9
 
 
-def test_classes_are_the_groups_of_the_source():
-    for source, groups in shifted_backgrounds.CLASSES.items():
-        assert sorted(c for members in groups.values() for c in members) == list(range(10))
-        assert shifted_backgrounds.class_names(source) == list(groups)
+def test_the_contrast_is_that_of_the_stripes_alone():
+    """Upright stripes: the spread over columns of their mean brightness around the object."""
+
+    def spread(data):
+        around = data["train_x"][:, 0].float().masked_fill(data["train_objects"] > 0, torch.nan)
+        return around[data["train_background"] == 0].nanmean(1).std(1).mean().item()
+
+    faint, strong = (shifted_backgrounds.load(train=40, val=20, balanced=20, test=40, contrast=c) for c in (0.25, 1.0))
+    assert torch.equal(faint["train_objects"], strong["train_objects"])
+    assert spread(faint) / spread(strong) == pytest.approx(0.25, abs=0.05)
+
+
+def test_an_objects_class_is_the_group_of_its_digit(birds):
+    """Each digit of a group is found among the source's of these classes."""
+    digits = scenes.source_module("digits").load()
+    x, y = torch.cat([digits["train_x"], digits["test_x"]]), torch.cat([digits["train_y"], digits["test_y"]])
+    masks = {mask.numpy().tobytes(): label for mask, label in zip(scenes.object_masks(x)[:, 4:24, 4:24], y.tolist())}
+    members = list(shifted_backgrounds.CLASSES["digits"].values())
+    found = set()
+    for objects, box, c in zip(birds["test_objects"], birds["test_boxes"][:, 0].long(), birds["test_y"].tolist()):
+        height, width = (box[3] - box[1]).item(), (box[2] - box[0]).item()
+        cut = objects[box[1] : box[3], box[0] : box[2]] > 0
+        places = [(r, s) for r in range(21 - height) for s in range(21 - width)]
+        tiles = (torch.nn.functional.pad(cut, (s, 20 - width - s, r, 20 - height - r)) for r, s in places)
+        labels = {masks[key] for tile in tiles if (key := tile.numpy().tobytes()) in masks}
+        assert labels and labels <= set(members[c])
+        found |= labels
+    assert found == {0, 1, 6, 7} and shifted_backgrounds.class_names("digits") == ["0 or 6", "1 or 7"]
 
 
 @pytest.mark.parametrize("source", ["mnist", "fashion_mnist", "cifar10_jpeg"])
 def test_shifted_backgrounds_of_real_objects_keep_the_contract(source):
     try:
-        data = shifted_backgrounds.load(source=source, train=20, val=10, balanced=8, test=8)
+        data = shifted_backgrounds.load(source=source, train=40, val=40, balanced=40, test=40)
     except DataError as error:
         pytest.skip(f"needs {source}: {str(error).splitlines()[0]}")
     for split in ("train", "val", "balanced", "test"):
@@ -214,11 +238,17 @@ def test_shifted_backgrounds_of_real_objects_keep_the_contract(source):
         (dict(test=3), "test must be at least 4"),
         (dict(val=0), "val must be at least 1"),
         (dict(correlation=-0.1), r"correlation must be in \[0, 1\]"),
+        (dict(contrast=0.0), r"contrast must be in \(0, 1\]"),
     ],
 )
 def test_bad_shifted_backgrounds_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         shifted_backgrounds.load(**settings)
+
+
+def test_too_few_images_to_hold_both_classes_are_an_error():
+    with pytest.raises(ValueError, match="a split has no object of class"):
+        shifted_backgrounds.load(train=4, val=1, balanced=4, test=4)
 
 
 def test_generated_sets_are_ready_without_a_download(tmp_path, capsys):

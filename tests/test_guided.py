@@ -170,7 +170,7 @@ def test_accuracy_of_several_labels_is_the_share_of_right_decisions():
 
 OBJECTS = torch.zeros(4, 16, 16, dtype=torch.uint8)
 OBJECTS[0, 3:6, 2:4], OBJECTS[0, 9:11, 9:12], OBJECTS[1, 1:3, 1:3], OBJECTS[1, 5:15, 8:15] = 1, 2, 1, 2
-OBJECTS[3, 3:5, 3:8] = 1
+OBJECTS[3, 3:5, 3:8], OBJECTS[3, 9:, 9:], OBJECTS[2] = 1, 255, 255
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])

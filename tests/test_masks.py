@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attrain import boxes_to_mask, dilate_boxes
+from attrain.masks import surrounding_boxes
 
 box = st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(1, 7), st.integers(1, 5)).map(
     lambda b: (min(b[0], b[2] - 1), min(b[1], b[3] - 1), b[2], b[3])
@@ -59,3 +60,19 @@ def test_dilation_pushes_every_side_out_and_stops_at_the_border():
     assert dilate_boxes(boxes, 5.0, (7, 20)).tolist() == [[[0.0, 0.0, 20.0, 7.0]], [[-1.0] * 4]]
     with pytest.raises(ValueError, match="fraction"):
         dilate_boxes(boxes, -0.1, (20, 20))
+
+
+@given(st.lists(box, min_size=1, max_size=4))
+def test_what_surrounds_a_box_is_all_that_is_not_in_it(boxes):
+    boxes = torch.tensor([[own] for own in boxes])
+    around = surrounding_boxes(boxes, (5, 7))
+    assert around.shape == (len(boxes), 4, 4)
+    assert torch.equal(boxes_to_mask(around, (5, 7)), ~boxes_to_mask(boxes, (5, 7)))
+
+
+def test_what_surrounds_no_box_is_the_image_and_a_box_may_reach_out_of_it():
+    boxes = torch.tensor([[[-1.0, -1, -1, -1]], [[-2.0, 1, 3, 9]]])
+    around = boxes_to_mask(surrounding_boxes(boxes, (5, 7)), (5, 7))
+    assert around[0].all() and torch.equal(around[1], ~boxes_to_mask(boxes, (5, 7))[1])
+    with pytest.raises(ValueError, match=r"boxes must be \(N, 1, 4\)"):
+        surrounding_boxes(torch.zeros(1, 2, 4), (5, 7))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attrain.models import SequenceCNN, SmallCNN, StridedCNN, UNet, classifier, randomised
+from attrain.models import Mirrored, SequenceCNN, SmallCNN, StridedCNN, UNet, classifier, randomised
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,8 @@ def test_bad_sizes_of_a_unet_are_named(wrong):
 def test_images_that_do_not_fit_a_unet_are_named(shape):
     with pytest.raises(ValueError, match=r"UNet takes images \(N, 1, H, W\)"):
         UNet(width=2)(torch.zeros(shape))
+
+
+def test_a_mirrored_logit_speaks_for_one_class_as_much_as_against_the_other():
+    s = torch.tensor([[2.0], [-1.0]])
+    assert Mirrored()(s).tolist() == [[-2.0, 2.0], [1.0, -1.0]]

@@ -106,7 +106,7 @@ def guided_evaluation(
     Args:
         model: used as it is; call `eval()` first.
         x, y, boxes, classes: see the module's docstring; y (N, classes).
-        objects: (N, H, W) uint8, 0 for background and b + 1 where the object of box b is; or None.
+        objects: (N, H, W) uint8, b + 1 where the object of box b is, 0 (or 255, unknown) elsewhere; or None.
         method, layer: as for `guided_step`.
         threshold: of the IoU, see `guided_threshold`.
         batch_size: images at a time.
@@ -201,6 +201,7 @@ def _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size) -> I
         if objects is not None:
             wanted = torch.cat([torch.zeros_like(own[:, :1]), own], 1)
             places = objects[here][image].long()
+            places = places.masked_fill(places > own.shape[1], 0)
             on_object = wanted.gather(1, places.flatten(1)).view_as(places)
         yield found.logits, start + image, _map(found)[image, k], masks, on_object
 

@@ -98,6 +98,33 @@ def dilate_boxes(boxes: Boxes, fraction: float, size: tuple[int, int]) -> Tensor
     return torch.cat([low, high], -1).masked_fill(~there[..., None], -1.0)
 
 
+def surrounding_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """What is around one box an image, as boxes: guidance to the background.
+
+    Args:
+        boxes: (N, 1, 4), as for `boxes_to_mask`.
+        size: (H, W).
+
+    Returns:
+        (N, 4, 4): what is above, below, left and right of the box, of which −1 stands for what is not there; all
+        of the image, once, where there is no box.
+
+    Example:
+        >>> surrounding_boxes(torch.tensor([[[2.0, 0.0, 4.0, 3.0]]]), (5, 4))[0].tolist()
+        [[-1.0, -1.0, -1.0, -1.0], [0.0, 3.0, 4.0, 5.0], [0.0, 0.0, 2.0, 3.0], [-1.0, -1.0, -1.0, -1.0]]
+    """
+    if boxes.ndim != 3 or boxes.shape[1:] != (1, 4):
+        raise ValueError(f"boxes must be (N, 1, 4), one an image, got {tuple(boxes.shape)}")
+    height, width = size
+    left, top, right, bottom = _boxes(boxes)[0][:, 0].clamp(min=0).unbind(-1)  # no box is an empty one in the corner
+    low, right, bottom = torch.zeros_like(left), right.clamp(max=width), bottom.clamp(max=height)
+    sides = [(low, low, low + width, top), (low, bottom, low + width, low + height)]
+    sides += [(low, top, left, bottom), (right, top, low + width, bottom)]
+    found = torch.stack([torch.stack(side, -1) for side in sides], 1)
+    empty = (found[..., 0] >= found[..., 2]) | (found[..., 1] >= found[..., 3])
+    return found.masked_fill(empty[..., None], -1.0)
+
+
 def _boxes(boxes: Boxes) -> tuple[Tensor, Tensor]:
     """Boxes as (N, B, 4), and which rows are boxes, (N, B)."""
     if not isinstance(boxes, Tensor):

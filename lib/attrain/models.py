@@ -80,6 +80,17 @@ class SequenceCNN(nn.Sequential):
                 nn.init.zeros_(layer.bias)
 
 
+class Mirrored(nn.Module):
+    """Logits (N, 2) of two classes, [−s, s], from one logit s, (N, 1): what speaks for one speaks against the other.
+
+    With two logits of their own a network can hide evidence from the map of the true class by holding it against the
+    other class alone.
+    """
+
+    def forward(self, s: Tensor) -> Tensor:
+        return torch.cat([-s, s], 1)
+
+
 def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16) -> nn.Module:
     """A ReLU classifier from scratch by name: "cnn" (`SmallCNN`), "cnn-norm" (`NormCNN`), or torchvision's.
 
