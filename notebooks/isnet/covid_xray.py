@@ -273,7 +273,7 @@ study.figure(plots.interval_rows(groups, "balanced accuracy", dots=dots), "accur
 # something is the outline of the lungs: it is all that is left.)
 #
 # On phantoms *segment first* is hard to beat: the U-Net's masks are all but perfect there, and the lungs hold all there is to know.
-# The ISNets pay for their caution with accuracy, the more so after the few passes of the default scale; what they buy with it
+# An ISNet pays for its caution with accuracy, the more so after the few passes of the default scale; what it buys with it
 # stands in the columns *swapped* and *lungs blanked*.
 
 
@@ -327,6 +327,14 @@ study.figure(figure, "maps")
 
 # %% [markdown]
 # ## How they learned
+#
+# An ISNet learns slowly because its loss leaves the classes a weight of $1-P$, a tenth with $P=0.9$. On held-out *real* patients of
+# the training's hospitals (24 pixels, twelve passes, one seed) Selective ISNet has a balanced accuracy of 0.45 with $P=0.9$ and of
+# 0.66 with $P=0.7$, both with $\varepsilon = 10^{-6}$. More than 0.69 to 0.71 is not in the lungs: that is what *replacement* and
+# *segment first* reach, against 0.80 of the standard network, which reads the hospital too.
+#
+# Higher accuracy is not the aim, though. With its lungs on an image of another class, whose own lungs are painted over, Selective
+# has 0.42 and 0.40, hardly better than standard (0.37); *replacement*, which was trained on such images, has 0.65.
 
 # %%
 isnets = [m for m in models if m in ("Selective", "Stochastic")]
@@ -354,7 +362,8 @@ study.claims_table()
 # %% [markdown]
 # ## What to try next
 #
-# - `P=0.7`, or `epochs=40`: on phantoms, does the letter come back?
+# - `P=0.7` with `epsilon=1e-6`: on held-out phantoms Selective ISNet then has an accuracy of 0.94 after twelve passes, but 0.35 when
+#   their lungs lie on another class's image: the letter is back. With `P=0.9` it is 0.56 and 0.42. Is there a middle?
 # - Black borders of one or two pixels, another for each hospital, in `data_prep/phantom_xray.py`. We tried them while drawing
 #   the phantoms: Selective ISNet then took all swapped patients for COVID-19, with a background share of 0.03. Where the
 #   shortcut is the *absence* of something, no relevance need lie on it. A clean map alone proves nothing.
