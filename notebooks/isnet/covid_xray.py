@@ -209,8 +209,7 @@ def measure(name, net, images, lungs, result):
         said = {test: net(images[index]).cpu() for test, index in part.items() if test in tests}
         grey = images[train][lungs[train][:, None]].mean()  # of the lungs
         said["blanked"] = net(torch.where(lungs[:, None], grey, images)[internal]).cpu()
-        elsewhere = rivals.replace_background(images[internal], lungs[internal], generator=draws)
-        said["exchanged"] = net(elsewhere).cpu()
+        said["exchanged"] = net(rivals.replace_background(images[internal], lungs[internal], generator=draws)).cpu()
     maps = torch.cat([explain(net, images[index], method=lrp).heatmap for index in internal.split(100)])
     result["said"][name] = said
     result["maps"][name] = explain(net, images[shown], method=lrp).heatmap.cpu()

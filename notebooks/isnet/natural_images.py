@@ -139,6 +139,7 @@ def measure(name, net):
     return right, metrics, explain(net, seen["deceiving"][shown], method=lrp).heatmap.cpu()
 
 
+# %%
 def run(seed):
     """Train with this seed and measure: what is returned here is kept, so that a run can resume."""
     plain, _ = train(seed, epochs=range_epochs)
@@ -160,6 +161,7 @@ with tqdm(total=seeds * (range_epochs + len(models) * epochs), desc="epochs") as
 # *Biased* is the test that a developer would have. Judge a network by *deceiving*, and compare it with *unmarked*, which never saw stripes.
 
 # %%
+isnets = [m for m in models if m in ("Selective", "Stochastic")]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
 right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
 accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
@@ -178,6 +180,13 @@ for m in models:
     kept = accuracy[m]["deceiving"]["mean"] > 0.9 * accuracy[m]["biased"]["mean"]
     print(f"{m}: lying stripes take", "less" if kept else "more", "than a tenth of its accuracy")
 
+# %% tags=["nbval-check-output"]
+for m in isnets if "standard" in models else ():
+    fallen = sum(shares[m]) < 0.5 * sum(shares["standard"])
+    print(
+        f"{m}'s share of background relevance is", "less" if fallen else "more", "than half of the standard network's"
+    )
+
 # %% [markdown]
 # ## What the maps say
 #
@@ -193,7 +202,6 @@ study.figure(figure, "maps")
 # ## How they learned
 
 # %%
-isnets = [m for m in models if m in ("Selective", "Stochastic")]
 lines = {"training accuracy": {m: [r["curves"][m]["accuracy"] for r in results] for m in models}}
 for loss in ("background", "foreground"):
     lines[f"ISNet's {loss} loss"] = {m: [r["curves"][m][loss] for r in results] for m in isnets}
