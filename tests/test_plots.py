@@ -27,6 +27,14 @@ def test_image_rows_share_one_grey_scale_and_name_rows_and_columns():
     assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"]
 
 
+def test_a_colour_image_is_shown_in_its_colours():
+    photographs = np.random.default_rng(0).random((2, 3, 5, 4))
+    figures = plots.image_rows({"a": photographs}), plots.map_rows(photographs, {"net": np.ones((2, 5, 4))})
+    for figure in figures:
+        for axis, photograph in zip(figure.axes, photographs):
+            assert np.array_equal(axis.images[0].get_array(), photograph.transpose(1, 2, 0))
+
+
 def test_map_colours_are_centred_on_zero_whatever_the_map():
     maps = np.stack([np.linspace(-1, 3, 16).reshape(4, 4), np.full((4, 4), -2.0), np.zeros((4, 4))])
     figure = plots.map_rows(np.random.default_rng(0).random((3, 4, 4)), {"net": maps})

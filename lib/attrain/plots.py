@@ -30,10 +30,10 @@ STYLE = {
 
 
 def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
-    """Rows of grey images on one scale from 0 to 1.
+    """Rows of images on one scale from 0 to 1, grey or in colour.
 
     Args:
-        rows: row label -> images (n, H, W) or (n, 1, H, W).
+        rows: row label -> images (n, H, W), (n, 1, H, W) or (n, 3, H, W).
         titles: one a column.
         size: edge of an image in inches.
     """
@@ -41,7 +41,7 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
     figure, axes = _grid(len(rows), columns, size, max(map(len, rows)))
     for row, (label, images) in zip(axes, rows.items()):
         for axis, image in zip(row, images):
-            axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
+            axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
         _label(row[0], label)
     _titles(axes[0], titles)
     return figure
@@ -61,7 +61,7 @@ def map_rows(
     99.5th percentile of |R|, as the size of relevance means nothing across models.
 
     Args:
-        images: (n, H, W) or (n, 1, H, W) in [0, 1].
+        images: (n, H, W), (n, 1, H, W) or, in colour, (n, 3, H, W), in [0, 1].
         rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
         titles: one a column.
         size: edge of an image in inches.
@@ -71,7 +71,7 @@ def map_rows(
     outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
     figure, axes = _grid(len(rows) + 1, len(images), size, max(map(len, rows)))
     for axis, image in zip(axes[0], images):
-        axis.imshow(_plane(image), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
     _label(axes[0][0], "image")
     for row, (label, maps) in zip(axes[1:], rows.items()):
         maps = [_plane(heatmap) for heatmap in maps]
@@ -379,6 +379,11 @@ def _grid(rows: int, columns: int, size: float, letters: int = 0):
 def _plane(image) -> np.ndarray:
     image = np.asarray(image)
     return image.sum(0) if image.ndim == 3 and len(image) > 1 else image.reshape(image.shape[-2:])
+
+
+def _picture(image) -> np.ndarray:
+    image = np.asarray(image)
+    return np.moveaxis(image, 0, -1) if image.ndim == 3 and len(image) == 3 else _plane(image)
 
 
 def _label(axis, text: str) -> None:

@@ -21,7 +21,7 @@
 # abstract): a network that minimises the background relevance of its own LRP map while it trains ignores
 # background features that go with the class. The article shows it on marks and X-rays; this test is ours.
 #
-# **What you will see.** The same four networks and three tests as in `mnist_background_bias`. By default the objects are
+# **What you will see.** The same three tests as in `mnist_background_bias`. By default the objects are
 # scikit-learn's handwritten digits, a stand-in that needs no download: they are **not** photographs. With
 # `dataset="cifar10_jpeg"` they are (a lossy JPEG copy of CIFAR-10, not CIFAR-10 itself).
 
@@ -30,7 +30,8 @@ scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, pap
 dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
 n_train: int = 500  # number of training images
 n_test: int = 300  # number of test images
-canvas: int = 40  # edge of the canvas on which an object is pasted
+methods: str = "standard, Selective, replacement, unmarked"  # what to train, see the table below
+canvas: int = 36  # edge of the canvas on which an object is pasted
 model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
 width: int = 16  # channels of the first layer of cnn and cnn-norm
 epochs: int = 15  # passes over the training images
@@ -55,7 +56,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import LRP, ZB, background_share, explain, plots, selective_target, stochastic_target
+from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
 from attrain.models import classifier
 from attrain.study import Study, estimate
 from attrain.training import correct, fit_fresh, plain_step, ranged_isnet_step
@@ -64,6 +65,7 @@ from data_prep.marks import other_classes
 from data_prep.textures import paste
 
 study = Study("isnet/natural_images", globals())
+models = [name.strip() for name in methods.split(",") if name.strip()]
 
 # %% [markdown]
 # ## The data: an object, and stripes that tell its class
@@ -95,11 +97,28 @@ print(f"the object (foreground) covers {masks.float().mean():.0%} of an image")
 # %% [markdown]
 # ## The networks
 #
-# *standard* sees striped canvases; *Selective* and *Stochastic* ISNet see the same with the loss of `mnist_background_bias`,
-# $(1-P)\,\mathrm{CE} + P\,(L_\mathrm{bg} + L_\mathrm{fg})$; *unmarked* is a standard network that never sees stripes: the yardstick.
+# | name | trained on | remedy |
+# |---|---|---|
+# | standard | striped canvases | none |
+# | Selective, Stochastic | striped canvases | the two ISNets: $(1-P)\,\mathrm{CE} + P\,(L_\mathrm{bg} + L_\mathrm{fg})$ on their own LRP-ε map, see `mnist_background_bias` |
+# | replacement | striped canvases | each object on the canvas of another one of the batch |
+# | oracle masks | the object alone, on black | the true mask, also in the tests |
+# | unmarked | canvases without stripes | the yardstick for what is possible |
 
 # %%
 lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
+known = ("standard", "Selective", "Stochastic", "replacement", "oracle masks", "unmarked")
+if unknown := set(models) - set(known):
+    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(known)}")
+
+
+def step(name, seed, plain):
+    """A method's training step; the ISNets take C1 and C2 from the maps of a plain network."""
+    draws = torch.Generator().manual_seed(seed)
+    target = {"Selective": selective_target(selective_eps), "Stochastic": stochastic_target(draws)}
+    if name in target:
+        return ranged_isnet_step(plain, striped.split(250), target=target[name], method=lrp, P=P, decay=decay)
+    return partial(rivals.background_replacement_step, generator=draws) if name == "replacement" else plain_step
 
 
 def train(seed, step=plain_step, x=striped, epochs=epochs):
@@ -109,33 +128,31 @@ def train(seed, step=plain_step, x=striped, epochs=epochs):
     return fit_fresh(make, (x, labels, masks), step, seed=seed, **settings, on_epoch=bar.update)
 
 
+# %%
 def measure(name, net):
     """Which test images a network gets right, its share of background relevance, and a few maps."""
-    right = {test: correct(net, x, truth).cpu() for test, x in tests.items()}
-    maps = torch.cat([explain(net, x, method=lrp).heatmap for x in tests["biased"].split(250)])
+    seen = {test: x * test_masks[:, None] if name == "oracle masks" else x for test, x in tests.items()}
+    right = {test: correct(net, x, truth).cpu() for test, x in seen.items()}
+    maps = torch.cat([explain(net, x, method=lrp).heatmap for x in seen["biased"].split(250)])
     metrics = {f"{name}.{test}": c.double().mean().item() for test, c in right.items()}
     metrics[f"{name}.background_share"] = background_share(maps, test_masks).nanmean().item()
-    return right, metrics, explain(net, tests["deceiving"][shown], method=lrp).heatmap.cpu()
+    return right, metrics, explain(net, seen["deceiving"][shown], method=lrp).heatmap.cpu()
 
 
 # %%
 def run(seed):
     """Train with this seed and measure: what is returned here is kept, so that a run can resume."""
     plain, _ = train(seed, epochs=range_epochs)
-    target = {"Selective": selective_target(selective_eps)}
-    target["Stochastic"] = stochastic_target(torch.Generator().manual_seed(seed))
-    settings = dict(method=lrp, P=P, decay=decay)
-    step = {name: ranged_isnet_step(plain, striped.split(250), target=t, **settings) for name, t in target.items()}
-    trained = {"standard": train(seed), **{name: train(seed, s) for name, s in step.items()}}
-    trained["unmarked"] = train(seed, x=plain_canvas)
-    result = {"curves": {n: curves for n, (_, curves) in trained.items()}, "correct": {}, "maps": {}, "metrics": {}}
-    for name, (net, _) in trained.items():
+    views = {"oracle masks": striped * masks[:, None], "unmarked": plain_canvas}
+    result = {"curves": {}, "correct": {}, "maps": {}, "metrics": {}}
+    for name in models:
+        net, result["curves"][name] = train(seed, step(name, seed, plain), views.get(name, striped))
         result["correct"][name], metrics, result["maps"][name] = measure(name, net)
         result["metrics"] |= metrics
     return result
 
 
-with tqdm(total=seeds * (range_epochs + 4 * epochs), desc="epochs") as bar:
+with tqdm(total=seeds * (range_epochs + len(models) * epochs), desc="epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -144,11 +161,11 @@ with tqdm(total=seeds * (range_epochs + 4 * epochs), desc="epochs") as bar:
 # *Biased* is the test that a developer would have. Judge a network by *deceiving*, and compare it with *unmarked*, which never saw stripes.
 
 # %%
-models = list(results[0]["correct"])
+isnets = [m for m in models if m in ("Selective", "Stochastic")]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
 right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
 accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
-study.figure(plots.interval_bars(accuracy, "accuracy", dots=values if seeds > 1 else None), "accuracy")
+study.figure(plots.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None), "accuracy")
 
 # %%
 table = pd.DataFrame(
@@ -159,12 +176,16 @@ table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shar
 table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['standard']['biased']['interval']})")
 
 # %% tags=["nbval-check-output"]
-lost = {m: accuracy[m]["biased"]["mean"] - accuracy[m]["deceiving"]["mean"] for m in models}
-print("lying stripes cost the standard network more than half of its accuracy:", lost["standard"] > 0.5)
-print("they cost each ISNet less than that:", max(lost["Selective"], lost["Stochastic"]) < lost["standard"])
+for m in models:
+    kept = accuracy[m]["deceiving"]["mean"] > 0.9 * accuracy[m]["biased"]["mean"]
+    print(f"{m}: lying stripes take", "less" if kept else "more", "than a tenth of its accuracy")
 
 # %% tags=["nbval-check-output"]
-print("less of Selective's relevance is on the background:", shares["Selective"][0] < shares["standard"][0])
+for m in isnets if "standard" in models else ():
+    fallen = sum(shares[m]) < 0.5 * sum(shares["standard"])
+    print(
+        f"{m}'s share of background relevance is", "less" if fallen else "more", "than half of the standard network's"
+    )
 
 # %% [markdown]
 # ## What the maps say
@@ -181,12 +202,10 @@ study.figure(figure, "maps")
 # ## How they learned
 
 # %%
-panels = {"accuracy": "training accuracy", "background": "background loss", "foreground": "foreground loss"}
-lines = {
-    title: {m: [r["curves"][m][key] for r in results] for m in models if key in results[0]["curves"][m]}
-    for key, title in panels.items()
-}
-study.figure(plots.curves(lines), "curves")
+lines = {"training accuracy": {m: [r["curves"][m]["accuracy"] for r in results] for m in models}}
+for loss in ("background", "foreground"):
+    lines[f"ISNet's {loss} loss"] = {m: [r["curves"][m][loss] for r in results] for m in isnets}
+study.figure(plots.curves({title: curves for title, curves in lines.items() if curves}), "curves")
 
 # %% [markdown]
 # ## The claims
@@ -194,14 +213,14 @@ study.figure(plots.curves(lines), "curves")
 # The article's claims, asked of these images.
 
 # %%
-isnets = ("Selective", "Stochastic")
-study.claim("isnet-1", right["standard"]["biased"] - right["standard"]["deceiving"])
+if "standard" in models:
+    study.claim("isnet-1", right["standard"]["biased"] - right["standard"]["deceiving"])
 for m in isnets:
     for t in ("unbiased", "deceiving"):
         study.claim("isnet-2", right[m]["biased"] - right[m][t], of=f"{m}, biased − {t}")
-for m in isnets:
+for m in isnets if "unmarked" in models else ():
     study.claim("isnet-3", right[m]["unbiased"] - right["unmarked"]["unbiased"], of=m)
-for m in isnets:
+for m in isnets if "standard" in models else ():
     study.claim("isnet-4", [a / b for a, b in zip(shares[m], shares["standard"])], of=m)
 study.claims_table()
 
@@ -209,11 +228,35 @@ study.claims_table()
 # ## What to try next
 #
 # - `decay=0.99`: stripes are everywhere, no pixel of them stands out. Is the mean a better guard than the worst pixels?
-# - `canvas=36`: a little less background, and both ISNets all but ignore the stripes (we got 95 % and 93 % on *deceiving*).
-#   `P=0.9` at the default canvas: no test differs from the others any more, but little is learned in 15 passes. Is there a middle?
-# - `dataset="cifar10_jpeg"`: `make reproduce SCALE=laptop EXPERIMENTS=isnet/natural_images`. Of it we have run one seed only, too few
-#   for a record: there both ISNets with `P=0.7` fell for the stripes like the standard network (deceiving accuracy 0.00), though
-#   their background share was 0.17 and 0.08 against 0.56. A photograph's class is much harder to read than its stripes.
+# - `canvas=40`: a little more background, and both ISNets lose more than half of their accuracy to lying stripes.
+#   `P=0.9` there: no test differs from the others any more, but little is learned in 15 passes. Is there a middle?
+# - `dataset="cifar10_jpeg"`: photographs, whose class is much harder to read than their stripes. See below.
+#
+# ## Photographs: what we found
+#
+# We have no run of three seeds, only trials of Selective ISNet with one seed on 1,000 training photographs, judged on 500
+# other *training* photographs. Accuracy, and the background's share of $|R|$:
+#
+# | canvas | network | passes | biased | unbiased | deceiving | share |
+# |--:|---|--:|--:|--:|--:|--:|
+# | 40 | unmarked | 10 | 0.30 | 0.39 | 0.36 | 0.37 |
+# | 40 | replacement | 10 | 0.36 | 0.39 | 0.40 | 0.32 |
+# | 40 | Selective, $P=0.7$, $\varepsilon=10^{-2}$ | 10 | 0.31 | 0.28 | 0.27 | 0.06 |
+# | 40 | Selective, $P=0.7$, $\varepsilon=10^{-6}$ | 10 | 0.20 | 0.20 | 0.19 | 0.20 |
+# | 40 | Selective, $P=0.7$, $\varepsilon=10^{-2}$ | 20 | 0.83 | 0.29 | 0.20 | 0.10 |
+# | 40 | **Selective, $P=0.87$**, $\varepsilon=10^{-2}$ | 20 | 0.24 | 0.24 | 0.24 | 0.01 |
+# | 48 | Selective, $P=0.7$, $\varepsilon=10^{-2}$ | 20 | 1.00 | 0.16 | 0.00 | 0.19 |
+# | 48 | Selective, $P=0.95$, $\varepsilon=10^{-2}$ | 12 | 0.12 | 0.12 | 0.12 | 0.02 |
+#
+# With $P=0.7$ **the stripes are worth their price.** On the canvas of 40 pixels the network resists for ten passes, while it learns what
+# it can of the objects and the background loss falls to 0.16. Then it buys: the background loss *rises* to 0.24, which adds
+# $0.7\cdot 0.08$ to the loss, and the cross-entropy falls from 1.7 to 0.9, which saves $0.3\cdot 0.8$. On the larger canvas it buys at once.
+# The logarithm in $L_\mathrm{bg}$ is lenient, and stripes spread their relevance thinly over many pixels. Nothing is hidden by $\varepsilon$:
+# explained with $10^{-6}$ the shares are the same. With $P=0.87$ stripes no longer pay: the three tests
+# agree after twenty passes, at the cost of accuracy, for the classes have an eighth of the weight; with $P=0.95$ next to nothing is learned
+# of the objects in twelve. *Replacement* has no such price: it does as well as the network that never saw stripes.
+#
+# On the digits above an ISNet has no need of stripes: the objects alone bring the cross-entropy to zero.
 
 # %%
 study.finish(results)
