@@ -129,3 +129,14 @@ def test_labelled_paths_join_their_points_in_order():
     (axis,) = plots.labelled_paths({"P": {"0.3": (0.9, 0.5), "0.7": (0.8, 0.7)}}, "accuracy", "resistance").axes
     assert axis.lines[0].get_xdata().tolist() == [0.9, 0.8] and axis.lines[0].get_ydata().tolist() == [0.5, 0.7]
     assert [text.get_text() for text in axis.texts] == ["0.3", "0.7"]
+
+
+def test_pareto_fronts_join_what_no_other_point_surpasses_and_mark_the_control():
+    points = {"a": [(0.8, 0.2), (0.7, 0.5), (0.6, 0.4)], "b": [(0.5, 0.1)], "control": [(0.8, 0.1)]}
+    figure = plots.pareto_fronts({"net: EPG": points, "net: IoU": points}, "F1")
+    first, second = figure.axes
+    assert (first.get_title(), first.get_ylabel(), second.get_ylabel()) == ("net", "EPG", "IoU")
+    dots, front = first.lines[:2]
+    assert len(dots.get_xdata()) == 3 and front.get_xydata().tolist() == [[0.7, 0.5], [0.8, 0.2]]
+    assert first.lines[4].get_marker() == "*"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "control"]
