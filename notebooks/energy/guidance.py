@@ -32,7 +32,7 @@ objects: str = "digits"  # of the scenes: digits, mnist, fashion_mnist or cifar1
 image_size: int = 32  # edge of an image in pixels
 object_size: int = 14  # edge of an object's picture in a scene, 0 for its own size
 n_classes: int = 4  # number of classes of the scenes, 2 to 10
-n_train: int = 700  # number of training scenes
+n_train: int = 600  # number of training scenes
 n_val: int = 80  # number of validation scenes, which choose λ and thresholds
 n_test: int = 160  # number of test scenes
 cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is
@@ -40,7 +40,7 @@ setups: str = (
     "B-cos Input, B-cos Final, vanilla IxG Input, vanilla Grad-CAM Final"  # maps to guide, see the tables below
 )
 compared_at: str = "B-cos Input"  # where all losses are compared; elsewhere it is the first one
-losses: str = "energy 0.03 0.1, L1 0.3, PPCE 0.01, RRR 0.01"  # each with its λ, the weights to try
+losses: str = "energy 0.03 0.1, L1 0.3 1, PPCE 0.01, RRR 0.01"  # each with its λ, the weights to try
 size: str = "small"  # small (four stages of one block), resnet18, resnet50
 width: int = 8  # channels of the first stage of small
 pretrained: bool = False  # start vanilla networks from torchvision's ImageNet weights (resnet18, resnet50)
@@ -145,6 +145,7 @@ tried = {name: [*map(float, weights)] for name, *weights in map(str.split, liste
 first = next(iter(tried))
 
 
+# %%
 def setup(name):
     """A setup's kind of network, and how its maps are made."""
     title, depth = name.rsplit(" ", 1)
@@ -184,6 +185,7 @@ def fine_tune(net, seed, **guidance):
     return net
 
 
+# %%
 def baseline(kind, seed):
     torch.manual_seed(seed)
     net = make(kind, pretrained=pretrained and kind == "vanilla").to(study.device)
@@ -234,11 +236,13 @@ def run(seed):
         net = fine_tune(nets[kind], seed, loss=LOSSES[loss], weight=weight, **how)
         result["guided"][name, loss, weight] = measure(net, how)
     result["cost"] = {name: step_cost(name) for name in places}
-    result["metrics"] = {f"{n}.control.{k}": mean(v, k) for n, v in result["control"].items() for k in SHOWN}
+    result["metrics"] = {f"{n}.step cost": c for n, c in result["cost"].items()}
+    result["metrics"] |= {f"{n}.control.{k}": mean(v, k) for n, v in result["control"].items() for k in SHOWN}
     result["metrics"] |= {f"{n}.{s} {w:g}.{k}": mean(v, k) for (n, s, w), v in result["guided"].items() for k in SHOWN}
     return result
 
 
+# %%
 with tqdm(total=seeds * (epochs * len(kinds) + guided_epochs * (len(kinds) + len(runs))), desc="passes") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
