@@ -36,9 +36,7 @@ n_train: int = 600  # number of training scenes
 n_val: int = 80  # number of validation scenes, which choose λ and thresholds
 n_test: int = 160  # number of test scenes
 cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is
-setups: str = (
-    "B-cos Input, B-cos Final, vanilla IxG Input, vanilla Grad-CAM Final"  # maps to guide, see the tables below
-)
+setups: str = "B-cos Input, B-cos Final, vanilla IxG Input, vanilla Grad-CAM Final"  # maps to guide, see below
 compared_at: str = "B-cos Input"  # where all losses are compared; elsewhere it is the first one
 losses: str = "energy 0.03 0.1, L1 0.3 1, PPCE 0.01, RRR 0.01"  # each with its λ, the weights to try
 size: str = "small"  # small (four stages of one block), resnet18, resnet50
@@ -383,8 +381,8 @@ study.claims_table()
 
 # %% [markdown]
 # At the default scale, one seed and one guided pass, energy does what the paper says: more relevance in the boxes with every map, and
-# more of it on the object. Three things differ. **L1 does not have the best IoU**: its gradient at a pixel is tiny, so at the λ tried here
-# it hardly moves the map, and a larger one takes F1 before it fills the box; energy's maps, at a threshold of their own,
+# more of it on the object. Three things differ. **L1 does not have the best IoU**: it is a mean over all pixels of the image, so the smaller λ tried
+# here hardly moves the map, and the larger one costs F1 and still does not fill the box; energy's maps, at a threshold of their own,
 # overlap the boxes most. **Whether F1 suffers** is undecided for some maps: 160 images leave an interval of ± 5 points. And a guided
 # step at the *input* of the small vanilla network **takes more than 2.4 plain steps**: with few channels, the second derivative of batch norm
 # and the extra convolutions of the map weigh more than in a ResNet-18, where `make bench` measures about 2.3.
