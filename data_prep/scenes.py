@@ -47,6 +47,8 @@ def load(
     root: str | Path | None = None,
     source: str = "digits",
     canvas: int = 64,
+    edge: int = 0,
+    classes: int = 10,
     train: int = 1000,
     val: int = 300,
     test: int = 500,
@@ -58,7 +60,9 @@ def load(
 
     Args:
         source: one of `SOURCES`, where the objects are from.
-        canvas: edge in pixels, at least twice that of the objects (28 or 32), so that three have room.
+        canvas: edge in pixels, at least twice that of the objects, so that three have room.
+        edge: that of the objects' pictures, at least 8; 0 for their own, 28 or 32.
+        classes: how many there are objects of, 2 to 10; the symbols of the others are mere clutter.
         train, val, test: number of scenes, at least 1 each. An object may be in several scenes of its split.
         cooccurrence: in [0, 1], see above; in train, val and test.
         shift: symbols of the shifted test: "independent", those of another canvas; "opposed", of classes of which
@@ -66,7 +70,7 @@ def load(
         seed: of everything; the same seed gives the same scenes.
 
     Returns:
-        for each split: `_x` (N, C, canvas, canvas) uint8; `_y` (N, 10) float, 1 for each class there is; `_boxes`
+        for each split: `_x` (N, C, canvas, canvas) uint8; `_y` (N, classes) float, 1 for each there is; `_boxes`
         (N, 3, 4) float, xmin, ymin, xmax, ymax, half open, and `_classes` (N, 3) long, −1 where there is no
         object; `_objects` (N, canvas, canvas) uint8, b + 1 on the object of box b, else 0; `_symbols` (N, 10) bool.
     """
@@ -74,14 +78,19 @@ def load(
         raise ValueError(f'shift must be "independent" or "opposed", got {shift!r}')
     if not 0 <= cooccurrence <= 1:
         raise ValueError(f"cooccurrence must be in [0, 1], got {cooccurrence}")
+    if not 2 <= classes <= 10:
+        raise ValueError(f"classes must be 2 to 10, got {classes}")
     pools = object_pools(root, source, {"train": train, "val": val, "test": test}, MOST)
-    edge = max(pools["train"][0].shape[-2:])
+    pools = {split: (images[labels < classes], labels[labels < classes]) for split, (images, labels) in pools.items()}
+    if edge and edge < 8:
+        raise ValueError(f"edge must be at least 8, or 0 for the objects' own, got {edge}")
+    edge = edge or max(pools["train"][0].shape[-2:])
     if canvas < 2 * edge:
         raise ValueError(f"canvas must be at least {2 * edge}, twice the edge of the objects of {source}, got {canvas}")
     data = {}
     for i, (split, n) in enumerate({"train": train, "val": val, "test": test}.items()):
         generator = torch.Generator().manual_seed(3 * seed + i)
-        scenes = _place(*pools[split], n, canvas, generator)
+        scenes = _place(*pools[split], n, canvas, edge, generator)
         agree = torch.rand(n, 10, generator=generator) < cooccurrence
         state = generator.get_state()
         data |= {f"{split}_{key}": value for key, value in _draw(scenes, agree, scenes["y"], generator).items()}
@@ -89,7 +98,7 @@ def load(
             generator.set_state(state)
             others = _other_classes(scenes["y"], shift, torch.Generator().manual_seed(seed))
             data |= {f"shifted_{key}": value for key, value in _draw(scenes, agree, others, generator).items()}
-    return data
+    return {key: value[:, :classes] if key.endswith("_y") else value for key, value in data.items()}
 
 
 def class_names(source: str = "digits") -> list[str]:
@@ -151,9 +160,10 @@ def tight_boxes(masks: Tensor) -> Tensor:
     return boxes
 
 
-def _place(images: Tensor, labels: Tensor, n: int, canvas: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _place(
+    images: Tensor, labels: Tensor, n: int, canvas: int, edge: int, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Objects in cells of a grid of their own, at 60 % to 100 % of their size, on their canvases' size in black."""
-    edge = images.shape[-1]
     across = canvas // edge
     cell = canvas // across
     count = torch.randint(1, MOST + 1, (n,), generator=generator)

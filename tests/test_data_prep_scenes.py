@@ -254,3 +254,20 @@ def test_too_few_images_to_hold_both_classes_are_an_error():
 def test_generated_sets_are_ready_without_a_download(tmp_path, capsys):
     assert main(["scenes", "shifted_backgrounds", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("ready") == 2
+
+
+def test_objects_can_be_made_smaller_and_of_fewer_classes():
+    data = scenes.load(canvas=32, edge=14, classes=4, train=60, val=20, test=20)
+    assert data["train_x"].shape == (60, 1, 32, 32) and data["train_y"].shape == (60, 4)
+    boxes, classes = data["train_boxes"], data["train_classes"]
+    assert classes.max() == 3 and ((boxes[..., 2:] - boxes[..., :2])[classes >= 0] <= 14).all()
+    found = torch.nn.functional.one_hot(classes + 1, 5).amax(1)[:, 1:].float()
+    assert torch.equal(data["train_y"], found)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"), [({"classes": 1}, "classes must be 2 to 10"), ({"edge": 7}, "edge must be at least 8")]
+)
+def test_sizes_and_numbers_of_classes_that_cannot_be_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        scenes.load(**{"canvas": 64, "train": 5, "val": 5, "test": 5} | bad)

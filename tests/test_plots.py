@@ -224,3 +224,14 @@ def test_clouds_have_a_panel_for_each_row_and_column_whose_columns_share_axes():
     assert limits[0] == limits[2] and limits[1] == limits[3] and limits[0] != limits[1]
     assert figure.axes[0].lines[1].get_ydata().tolist() == [5, 6, 7]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_pareto_fronts_join_what_no_other_point_surpasses_and_mark_the_control():
+    points = {"a": [(0.8, 0.2), (0.7, 0.5), (0.6, 0.4)], "b": [(0.5, 0.1)], "control": [(0.8, 0.1)]}
+    figure = plots.pareto_fronts({"net: EPG": points, "net: IoU": points}, "F1")
+    first, second = figure.axes
+    assert (first.get_title(), first.get_ylabel(), second.get_ylabel()) == ("net", "EPG", "IoU")
+    dots, front = first.lines[:2]
+    assert len(dots.get_xdata()) == 3 and front.get_xydata().tolist() == [[0.7, 0.5], [0.8, 0.2]]
+    assert first.lines[4].get_marker() == "*"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "control"]

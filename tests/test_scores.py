@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from attrain.scores import balanced_accuracy, macro_auc, macro_f1, patient_draws
+from attrain.scores import balanced_accuracy, macro_auc, macro_f1, micro_f1, patient_draws
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,13 @@ def test_draws_take_patients_whole_and_as_many_as_there_are():
 def test_weights_of_another_length_are_named():
     with pytest.raises(ValueError, match=r"weights must be \(B, 2\)"):
         macro_f1(torch.rand(2, 2), torch.tensor([0, 1]), torch.ones(3))
+
+
+def test_micro_f1_of_several_labels_equals_scikit_learns_for_every_draw():
+    generator = torch.Generator().manual_seed(0)
+    y, decisions = (torch.rand(40, 5, generator=generator) < 0.3 for _ in range(2))
+    weights = patient_draws(torch.arange(40), draws=20)
+    expected = [metrics.f1_score(y, decisions, average="micro", sample_weight=w) for w in weights]
+    torch.testing.assert_close(micro_f1(decisions, y.float(), weights), torch.tensor(expected).float())
+    assert micro_f1(decisions, y).item() == pytest.approx(metrics.f1_score(y, decisions, average="micro"))
+    assert micro_f1(torch.zeros(3, 2), torch.zeros(3, 2)) == 0

@@ -277,6 +277,34 @@ def sequence_logos(
     return figure
 
 
+def pareto_fronts(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], xlabel: str, control: str = "control"
+) -> Figure:
+    """Points of several methods in two measures of which more is better, those that no other surpasses joined.
+
+    Args:
+        panels: "<title>: <what y measures>" -> method -> points (x, y); a point of `control` is a star.
+        xlabel: what x measures.
+    """
+    names = list(dict.fromkeys(name for series in panels.values() for name in series if name != control))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.3 * len(panels), 3.6), layout="constrained")
+        for axis, (title, series) in zip(np.atleast_1d(axes), panels.items()):
+            for name, points in series.items():
+                place = dict(color="black", marker="*", markersize=13, linestyle="none", zorder=3)
+                if name != control:
+                    i = names.index(name)
+                    place = dict(color=COLOURS[i % 7], marker="osD^v"[i % 5], linestyle="none", markersize=6)
+                axis.plot(*zip(*points), label=name, **place)
+                front = sorted(p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points))
+                axis.plot(*zip(*front), color=place["color"], linewidth=1)
+            axis.set(title=title.rpartition(": ")[0], xlabel=xlabel, ylabel=title.rpartition(": ")[2])
+            axis.margins(0.1)
+        handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+        figure.legend(handles, labels, ncols=len(labels), loc="outside lower center")
+    return figure
+
+
 def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
     """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
 

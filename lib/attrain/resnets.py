@@ -25,7 +25,7 @@ def guided_resnet(
     """A residual network for guidance by maps (Rao et al. 2023, section 3.3).
 
     Args:
-        kind: "vanilla", "xdnn" (Hesse, Schaub-Meyer, Roth 2021) or "bcos" (Böhle et al. 2022; without logit bias).
+        kind: "vanilla", "xdnn" (Hesse, Schaub-Meyer, Roth 2021) or "bcos" (Böhle et al. 2022; no logit bias).
         size: "small" (one block a stage, a first convolution of 3×3 that keeps the size, for 28 to 96 pixels),
             "resnet18" or "resnet50" (torchvision's).
         classes, channels: of the logits, (N, classes), and of the images, (N, channels, H, W) in [0, 1].
@@ -100,11 +100,11 @@ class UncentredNorm2d(nn.BatchNorm2d):
 
 
 class Scale(nn.Module):
-    """Fixup's learned scale (Zhang, Dauphin, Ma 2019): a factor for all channels."""
+    """A learned factor for all channels, as fixup has it behind each branch (Zhang, Dauphin, Ma 2019)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, start: float = 1.0):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
+        self.weight = nn.Parameter(torch.tensor(start))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight
@@ -166,8 +166,10 @@ class _ResNet(nn.Module):
                 blocks.append(_Block(parts, inputs, outputs, 2 if i and not b else 1, bottleneck))
                 inputs = 4 * outputs if bottleneck else outputs
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-        # A B-cos network judges every place and averages the judgements.
+        # A B-cos network judges every place and averages the judgements. They are small, so that a small network would
+        # learn slowly; a factor changes nothing in that the map sums to the logit.
         self.places = kind == "bcos"
+        self.scale = Scale(classes, 10.0 if small else 1.0) if self.places else nn.Identity()
         self.fc = (
             BCosConv2d(inputs, classes, 1, bias=False) if self.places else nn.Linear(inputs, classes, kind != "xdnn")
         )
@@ -191,4 +193,4 @@ class _ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(self.input(x)))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x).mean((2, 3)) if self.places else self.fc(x.mean((2, 3)))
+        return self.scale(self.fc(x).mean((2, 3))) if self.places else self.fc(x.mean((2, 3)))

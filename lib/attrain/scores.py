@@ -55,6 +55,22 @@ def macro_f1(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor
     return f1.nan_to_num().sum(-1) / (both > 0).sum(-1)
 
 
+def micro_f1(decisions: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    """F1 over all decisions of all classes, for several labels an image.
+
+    Args:
+        decisions, y: (N, C), positive where > 0.
+        weights: (B, N) ≥ 0, see `patient_draws` (with an image as its own patient); None for one draw of ones.
+
+    Returns:
+        (B,), or () without weights; 0 where nothing is found and nothing is there.
+    """
+    found, there = decisions > 0, y > 0
+    counts = torch.stack([(found & there).sum(1), found.sum(1) + there.sum(1)], 1).to(torch.get_default_dtype())
+    both, total = (counts.sum(0) if weights is None else weights.to(counts) @ counts).unbind(-1)
+    return 2 * both / total.clamp(min=1e-12)
+
+
 def macro_auc(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over classes of the area under the ROC curve of that class's softmax against the rest.
 

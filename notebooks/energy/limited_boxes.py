@@ -1,0 +1,256 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: notebooks///ipynb,notebooks///py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How many boxes does guidance need, and how exact?
+#
+# **The question.** Boxes cost work. Does guidance still help if one image in ten has them, or one in a hundred? And if they were
+# drawn carelessly, far too large?
+#
+# **The claim.** *Using Explanations to Guide Models* (Rao, Böhle, Parchami-Araghi, Schiele, ICCV 2023,
+# [arXiv 2303.11932](https://arxiv.org/abs/2303.11932), abstract): annotations on 1 % of the images are enough, and the energy loss
+# tolerates coarse boxes, since it asks for nothing within them.
+#
+# **What you will see.** A B-cos network guided from less and less annotation, and from boxes whose sides are pushed out; the share of
+# relevance inside the **true** boxes each time. The scenes are those of `guidance`.
+
+# %% tags=["parameters"]
+scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
+dataset: str = "scenes"  # scenes (generated), voc2007 or coco2014 (python -m data_prep voc2007)
+objects: str = "digits"  # of the scenes: digits, mnist, fashion_mnist or cifar10_jpeg
+image_size: int = 32  # edge of an image in pixels
+object_size: int = 14  # edge of an object's picture in a scene, 0 for its own size
+n_classes: int = 4  # number of classes of the scenes, 2 to 10
+n_train: int = 700  # number of training scenes
+n_val: int = 80  # number of validation scenes, which choose λ
+n_test: int = 160  # number of test scenes
+cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is
+losses: str = "energy 0.1, L1 0.3"  # each with its λ, the weights to try
+limited: str = "energy"  # losses to try with fewer boxes
+fractions: str = "0.1, 0.01"  # shares of the images that keep their boxes, beside all
+boosts: str = "10"  # with fewer boxes, also try λ times these, as the loss is a sum over images with boxes
+dilations: str = "0.5"  # by which share of its width and height each side of a box is pushed out, beside 0
+size: str = "small"  # small (four stages of one block), resnet18, resnet50
+width: int = 8  # channels of the first stage of small
+epochs: int = 7  # passes of the baseline over the training images
+guided_epochs: int = 1  # further passes, with guidance or (the control) without
+batch_size: int = 16  # images a step
+lr: float = 5.0e-3  # learning rate of the baseline
+guided_lr: float = 2.0e-3  # learning rate of the further passes
+seed: int = 0  # first seed
+seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
+device: str = "cpu"  # cpu, cuda, cuda:1, mps
+threads: int = 1  # CPU threads of this run; results depend on it in the last bits
+out: str = ""  # folder of the results; "" for results/<scale>/energy/limited_boxes
+
+# %%
+import copy
+from functools import partial
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss, plots
+from attrain.guidance import annotated_subset
+from attrain.guided import as_images, guided_step, guided_threshold, map_values
+from attrain.resnets import guided_resnet
+from attrain.scores import micro_f1
+from attrain.study import Study, estimate
+from attrain.training import fit
+from data_prep import dataset as data_module
+
+study = Study("energy/limited_boxes", globals())
+listed = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
+LOSSES = {"energy": energy_loss, "L1": l1_loss}
+tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
+
+# %% [markdown]
+# ## The data: exact boxes and coarse ones
+#
+# Each row has the boxes of all objects of an image as the guided networks see them.
+
+# %%
+source = data_module(dataset)
+counts = dict(classes=n_classes, train=n_train, val=n_val, test=n_test)
+scene = dict(source=objects, canvas=image_size, edge=object_size, cooccurrence=cooccurrence)
+options = scene | counts if dataset == "scenes" else dict(size=image_size)
+study.data(dataset, source.checksums(**({"source": objects} if dataset == "scenes" else {})))
+data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
+train, val, test = ([data[f"{s}_{k}"] for k in ("x", "y", "boxes", "classes")] for s in ("train", "val", "test"))
+x, y, boxes, classes = test
+shown, frame, targets = slice(0, 7), x.shape[-2:], y[:7].argmax(1)
+seen = as_images(x[shown]).mean(1).cpu()
+pushed = {share: dilate_boxes(boxes[shown], share, frame) for share in [0.0, *map(float, listed(dilations))]}
+masks = {f"sides + {share:.0%}": boxes_to_mask(b, frame).float().cpu() for share, b in pushed.items()}
+study.figure(plots.image_rows({"image": seen, **{n: seen * (0.25 + 0.75 * m) for n, m in masks.items()}}), "boxes")
+
+# %% tags=["nbval-check-output"]
+print(
+    f"{dataset} of {objects}: {len(train[0])} training, {len(val[0])} validation, {len(x)} test images {tuple(x.shape[1:])}"
+)
+for name, m in masks.items():
+    print(f"{name}: the boxes cover {m.mean():.0%} of an image")
+
+# %% [markdown]
+# ## What is compared
+#
+# A B-cos network is trained without boxes. From it start guided networks, and a *control* that trains on without boxes for as
+# many passes. The loss is cross-entropy $+\,\lambda\,\sum$ over the images of the batch that have boxes, of
+#
+# $$L_\text{energy} = 1-\frac{\sum A^+M}{\sum A^+}\qquad\text{or}\qquad L_1 = \text{mean}\,\Big|\frac{A^+}{\max A^+} - M\Big| .$$
+#
+# With fewer boxes, or larger ones, what $M$ says changes; the test always asks for the true boxes.
+
+# %%
+cases = [(loss, 1.0, share, w) for loss in tried for share in pushed for w in tried[loss]]
+for loss in listed(limited):
+    each = [w * boost for boost in [1.0, *map(float, listed(boosts))] for w in tried[loss]]
+    cases += [(loss, float(fraction), 0.0, w) for fraction in listed(fractions) for w in each]
+how = dict(method=BCos(), layer="input")
+
+
+def fine_tune(net, seed, fraction=1.0, **guidance):
+    """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
+    net, draws, order = copy.deepcopy(net), *(torch.Generator().manual_seed(seed) for _ in range(2))
+    kept = annotated_subset(len(train[0]), fraction, torch.Generator().manual_seed(seed)).to(study.device)
+    rows = [*train[:2], train[2].masked_fill(~kept[:, None, None], -1), train[3].masked_fill(~kept[:, None], -1)]
+    step = partial(guided_step, generator=draws, **how, **guidance)
+    fit(
+        net, rows, step, epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, generator=order, on_epoch=bar.update
+    )
+    return net
+
+
+# %%
+def measure(net):
+    """Values on validation and test, the EPG of every test image and class, and maps of the images shown."""
+    threshold, result = guided_threshold(net, *val, **how), {}
+    for split, part in (("val", val), ("test", test)):
+        found = map_values(net, *part, threshold=threshold, **how)
+        result[split] = {key: found[key].double().nanmean().item() for key in ("EPG", "corrected EPG", "IoU")}
+        result[split]["F1"] = micro_f1(found["decisions"], part[1]).item()
+    heatmap = explain(net, as_images(x[shown]), targets, BCos(), layers=["input"]).layers["input"]
+    return result | {"each EPG": found["EPG"].cpu(), "map": heatmap.sum(1).cpu()}
+
+
+# %%
+def run(seed):
+    """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
+    torch.manual_seed(seed)
+    net = guided_resnet("bcos", size, y.shape[1], x.shape[1], width).to(study.device)
+    order = torch.Generator().manual_seed(seed)
+    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, generator=order, on_epoch=bar.update)
+    fit(net, train, partial(guided_step, weight=0.0), **settings)
+    found = {"control": measure(fine_tune(net, seed, weight=0.0))}
+    for loss, fraction, share, weight in cases:
+        guidance = dict(loss=LOSSES[loss], weight=weight, dilation=share)
+        found[loss, fraction, share, weight] = measure(fine_tune(net, seed, fraction, **guidance))
+    title = lambda c: c if c == "control" else "{} {:g} of boxes, + {:g}, λ = {:g}".format(*c)  # noqa: E731
+    return {
+        "found": found,
+        "metrics": {f"{title(c)}.{k}": v["test"][k] for c, v in found.items() for k in ("F1", "EPG")},
+    }
+
+
+# %%
+with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(cases))), desc="passes") as bar:
+    results = [study.seed(s, run) for s in study.seeds]
+
+# %% [markdown]
+# ## Fewer boxes, larger boxes
+#
+# λ is chosen as in `guidance`: on validation, the best EPG among those whose F1 is at most one point below the control's (if there is
+# none, the best F1). In a case with dilated boxes it is that of the exact ones, so that only the boxes differ.
+
+# %%
+value = lambda case, key, split="test": sum(r["found"][case][split][key] for r in results) / len(results)  # noqa: E731
+
+
+def chosen(loss, fraction=1.0):
+    """The λ of a loss with boxes on a share of the images, by validation."""
+    own = [c for c in cases if c[:3] == (loss, fraction, 0.0)]
+    good = [c for c in own if value(c, "F1", "val") >= value("control", "F1", "val") - 0.01]
+    return max(good, key=lambda c: value(c, "EPG", "val")) if good else max(own, key=lambda c: value(c, "F1", "val"))
+
+
+# %%
+rows = {"control, no boxes": "control"}
+for s in tried:
+    rows[f"{s}, all boxes"] = chosen(s)
+    rows |= {f"{s}, boxes on {f:.0%}": chosen(s, f) for f in map(float, listed(fractions)) if s in listed(limited)}
+    rows |= {f"{s}, sides + {d:.0%}": (s, 1.0, d, chosen(s)[3]) for d in pushed if d}
+pairs = lambda case: torch.stack([r["found"][case]["each EPG"] for r in results]).double().numpy()  # noqa: E731
+each = {n: {k: [r["found"][c]["test"][k] for r in results] for k in ("EPG", "F1")} for n, c in rows.items()}
+shares = {n: {"EPG": estimate(pairs(c)), "F1": estimate(each[n]["F1"])} for n, c in rows.items()}
+figure = plots.interval_rows(
+    shares, "share of relevance in the true boxes (EPG), and F1", dots=each if seeds > 1 else None
+)
+study.figure(figure, "annotation")
+
+# %%
+cells = {n: {k: f"{value(c, k):.3f}" for k in ("F1", "EPG", "corrected EPG", "IoU")} for n, c in rows.items()}
+pd.DataFrame(cells).T.style.set_caption("Test values; corrected EPG: 0 is chance, 1 all inside")
+
+# %% tags=["nbval-check-output"]
+for name, case in rows.items():
+    gained = value(case, "EPG") - value("control", "EPG")
+    print(f"{name}:", "more" if gained > 0.01 else "not more", "relevance inside than the control's")
+
+# %% [markdown]
+# ## The maps
+#
+# For one of the image's classes; the outline is its box.
+
+# %%
+own = classes[shown] == targets[:, None]
+inside = boxes_to_mask(boxes[shown].masked_fill(~own[..., None], -1), frame).float().cpu()
+gallery = {name: results[0]["found"][case]["map"] for name, case in rows.items()}
+study.figure(plots.map_rows(seen, gallery, masks=inside), "maps")
+
+# %% [markdown]
+# ## The claims
+#
+# A claim *holds* if the whole 95 % interval lies where the claim says, *fails* if none of it does, and is *undecided* otherwise.
+# The ratio of gains has an interval over seeds only, so it has none with one seed.
+
+# %%
+gain = lambda r, case: r["found"][case]["test"]["EPG"] - r["found"]["control"]["test"]["EPG"]  # noqa: E731
+least = min(map(float, listed(fractions)))
+for loss in listed(limited):
+    ratio = [gain(r, chosen(loss, least)) / gain(r, chosen(loss)) for r in results]
+    study.claim("energy-4", ratio, of=f"{loss}, boxes on {least:.0%}")
+if {"energy", "L1"} <= {*tried} and max(pushed) > 0:
+    lost = {s: pairs(chosen(s)) - pairs((s, 1.0, max(pushed), chosen(s)[3])) for s in ("energy", "L1")}
+    study.claim("energy-5", lost["energy"] - lost["L1"], of=f"sides + {max(pushed):.0%}")
+study.claims_table()
+
+# %% [markdown]
+# At the default scale, with one seed and one guided pass, **neither claim holds**, and the table says why. One image in a hundred is seven
+# images here, each seen once or twice: there is nothing to learn from; one in ten gives a fifth of the gain. And energy loses more than
+# L1 by coarse boxes because it had more to lose: L1 hardly gained at all, while energy from coarse boxes is still well ahead of L1
+# from exact ones. Whether more passes and more images change this is what the laptop scale asks; it has not been run yet.
+
+# %% tags=["nbval-check-output"]
+print("claims measured:", ", ".join(dict.fromkeys(claim["id"] for claim in study.claims)))
+
+# %% [markdown]
+# ## What to try next
+#
+# - `boosts="1, 10, 100"`: with one box in a hundred images, how much must each of them weigh?
+# - `guided_epochs=5`: do a few boxes need more passes than many?
+# - `dilations="0.1, 0.25, 0.5, 1"`: at which size does a box stop to help?
+# - The paper's own setting is `params/energy/limited_boxes.paper.yaml` (VOC 2007, ResNet-50, a GPU). It has not been run here.
+
+# %%
+study.finish(results)
