@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,8 +71,14 @@ class Command:
         self.environment = {"ATTRAIN_NOTEBOOKS": str(notebooks), "ATTRAIN_RESULTS": str(results)}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, "-m", *map(str, arguments)]
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, and theirs, ignore it
         self.process = subprocess.Popen(
-            command, env=os.environ | self.environment, start_new_session=True, cwd=notebooks, **streams
+            command,
+            env=os.environ | self.environment,
+            start_new_session=True,
+            cwd=notebooks,
+            preexec_fn=heed,
+            **streams,
         )
         self.out, self.err = [], []
         pipes = ((self.process.stdout, self.out), (self.process.stderr, self.err))

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -305,6 +306,7 @@ def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(ca
 def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_path):
     command = [sys.executable, "-m", "attrain.run", "toy/steps", "-p", "action", "wait"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    streams["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     line = "interrupted: toy/steps smoke; the seeds that have finished are kept\n"
     endings = [(signal.SIGINT, 130, line), (signal.SIGTERM, 143, "")]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
