@@ -41,6 +41,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def own_sha256(*files: str) -> dict[str, str]:
+    """sha256 of modules of this package, by name."""
+    return {f"data_prep/{Path(file).name}": sha256(Path(file)) for file in files}
+
+
 def verify(path: Path, expected: str, remedy: str) -> None:
     """Raise DataError unless the file is there with that sha256."""
     if not path.is_file():

@@ -103,6 +103,11 @@ def cached(
     return found
 
 
+def by_split(found: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `cached` returns as `load` does: {split}_{name} -> tensor."""
+    return {f"{split}_{name}": tensor for split, tensors in found.items() for name, tensor in tensors.items()}
+
+
 def multi_hot(classes: Tensor, n: int) -> Tensor:
     """(N, B) long, −1 for none -> (N, n) float, 1 for each class there is."""
     y = torch.zeros(len(classes), n + 1)

@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from data_prep import DataError, data_root, sha256
-from data_prep.boxed import Picture, cached, get, multi_hot, unpack
-from data_prep.scenes import own_sha256
+from data_prep import DataError, data_root, own_sha256, sha256
+from data_prep.boxed import Picture, by_split, cached, get, multi_hot, unpack
 
 NAME = "coco2014"
 TITLE = "COCO 2014, 123,287 photographs with boxes and masks of 80 classes"
@@ -90,11 +89,8 @@ def load(
         raise ValueError(f'division must be "hash" or "authors", got {division!r}')
     folder, key = _folder(root), [checksums(root), division, crowds, own_sha256(__file__)]
     read = {split: partial(_pictures, folder, split, division, crowds) for split in ("train", "val", "test")}
-    data = {}
-    for split, tensors in cached(folder / "tensors", read, size, key).items():
-        data |= {f"{split}_{name}": tensor for name, tensor in tensors.items()}
-        data[f"{split}_y"] = multi_hot(tensors["classes"], len(CLASSES))
-    return data
+    data = by_split(cached(folder / "tensors", read, size, key))
+    return data | {f"{split}_y": multi_hot(data[f"{split}_classes"], len(CLASSES)) for split in read}
 
 
 def _folder(root) -> Path:

@@ -6,7 +6,6 @@ lungs (COVID-19). What the hospital does lies outside them alone: its letter and
 the brightness of the air around the body. In training, class and hospital go together as in `covid_xray`.
 """
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_prep import own_sha256
 from data_prep.covid_xray import CLASSES, SPLITS
 
 NAME = "phantom_xray"
@@ -41,7 +41,7 @@ def prepare(root: str | Path | None = None) -> None:
 
 def checksums(root: str | Path | None = None) -> dict[str, str]:
     """sha256 of this module, which makes the images."""
-    return {"data_prep/phantom_xray.py": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}
+    return own_sha256(__file__)
 
 
 def load(root: str | Path | None = None, size: int = 64, seed: int = 0) -> dict[str, Tensor]:

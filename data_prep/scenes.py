@@ -6,7 +6,6 @@ of class c is with probability `cooccurrence`: 1 is always, 0.5 is independence.
 symbols of classes that another canvas, or none of its objects, has; everything else is as in the test.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from data_prep import dataset
+from data_prep import dataset, own_sha256
 from data_prep.textures import texture
 
 NAME = "scenes"
@@ -111,11 +110,6 @@ def source_module(source: str):
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     return dataset(source)
-
-
-def own_sha256(*files: str) -> dict[str, str]:
-    """sha256 of modules of this package, by name."""
-    return {f"data_prep/{Path(file).name}": hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
 
 
 def object_pools(root, source: str, sizes: dict[str, int], each: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_prep.scenes import object_masks, object_pools, own_sha256, source_module, tight_boxes
+from data_prep import own_sha256
+from data_prep.scenes import object_masks, object_pools, source_module, tight_boxes
 from data_prep.textures import texture
 
 NAME = "shifted_backgrounds"

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data_prep import DataError, data_root
-from data_prep.boxed import UNKNOWN, Picture, cached, get, listing, multi_hot, unpack
-from data_prep.scenes import own_sha256
+from data_prep import DataError, data_root, own_sha256
+from data_prep.boxed import UNKNOWN, Picture, by_split, cached, get, listing, multi_hot, unpack
 
 NAME = "voc2007"
 TITLE = "PASCAL VOC 2007, 9,963 photographs with boxes of 20 classes"
@@ -89,11 +88,8 @@ def load(root: str | Path | None = None, size: int = 224, difficult: bool = True
         raise ValueError(f"size must be at least 16, got {size}")
     folder, key = _folder(root), [checksums(root), difficult, own_sha256(__file__)]
     read = {split: partial(_pictures, folder, split, difficult) for split in COUNTS}
-    data = {}
-    for split, tensors in cached(folder / "tensors", read, size, key).items():
-        data |= {f"{split}_{name}": tensor for name, tensor in tensors.items()}
-        data[f"{split}_y"] = multi_hot(tensors["classes"], len(CLASSES))
-    return data
+    data = by_split(cached(folder / "tensors", read, size, key))
+    return data | {f"{split}_y": multi_hot(data[f"{split}_classes"], len(CLASSES)) for split in read}
 
 
 def _folder(root) -> Path:

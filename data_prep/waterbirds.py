@@ -18,9 +18,8 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from data_prep import DataError, data_root, sha256
-from data_prep.boxed import Picture, cached, get, listing, unpack
-from data_prep.scenes import own_sha256
+from data_prep import DataError, data_root, own_sha256, sha256
+from data_prep.boxed import Picture, by_split, cached, get, listing, unpack
 
 NAME = "waterbirds"
 TITLE = "Waterbirds-100, 11,788 birds on land or water, with boxes and masks"
@@ -105,11 +104,8 @@ def load(root: str | Path | None = None, size: int = 224, release: str = RELEASE
     rows = {split: table[(table["split"] == code) & (alike | (split == "test"))] for split, code in CODES.items()}
     rows["balanced"] = table[table["split"] == CODES["val"]]
     read = {split: partial(_pictures, folder, release, part) for split, part in rows.items()}
-    data = {}
-    for split, tensors in cached(folder / "tensors", read, size, [sums, release, own_sha256(__file__)]).items():
-        data |= {f"{split}_{name}": tensor for name, tensor in tensors.items()}
-        data[f"{split}_group"] = 2 * tensors["y"] + tensors["background"]
-    return data
+    data = by_split(cached(folder / "tensors", read, size, [sums, release, own_sha256(__file__)]))
+    return data | {f"{split}_group": 2 * data[f"{split}_y"] + data[f"{split}_background"] for split in read}
 
 
 def _table(folder: Path, release: str) -> pd.DataFrame:

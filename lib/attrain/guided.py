@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import BinaryF1Score
 
 from attrain.explain import Explanation, explain
 from attrain.guidance import energy_loss
 from attrain.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.masks import boxes_to_mask, dilate_boxes
 from attrain.methods import InputXGradient
+from attrain.scores import micro_f1
 from attrain.targets import random_positive_target
 from attrain.training import classification_loss
 
@@ -119,7 +119,7 @@ def guided_evaluation(
     pairs = map_values(
         model, x, y, boxes, classes, objects, method=method, layer=layer, threshold=threshold, batch_size=batch_size
     )
-    f1 = BinaryF1Score().to(y.device)(pairs.pop("decisions").flatten(), (y > 0).long().flatten())
+    f1 = micro_f1(pairs.pop("decisions"), y)
     return {"F1": f1.item()} | {name: values.nanmean().item() for name, values in pairs.items() if name != "image"}
 
 

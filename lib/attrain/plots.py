@@ -104,10 +104,7 @@ def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: M
         width = 0.8 / len(names)
         for i, name in enumerate(names):
             x = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
-            rows = [group[name] for group in groups.values()]
-            means = np.array([row["mean"] for row in rows])
-            bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
-            errors = np.abs(np.array(bounds).T - means)
+            means, errors = _error_bars([group[name] for group in groups.values()])
             axis.bar(x, means, 0.92 * width, label=name, color=COLOURS[i], alpha=0.85)
             axis.errorbar(x, means, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
             for position, group in zip(x, dots or ()):
@@ -134,10 +131,7 @@ def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: M
         figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(groups) + 1.1), layout="constrained")
         for i, name in enumerate(names):
             y = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * 0.22
-            rows = [group[name] for group in groups.values()]
-            means = np.array([row["mean"] for row in rows])
-            bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
-            errors = np.abs(np.array(bounds).T - means)
+            means, errors = _error_bars([group[name] for group in groups.values()])
             style = dict(fmt="osD^v"[i % 5], color=COLOURS[i], markersize=5, elinewidth=1.5, capsize=2)
             axis.errorbar(means, y, xerr=errors, label=name, **style)
             for position, group in zip(y, groups if dots else ()):
@@ -149,6 +143,13 @@ def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: M
         axis.set_xlabel(xlabel)
         axis.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
+
+
+def _error_bars(rows: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Means (n,) and how far the intervals reach below and above them (2, n), 0 without an interval."""
+    means = np.array([row["mean"] for row in rows])
+    bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
+    return means, np.abs(np.array(bounds).T - means)
 
 
 def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
