@@ -261,8 +261,8 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
         assert code == (130 if kill is ctrl_c else -signal.SIGKILL)
         assert len(command.err) == (kill is ctrl_c) and "Traceback" not in "".join(command.err)
         assert command.gone(), command.left()
+        # Another run may have finished between the look and the kill: what counts is that nothing finished is touched.
         assert {folder: files(folder) for folder in finished} == kept
-        assert {file.parent for file in results.rglob(run.FINISHED)} == finished
     assert len(finished) == 2, "both seeds had finished before the last kill"
     # Whatever a kill at the worst moment leaves, nothing takes it for a result.
     for name in ("record.json", "notebook.ipynb", "failed.ipynb"):
