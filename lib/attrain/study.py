@@ -36,7 +36,14 @@ NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").abso
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
-PRESENTATION = ("batch.py", "plots.py", "report.py", "run.py")  # nor do these modules
+PRESENTATION = (
+    "batch.py",
+    "explorer.py",
+    "learning_curves.py",
+    "plots.py",
+    "report.py",
+    "run.py",
+)  # nor do these modules
 
 
 def results_root() -> Path:

@@ -1,0 +1,152 @@
+"""Ways of training compared on few samples: balanced subsets, equal search for every method, paired tests."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from attrain.calibration import calibration, effective_rank, filter_similarity
+from attrain.explain import explain
+from attrain.methods import InputXGradient
+from attrain.metrics import erase
+from attrain.study import estimate
+from attrain.training import fit_fresh
+
+
+def balanced_subset(y: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Indices of n samples with equally many of each class (but for a remainder), and those of all others.
+
+    Args:
+        y: labels (N,), whole numbers ≥ 0; each class must have n / classes samples, rounded up.
+        n: from the number of classes to N.
+        generator: draws (on the CPU); None uses torch's default generator.
+
+    Example:
+        >>> chosen, others = balanced_subset(torch.tensor([0, 0, 0, 1, 1, 1]), 4)
+        >>> torch.tensor([0, 0, 0, 1, 1, 1])[chosen].bincount().tolist(), len(others)
+        ([2, 2], 2)
+    """
+    y = y.cpu()
+    classes = y.unique()
+    order = torch.randperm(len(y), generator=generator)
+    of_class = [order[y[order] == c] for c in classes[torch.randperm(len(classes), generator=generator)]]
+    share, extra = divmod(n, len(classes))
+    if not len(classes) <= n <= len(y) or min(map(len, of_class)) < share + (extra > 0):
+        raise ValueError(f"n must leave each of {len(classes)} classes enough of its samples, got n={n} of {len(y)}")
+    chosen = torch.cat([members[: share + (i < extra)] for i, members in enumerate(of_class)])
+    left = torch.ones(len(y), dtype=torch.bool)
+    left[chosen] = False
+    return chosen[torch.randperm(n, generator=generator)], left.nonzero()[:, 0]
+
+
+def train(
+    make: Callable[[], nn.Module], x: Tensor, y: Tensor, kind: Callable, settings: Mapping, *,
+    seed: int, steps: int = 300, batch_size: int = 32, lr: float = 1e-3,
+) -> nn.Module:  # fmt: skip
+    """A new network, trained by one method on few samples: all methods of a seed start alike and see one order.
+
+    Args:
+        make: () -> the network, with weights from torch's global generator, (N, ...) -> logits (N, C).
+        x, y: the samples and their labels (N,).
+        kind: a training step, as those of `attrain.regularisers`, or a class whose objects are, `Challenger`.
+        settings: of the step or the class; its random numbers come from torch's global generator.
+        seed: of weights, order and the method's draws.
+        steps: of Adam, at least; whole passes over the samples.
+    """
+    step = kind(**settings) if isinstance(kind, type) else partial(kind, **settings)
+    epochs = math.ceil(steps / math.ceil(len(y) / batch_size))
+    return fit_fresh(make, (x, y), step, seed=seed, epochs=epochs, batch_size=batch_size, lr=lr)[0]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """Logits (N, C) of samples (N, ...); the model as it is (call `eval()` first)."""
+    return torch.cat([model(part) for part in x.split(batch_size)])
+
+
+def judge(model: nn.Module, x: Tensor, y: Tensor, removed: float = 0.3) -> dict[str, float]:
+    """What a regulariser may improve, on test samples.
+
+    Args:
+        model: in evaluation mode.
+        x, y: (N, ...) and labels (N,).
+        removed: share of an image's (N, C, H, W) positions to set to zero.
+
+    Returns:
+        those of `attrain.calibration.calibration`; "similarity" and "rank", of the filters, the mean over the
+        convolutions (`filter_similarity`, `effective_rank`); and, for images, "spread": accuracy without the
+        positions that gradient × input finds most relevant for the predicted class.
+    """
+    filters = [m.weight for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))]
+    found = calibration(predict(model, x), y)
+    if filters:
+        found["similarity"] = sum(map(filter_similarity, filters)) / len(filters)
+        found["rank"] = sum(map(effective_rank, filters)) / len(filters)
+    if x.ndim == 4:
+        left = [erase(part, explain(model, part, None, InputXGradient()).heatmap, removed) for part in x.split(1000)]
+        found["spread"] = (predict(model, torch.cat(left)).argmax(1) == y).double().mean().item()
+    return found
+
+
+def best_settings(methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], scores: Sequence[Mapping]) -> dict:
+    """The settings of each method with the least score: method -> settings.
+
+    Args:
+        methods: method -> (kind, its settings to search among).
+        scores: for each tuning seed, method -> one number for each of its settings, such as the loss on validation;
+            NaN is worst. A method with one setting need not have any.
+    """
+
+    def total(name: str, i: int) -> float:
+        value = sum(score[name][i] for score in scores)
+        return math.inf if math.isnan(value) else value
+
+    return {
+        name: settings[min(range(len(settings)), key=lambda i: total(name, i)) if len(settings) > 1 else 0]
+        for name, (_, settings) in methods.items()
+    }
+
+
+def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.DataFrame:
+    """Differences of each method from one of them over the same seeds.
+
+    Args:
+        values: method -> one number a seed, at least two; the same seeds in the same order.
+        against: the method that the others are compared with.
+
+    Returns:
+        a row a method: "difference" (its mean), "low" and "high" (95 %, Student's t), the p-values "t" and "wilcoxon"
+        (two-sided; 1 where no seed differs), and "holm": of "t", corrected for the number of methods
+        (Holm 1979).
+    """
+    rows = {}
+    for name in [name for name in values if name != against]:
+        gain = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)
+        found = estimate(gain)
+        p = {"t": 1.0, "wilcoxon": 1.0}
+        if gain.any():
+            error = stats.sem(gain)
+            p["t"] = stats.ttest_1samp(gain, 0).pvalue if error > 0 else 0.0
+            p["wilcoxon"] = stats.wilcoxon(gain).pvalue
+        rows[name] = {"difference": found["mean"], "low": found["low"], "high": found["high"], **p}
+    table = pd.DataFrame(rows).T
+    return table.assign(holm=holm(table["t"]))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method (1979), in [0, 1].
+
+    Example:
+        >>> [round(x, 2) for x in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    p = [float(x) for x in p]
+    corrected, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = least
+    return corrected
