@@ -76,9 +76,10 @@ from zennit.torchvision import ResNetCanonizer
 
 import attrain as at
 from attrain import explain, plots
+from attrain.intervals import estimate, interval, number
 from attrain.metrics import completeness_error, deletion_curve, rank_correlation
 from attrain.models import classifier, randomised
-from attrain.study import Study, estimate, interval, number
+from attrain.study import Study
 from attrain.training import correct, fit
 from data_prep import dataset as data_module
 

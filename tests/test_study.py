@@ -13,7 +13,8 @@ import yaml
 from scipy import stats
 
 from attrain import study
-from attrain.study import Study, atomic_write, bootstrap_interval, check_parameters, estimate, t_interval, verdict
+from attrain.intervals import bootstrap_interval, estimate, t_interval, verdict
+from attrain.study import Study, atomic_write, check_parameters
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from attrain.calibration import calibration, effective_rank, filter_similarity
 from attrain.explain import explain
+from attrain.intervals import estimate
 from attrain.methods import InputXGradient
 from attrain.metrics import erase
-from attrain.study import estimate
 from attrain.training import fit_fresh
 
 

@@ -21,20 +21,10 @@ from attrain.training import classification_loss
 
 
 def guided_step(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    boxes: Tensor,
-    classes: Tensor,
-    *,
-    loss: Callable[..., Tensor] = energy_loss,
-    method=InputXGradient(),
-    layer: str = "",
-    weight: float = 1e-3,
-    reduction: str = "sum",
-    dilation: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, *,
+    loss: Callable[..., Tensor] = energy_loss, method=InputXGradient(), layer: str = "", weight: float = 1e-3,
+    reduction: str = "sum", dilation: float = 0.0, generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
     """Classification + λ · a loss of the map of one class of each image within that class's boxes.
 
     The class is one of the image's positive ones, drawn anew at every step; with y (N,) it is that. An image that

@@ -17,7 +17,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from attrain.study import ROOT, SCHEMA, atomic_write, expectation, interval, number, results_root
+from attrain.intervals import expectation, interval, number
+from attrain.study import ROOT, SCHEMA, atomic_write, results_root
 
 README = ROOT / "README.md"
 RECORDS = ROOT / "notebooks" / "results"

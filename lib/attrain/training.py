@@ -34,24 +34,11 @@ def classification_loss(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def isnet_step(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    mask: Tensor,
-    *,
-    target: Target = selective_target(),
-    method=LRP(first_layer=ZB()),
-    layers: Sequence[str] = (),
-    P: float = 0.7,
-    decay: float = 0.9,
-    layer_decay: float = 0.8,
-    E: float = 1.0,
-    C1: Range = 1.0,
-    C2: Range = 25.0,
-    form: str = "L2",
-    w1: float = 1.0,
-    w2: float = 1.0,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, target: Target = selective_target(),
+    method=LRP(first_layer=ZB()), layers: Sequence[str] = (), P: float = 0.7, decay: float = 0.9,
+    layer_decay: float = 0.8, E: float = 1.0, C1: Range = 1.0, C2: Range = 25.0, form: str = "L2",
+    w1: float = 1.0, w2: float = 1.0,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
     """The loss of Faster ISNet, (1 − P)·CE + P·L_heat with L_heat = w1·L_bg + w2·L_fg, from one forward pass.
 
     | variant | settings |
@@ -192,25 +179,10 @@ def fit(
     parameters = list(model.parameters())
     descent = torch.optim.Adam(parameters, lr) if optimizer == "adam" else torch.optim.SGD(parameters, lr, momentum=0.9)
     curves: dict[str, list[float]] = {}
-    n = len(data[0])
     model.train()
     for epoch in range(epochs):
-        totals: dict[str, Tensor | float] = {}
-        now = at_epoch(step, epoch)
-        for index in torch.randperm(n, generator=generator).to(data[0].device).split(batch_size):
-            batch = [tensor[index] for tensor in data]
-            logits, loss, parts = now(model, *batch)
-            descent.zero_grad()
-            loss.backward()
-            if clip is not None:
-                nn.utils.clip_grad_norm_(parameters, clip)
-            descent.step()
-            for name, value in {
-                "accuracy": _accuracy(logits.detach(), batch[1]),
-                "loss": loss.detach(),
-                **parts,
-            }.items():
-                totals[name] = totals.get(name, 0.0) + value * (len(index) / n)
+        batches = torch.randperm(len(data[0]), generator=generator).to(data[0].device).split(batch_size)
+        totals = _epoch(model, data, at_epoch(step, epoch), batches, descent, clip)
         if not math.isfinite(totals["loss"]):
             raise FloatingPointError(f"loss is {float(totals['loss'])} in epoch {epoch + 1}; lower lr, or clip")
         for name in {**curves, **totals}:  # a part that a schedule's step lacks is NaN in its epochs
@@ -220,6 +192,23 @@ def fit(
             on_epoch()
     model.eval()
     return curves
+
+
+def _epoch(model, data, step: Step, batches: Sequence[Tensor], descent, clip: float | None) -> dict[str, Tensor]:
+    """One pass over batches of indices; accuracy, loss and its parts, the means over all samples."""
+    totals: dict[str, Tensor | float] = {}
+    for index in batches:
+        batch = [tensor[index] for tensor in data]
+        logits, loss, parts = step(model, *batch)
+        descent.zero_grad()
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        descent.step()
+        measured = {"accuracy": _accuracy(logits.detach(), batch[1]), "loss": loss.detach(), **parts}
+        for name, value in measured.items():
+            totals[name] = totals.get(name, 0.0) + value * (len(index) / len(data[0]))
+    return totals
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -53,8 +53,9 @@ from torchmetrics.functional.classification import multilabel_auroc
 from tqdm import tqdm
 
 from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain, plots, sequences
+from attrain.intervals import estimate, number
 from attrain.models import SequenceCNN
-from attrain.study import Study, estimate, number
+from attrain.study import Study
 from attrain.training import fit_fresh
 from data_prep import deeplift_authors
 

@@ -50,8 +50,9 @@ from tqdm import tqdm
 
 import attrain as at
 from attrain import explain, plots
+from attrain.intervals import estimate, interval, number
 from attrain.metrics import completeness_error
-from attrain.study import Study, estimate, interval, number
+from attrain.study import Study
 
 try:
     from ipywidgets import FloatSlider, interact

@@ -64,10 +64,11 @@ from tqdm import tqdm
 
 from attrain import BCos, GradCAM, InputXGradient, energy_loss, explain, l1_loss, plots, ppce_loss, rrr_loss
 from attrain.guided import as_images, guided_evaluation, guided_step
+from attrain.intervals import estimate
 from attrain.masks import surrounding_boxes
 from attrain.models import Mirrored, classifier
 from attrain.resnets import guided_resnet
-from attrain.study import Study, estimate
+from attrain.study import Study
 from attrain.training import correct, fit, fit_fresh, plain_step
 from data_prep import dataset as data_module
 

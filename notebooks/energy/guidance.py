@@ -68,12 +68,11 @@ from attrain.cost import seconds
 from attrain.guided import as_images, guided_step, guided_threshold, map_values
 from attrain.resnets import DEPTHS, guided_resnet
 from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study
+from attrain.study import Study, listed
 from attrain.training import fit
 from data_prep import dataset as data_module
 
 study = Study("energy/guidance", globals())
-listed = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
 
 # %% [markdown]
 # ## The data: objects with boxes, and clutter that gives them away

@@ -64,14 +64,14 @@ from tqdm import tqdm
 from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss, plots
 from attrain.guidance import annotated_subset
 from attrain.guided import as_images, guided_step, guided_threshold, map_values
+from attrain.intervals import estimate
 from attrain.resnets import guided_resnet
 from attrain.scores import micro_f1
-from attrain.study import Study, estimate
+from attrain.study import Study, listed
 from attrain.training import fit
 from data_prep import dataset as data_module
 
 study = Study("energy/limited_boxes", globals())
-listed = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
 LOSSES = {"energy": energy_loss, "L1": l1_loss}
 tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
 

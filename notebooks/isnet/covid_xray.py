@@ -68,9 +68,10 @@ from torchmetrics.functional.classification import binary_f1_score
 from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
+from attrain.intervals import estimate, interval, number
 from attrain.models import UNet, classifier
 from attrain.scores import balanced_accuracy, macro_auc, macro_f1, patient_draws
-from attrain.study import Study, estimate, interval, number
+from attrain.study import Study
 from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS

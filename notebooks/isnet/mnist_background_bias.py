@@ -65,8 +65,9 @@ import torch
 from tqdm import tqdm
 
 from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain, plots, rivals
+from attrain.intervals import estimate
 from attrain.models import UNet, classifier
-from attrain.study import Study, estimate
+from attrain.study import Study, listed
 from attrain.targets import selective_target, softmax_target, stochastic_target
 from attrain.training import correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
@@ -74,7 +75,6 @@ from data_prep.marks import add_mark, foreground_mask, other_classes
 
 # %%
 study = Study("isnet/mnist_background_bias", globals())
-listed = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
 sweep = {f"Selective, P = {v}": {"P": float(v)} for v in listed(sweep_P)}
 sweep |= {f"Selective, d = {v}": {"decay": float(v)} for v in listed(sweep_decay)}
 names = [*listed(methods), *sweep]

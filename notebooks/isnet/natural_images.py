@@ -57,8 +57,9 @@ import torch
 from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
+from attrain.intervals import estimate
 from attrain.models import classifier
-from attrain.study import Study, estimate
+from attrain.study import Study
 from attrain.training import correct, fit_fresh, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes

@@ -50,11 +50,10 @@ from tqdm import tqdm
 from attrain import LRP, ZB, Dual, explain, plots, selective_target, stochastic_target
 from attrain.cost import forward_passes, peak_memory, seconds
 from attrain.models import classifier
-from attrain.study import Study
+from attrain.study import Study, listed
 from attrain.training import isnet_step, plain_step
 
 study = Study("isnet/training_time", globals())
-listed = lambda text: [part.strip() for part in text.split(",")]  # noqa: E731
 
 # %% [markdown]
 # ## What is compared
