@@ -702,3 +702,16 @@ def test_zb_refuses_a_first_layer_whose_output_is_changed_in_place(relu_first):
 
     with pytest.raises(UnsupportedOperation, match="changes it in place"):
         explain(Shortcut(), torch.rand(3, 4), 0, LRP(first_layer=ZB()))
+
+
+@pytest.mark.parametrize("make", [InputXGradient, GuidedBackprop, DeepLift, IntegratedGradients, LRP, BCos, Gradient])
+def test_methods_are_values(make):
+    assert make() == make() and hash(make()) == hash(make()) and len({make(), make()}) == 1
+    assert make() != GradCAM("0") and make() != 0.0
+
+
+@pytest.mark.parametrize("make", [InputXGradient, GuidedBackprop, DeepLift, IntegratedGradients])
+def test_methods_differ_by_their_references_numbers(make):
+    zeros, ones = torch.zeros(1, 3), torch.ones(1, 3)
+    assert make(zeros) == make(zeros.clone()) and hash(make(zeros)) == hash(make(zeros.clone()))
+    assert make(zeros) != make(ones) and make(zeros) != make(0.0) and make(0.0) != make(1.0)

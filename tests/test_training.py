@@ -16,6 +16,7 @@ from attrain.training import (
     correct,
     estimate_foreground_range,
     fit,
+    fit_copy,
     fit_fresh,
     isnet_step,
     plain_step,
@@ -408,3 +409,13 @@ def test_segmentation_loss_of_a_certain_right_and_a_certain_wrong_answer():
 def test_logits_that_do_not_fit_the_mask_are_named(shape):
     with pytest.raises(ValueError, match="segmentation needs logits"):
         segmentation_step(lambda x: torch.zeros(shape), None, torch.ones(2, 8, 8))
+
+
+def test_a_copy_is_trained_and_the_network_is_left_as_it_is():
+    torch.manual_seed(0)
+    net, data = nn.Linear(3, 2), (torch.randn(20, 3), torch.arange(20) % 2)
+    before = net.weight.detach().clone()
+    first, second = (fit_copy(net, data, seed=1, epochs=2, batch_size=4) for _ in range(2))
+    assert torch.equal(net.weight, before) and net.training
+    assert torch.equal(first.weight, second.weight) and not torch.equal(first.weight, before)
+    assert not torch.equal(first.weight, fit_copy(net, data, seed=2, epochs=2, batch_size=4).weight)

@@ -18,7 +18,13 @@ from attrain.targets import target_scores
 
 
 class Method:
-    """One pass with the method's rules."""
+    """One pass with the method's rules. Methods are values: equal if all settings are, tensors by their numbers."""
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and all(map(_equal, vars(self).values(), vars(other).values()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(value for value in vars(self).values() if not isinstance(value, Tensor))))
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
         raise NotImplementedError
@@ -270,3 +276,9 @@ def _mean_reference(reference, x: Tensor) -> float | Tensor:
     """For a gradient at x alone, which is linear in the reference."""
     references = _references(reference, x)
     return sum(references) / len(references)
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

@@ -1,5 +1,6 @@
 """Training with attribution maps: one step that any loop can call, and a short loop for tensors."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -234,6 +235,21 @@ def fit_fresh(
     order = torch.randperm(len(data[0]), generator=generator).to(data[0].device)
     update_bn((data[0][index] for index in order.split(128)), model)  # their running means lag behind the weights
     return model, curves
+
+
+def fit_copy(
+    model: nn.Module, data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings
+) -> nn.Module:
+    """A copy of the network, trained on: all copies of a seed see the samples in one order.
+
+    Args:
+        model: left as it is.
+        data, step, settings: see `fit`.
+        seed: of the order.
+    """
+    model = copy.deepcopy(model)
+    fit(model, data, step, generator=torch.Generator().manual_seed(seed), **settings)
+    return model
 
 
 @torch.no_grad()

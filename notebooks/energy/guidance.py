@@ -54,7 +54,6 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/energy/guidance
 
 # %%
-import copy
 from functools import partial
 from statistics import median
 
@@ -69,7 +68,7 @@ from attrain.guided import as_images, guided_step, guided_threshold, map_values
 from attrain.resnets import DEPTHS, guided_resnet
 from attrain.scores import micro_f1, patient_draws
 from attrain.study import Study, listed
-from attrain.training import fit
+from attrain.training import fit, fit_copy
 from data_prep import dataset as data_module
 
 study = Study("energy/guidance", globals())
@@ -166,20 +165,9 @@ make = partial(guided_resnet, size=size, classes=y.shape[1], channels=x.shape[1]
 
 def fine_tune(net, seed, **guidance):
     """A copy of the baseline after further passes; all copies of a seed see the images in one order."""
-    net, draws = copy.deepcopy(net), torch.Generator().manual_seed(seed)
-    step = partial(guided_step, generator=draws, **guidance)
-    order = torch.Generator().manual_seed(seed)
-    fit(
-        net,
-        train,
-        step,
-        epochs=guided_epochs,
-        batch_size=batch_size,
-        lr=guided_lr,
-        generator=order,
-        on_epoch=bar.update,
-    )
-    return net
+    step = partial(guided_step, generator=torch.Generator().manual_seed(seed), **guidance)
+    settings = dict(epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, on_epoch=bar.update)
+    return fit_copy(net, train, step, seed=seed, **settings)
 
 
 # %%

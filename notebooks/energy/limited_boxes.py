@@ -54,7 +54,6 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/energy/limited_boxes
 
 # %%
-import copy
 from functools import partial
 
 import pandas as pd
@@ -68,7 +67,7 @@ from attrain.intervals import estimate
 from attrain.resnets import guided_resnet
 from attrain.scores import micro_f1
 from attrain.study import Study, listed
-from attrain.training import fit
+from attrain.training import fit, fit_copy
 from data_prep import dataset as data_module
 
 study = Study("energy/limited_boxes", globals())
@@ -122,14 +121,11 @@ how = dict(method=BCos(), layer="input")
 
 def fine_tune(net, seed, fraction=1.0, **guidance):
     """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
-    net, draws, order = copy.deepcopy(net), *(torch.Generator().manual_seed(seed) for _ in range(2))
     kept = annotated_subset(len(train[0]), fraction, torch.Generator().manual_seed(seed)).to(study.device)
     rows = [*train[:2], train[2].masked_fill(~kept[:, None, None], -1), train[3].masked_fill(~kept[:, None], -1)]
-    step = partial(guided_step, generator=draws, **how, **guidance)
-    fit(
-        net, rows, step, epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, generator=order, on_epoch=bar.update
-    )
-    return net
+    step = partial(guided_step, generator=torch.Generator().manual_seed(seed), **how, **guidance)
+    settings = dict(epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, on_epoch=bar.update)
+    return fit_copy(net, rows, step, seed=seed, **settings)
 
 
 # %%
