@@ -11,12 +11,14 @@ import difflib
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from attrain.chunks import in_chunks
 from attrain.methods import LRP
 from attrain.targets import Target
 from attrain.visible import uncompiled
@@ -39,8 +41,9 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    model: nn.Module, x: Tensor, target: Target = None, method=LRP(), *, layers=(), create_graph: bool = False
-) -> Explanation:
+    model: nn.Module, x: Tensor, target: Target = None, method=LRP(), *, layers=(), create_graph: bool = False,
+    chunk_size: int | None = None, out: Tensor | None = None,
+) -> Explanation:  # fmt: skip
     """Attribute a model's output to its input.
 
     Args:
@@ -57,6 +60,11 @@ def explain(
         create_graph: make the map (and the logits) differentiable with respect to the parameters, so
             that both can be trained on. This is then the forward pass of a training step: batch norm
             in training mode updates its running statistics, as it would without `explain`.
+        chunk_size: explain at most so many samples at once, so that memory does not grow with N; for maps that
+            are only looked at, not with `create_graph`. x, and what belongs to its samples (classes, references),
+            may lie elsewhere than the model, on the CPU or in a memory-mapped file: chunks are brought to the
+            device of the model's parameters, maps back to that of x. A callable target sees a chunk's logits.
+        out: with `chunk_size`, a tensor that the maps are written to as they are made, such as a memory-mapped file.
 
     Raises:
         TypeError, ValueError: input that is not finite floating point, a target out of range, a model
@@ -71,6 +79,12 @@ def explain(
     """
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}")
+    if chunk_size is not None:
+        if create_graph:
+            raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
+        return in_chunks(partial(explain, layers=layers), model, x, target, method, chunk_size, out)
+    if out is not None:
+        raise ValueError("out is written to chunk by chunk: give a chunk_size too")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
