@@ -1,9 +1,9 @@
 """`make bench [DEVICE=cuda]`: what attribution costs, as ratios measured side by side in one run.
 
 The two sides of a ratio take turns; a figure is the median of the ratios of neighbouring repetitions.
-Bounds: a map needs one forward and one backward pass to the input, so LRP can cost no less than input ×
-gradient; a step that trains on a map needs the forward, that backward, and the backward of both, about 2
-plain steps, more where batch norm's double backward is expensive.
+
+The bound counts passes through the layers with weights, each as much work as a forward pass: a plain step has three
+(forward, gradient of the activations, gradient of the weights), a map two (forward, gradient of the activations).
 """
 
 import argparse
@@ -30,7 +30,9 @@ from attrain import (
     ZB,
     BCos,
     DeepLift,
+    Dual,
     InputXGradient,
+    IntegratedGradients,
     boxes_to_mask,
     energy_loss,
     explain,
@@ -40,11 +42,24 @@ from attrain import (
     sequences,
     stochastic_target,
 )
+from attrain.challenger import Challenger
 from attrain.guided import guided_step
-from attrain.models import SequenceCNN
+from attrain.models import SequenceCNN, SmallCNN
+from attrain.regularisers import fgsm_step
 from attrain.resnets import DEPTHS, guided_resnet
 from attrain.study import environment, results_root, write_json
 from attrain.training import isnet_step, plain_step
+
+# A plain step; the gradient that is the map; and both derivatives of that gradient.
+GUIDED = (3 + 1 + 2) / 3
+# A plain step, a map (two passes), and a step on the challenged samples.
+CHALLENGED = (3 + 2 + 3) / 3
+VARIANTS = {
+    "Selective ISNet": {},
+    "Stochastic ISNet": {"target": stochastic_target()},
+    "Selective ISNet with LDS": {"layers": ["layer1", "layer2", "layer3", "layer4"]},
+    "Dual ISNet": {"target": "all", "method": Dual(first_layer=ZB()), "C1": (1.0, 1.0), "C2": (25.0, 25.0)},
+}
 
 
 def vgg(device):
@@ -185,38 +200,72 @@ def loss_cases(device):
         yield f"loss, 64×224×224, 1-5 boxes: {name} / loops over images and boxes", gradient(ours), gradient(loops)
 
 
+def challenger_cases(device):
+    """Challenged training of a small network on 32 images, whose FGSM is the natural yardstick."""
+    torch.manual_seed(0)
+    model, x, y = (
+        SmallCNN().train().to(device),
+        torch.rand(32, 1, 28, 28, device=device),
+        torch.arange(32, device=device),
+    )
+    batch = x, y % 10
+
+    def of(step):
+        def run():
+            model.zero_grad()
+            step(model, *batch)[1].backward()
+
+        return run
+
+    name = "step, small network 32×1×28×28: {} / plain"
+    yield name.format("Challenger, gradient × input"), of(Challenger()), of(plain_step), CHALLENGED
+    yield name.format("Challenger, LRP-ε"), of(Challenger(attribution="lrp")), of(plain_step), CHALLENGED
+    yield name.format("FGSM"), of(fgsm_step), of(plain_step), CHALLENGED
+
+
 def cases(device):
-    """(name, numerator, denominator)"""
+    """(name, numerator, denominator) and, where it is known, the bound of the ratio."""
     model, x = vgg(device)
     gradient = lambda: explain(model, x, None, InputXGradient())  # noqa: E731
     maps = "map, vgg11_bn 8×3×96×96: {} / input × gradient"
-    yield maps.format("LRP-ε"), lambda: explain(model, x, None, LRP()), gradient
-    yield maps.format("LRP-ε with z^B"), lambda: explain(model, x, None, LRP(first_layer=ZB())), gradient
+    yield maps.format("LRP-ε"), lambda: explain(model, x, None, LRP()), gradient, 1.0
+    yield maps.format("LRP-ε with z^B"), lambda: explain(model, x, None, LRP(first_layer=ZB())), gradient, 1.0
     yield maps.format("zennit's LRP-ε"), zennit_map(model, x), gradient
     rescale = lambda: explain(model, x, 0, DeepLift())  # noqa: E731
     reveal = lambda: explain(model, x, 0, DeepLift(rule="reveal_cancel"))  # noqa: E731
-    yield maps.format("DeepLIFT Rescale"), rescale, gradient
+    yield maps.format("DeepLIFT Rescale"), rescale, gradient, 1 + 1 / (2 * len(x))
     yield maps.format("DeepLIFT RevealCancel"), reveal, gradient
     captum = captums_map(captum_attr.DeepLift, model, x)
     yield maps.format("captum's Rescale"), captum, gradient
     yield "map, vgg11_bn 8×3×96×96: RevealCancel / captum's Rescale", reveal, captum
+    path = lambda: explain(model, x, 0, IntegratedGradients(steps=10))  # noqa: E731
+    captums = captum_attr.IntegratedGradients(model)
+    captums_path = lambda: captums.attribute(x, target=0, n_steps=10, internal_batch_size=len(x))  # noqa: E731
+    yield "map, vgg11_bn 8×3×96×96: integrated gradients, 10 steps / captum's", path, captums_path
+    many = torch.rand(32, 3, 96, 96, device=device)
+    of_many = [lambda m=m: explain(model, many, 0, m) for m in (DeepLift(), InputXGradient())]
+    yield "map, vgg11_bn 32×3×96×96: DeepLIFT Rescale / input × gradient", *of_many, 1 + 1 / (2 * len(many))
+    ten = torchvision.models.resnet18(num_classes=10).eval().to(device)
+    small = torch.rand(8, 3, 64, 64, device=device)
+    one, every = (lambda t=t: explain(ten, small, t, LRP()) for t in (0, "all"))
+    yield "map, resnet18 8×3×64×64: LRP-ε of all 10 classes / of one", every, one, 11 / 2
     yield from genomics_cases(device)
     steps = "step, resnet18 8×3×64×64, {} classes: {} / plain"
     for classes in (10, 1000):
         plain = training_step(plain_step, classes, device)
-        yield steps.format(classes, "Selective ISNet"), training_step(isnet_step, classes, device), plain
-        stochastic = training_step(isnet_step, classes, device, target=stochastic_target())
-        yield steps.format(classes, "Stochastic ISNet"), stochastic, plain
+        for name, settings in VARIANTS.items():
+            yield steps.format(classes, name), training_step(isnet_step, classes, device, **settings), plain, GUIDED
     few, many = (training_step(isnet_step, classes, device) for classes in (10, 1000))
-    yield "step, resnet18 8×3×64×64, Selective ISNet: 1000 classes / 10", many, few
+    yield "step, resnet18 8×3×64×64, Selective ISNet: 1000 classes / 10", many, few, 1.0
     plain = training_step(plain_step, 10, device)
-    yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain
+    yield steps.format(10, "original ISNet"), training_step(isnet_step, 10, device, target="all"), plain, 11.0
     for kind, size in (("vanilla", "small"), ("bcos", "small"), ("vanilla", "resnet18")):
         plain = guided_training_step(kind, size, None, device)
         for depth in ("Input", "Final"):
             guided = guided_training_step(kind, size, depth, device)
-            yield f"step, {kind} {size} ResNet 8×3×64×64: energy at {depth} / plain", guided, plain
+            yield f"step, {kind} {size} ResNet 8×3×64×64: energy at {depth} / plain", guided, plain, GUIDED
     yield from loss_cases(device)
+    yield from challenger_cases(device)
 
 
 def seconds(run, device) -> float:
@@ -259,7 +308,7 @@ def main() -> None:
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     rows = []
-    for name, top, bottom in cases(device):
+    for name, top, bottom, *bound in cases(device):
         for warm in (top, bottom):
             warm()
         pairs = [(seconds(top, device), seconds(bottom, device)) for _ in range(options.repetitions)]
@@ -267,13 +316,17 @@ def main() -> None:
         row = {
             "case": name,
             "ratio": round(statistics.median(ratios), 3),
+            "bound": round(bound[0], 3) if bound else None,
             "lowest": round(ratios[0], 3),
             "highest": round(ratios[-1], 3),
             "milliseconds": round(1000 * statistics.median(a for a, _ in pairs), 2),
             "megabytes": [round(megabytes(run, device), 1) for run in (top, bottom)],
         }
         rows.append(row)
-        print("{ratio:6.2f}  [{lowest:.2f}, {highest:.2f}]  {milliseconds:8.1f} ms  ".format(**row), end="")
+        least = f"≥ {bound[0]:.2f}" if bound else ""
+        print(
+            "{ratio:6.2f}  [{lowest:.2f}, {highest:.2f}]  {0:6}  {milliseconds:8.1f} ms  ".format(least, **row), end=""
+        )
         print("{:6.0f} / {:.0f} MB  ".format(*row["megabytes"]), name)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     write_json(results_root() / "bench.json", {"cases": rows, "environment": environment(device) | machine})
