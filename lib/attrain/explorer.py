@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from attrain import plots
 from attrain.explain import explain
 
-SETTINGS = ("epsilon", "reference")  # of methods, each with a slider
-START = dict(image=0, target=-1, layer="", epsilon=1e-2, reference=0.0)
+SETTINGS = {"epsilon": 1e-2, "reference": 0.0}  # of methods, each with a slider, and where it starts
 
 
 def explore(
@@ -31,7 +30,7 @@ def explore(
     Args:
         model: images -> logits (N, C), used as it is (call `eval()` first).
         images: (N, C, H, W) in [0, 1].
-        methods: name -> method of `attrain`; the first is shown first, with its own settings at the start.
+        methods: name -> method of `attrain`; the first is shown first. ε and the reference start as methods have them.
         layers: names of modules whose maps can be chosen too.
         classes: names of the logits; by default their numbers.
         widgets: show sliders; None: in JupyterLab and Jupyter Notebook, if ipywidgets is installed. Batch runs, GitHub
@@ -40,7 +39,7 @@ def explore(
     Returns:
         the picture at the start, to keep with a record; closed if there are sliders, so that it is not shown twice.
     """
-    figure, _ = draw(model, images, methods, classes, method=next(iter(methods)), **START)
+    figure, _ = draw(model, images, methods, classes, **_start(methods))
     if widgets if widgets is not None else "JPY_SESSION_NAME" in os.environ and find_spec("ipywidgets"):
         from IPython.display import display
 
@@ -73,13 +72,14 @@ def panel(model, images, methods, layers=(), classes=()):
 
     count = explain(model, images[:1]).logits.shape[1]
     targets = [("the class read", -1), *((str(classes[c]) if classes else str(c), c) for c in range(count))]
+    start = _start(methods)
     controls = {
-        "image": ipywidgets.IntSlider(START["image"], 0, len(images) - 1, description="image"),
+        "image": ipywidgets.IntSlider(0, 0, len(images) - 1, description="image"),
         "target": ipywidgets.Dropdown(options=targets, value=-1, description="class"),
         "method": ipywidgets.Dropdown(options=list(methods), description="method"),
         "layer": ipywidgets.Dropdown(options=[("input", ""), *((n, n) for n in layers)], description="layer"),
-        "epsilon": ipywidgets.FloatLogSlider(START["epsilon"], min=-6, max=2, step=0.25, description="ε"),
-        "reference": ipywidgets.FloatSlider(START["reference"], min=0, max=1, step=0.05, description="reference"),
+        "epsilon": ipywidgets.FloatLogSlider(start["epsilon"], min=-6, max=2, step=0.25, description="ε"),
+        "reference": ipywidgets.FloatSlider(start["reference"], min=0, max=1, step=0.05, description="reference"),
     }
     picture, words = ipywidgets.Image(format="png"), ipywidgets.HTML()
 
@@ -104,3 +104,10 @@ def panel(model, images, methods, layers=(), classes=()):
 
 def _settings(method) -> set[str]:
     return {field.name for field in fields(method)}
+
+
+def _start(methods) -> dict:
+    """What is chosen at the start: the first method, and of ε and the reference the first number that a method has."""
+    given = {name: [getattr(m, name) for m in methods.values() if name in _settings(m)] for name in SETTINGS}
+    first = {n: next((v for v in values if isinstance(v, float)), SETTINGS[n]) for n, values in given.items()}
+    return dict(image=0, target=-1, layer="", method=next(iter(methods))) | first
