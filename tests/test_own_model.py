@@ -16,7 +16,6 @@ from attrain.own import check_logits, load_model, model_checksums
 from attrain.study import NOTEBOOKS
 from data_prep.example_folder import write_example
 
-
 MODEL = """
 import torch
 from torch import nn
