@@ -107,9 +107,8 @@ class Page:
     def goto(self, address: str) -> None:
         error = self.call("Page.navigate", url=address).get("errorText")
         assert not error, f"{address}: {error}"
-        self.wait(
-            f"document.readyState == 'complete' && location.href.split('#')[0] == {json.dumps(address)}.split('#')[0]"
-        )
+        place = json.dumps(address.partition("?")[0].partition("#")[0])
+        self.wait(f"document.readyState == 'complete' && location.href.split(/[?#]/)[0] == {place}")
 
     def click(self, element: str, seconds: float = 60) -> None:
         """Click in the middle of what the expression finds, once it is there and in sight."""
