@@ -28,7 +28,8 @@ SMALLER = {"attribution_methods": {"n_train": 300, "epochs": 3, "images": 12, "s
 TRIED = [name for name in ("tour", "attribution_methods") if (NOTEBOOKS / f"{name}.ipynb").is_file()]
 QUIET = {
     "apputils-extension/notification": {"checkForUpdates": False, "fetchNews": "false"},
-    "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are in the page, not those in sight alone
+    # All cells are in the page, not those in sight alone; and no question about the kernel.
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
 }
 
 
@@ -89,12 +90,14 @@ def run_all(page, lab, name: str) -> None:
     """Open a notebook, choose Run > Run All Cells from the menu, and wait until the last cell has run."""
     address, token = lab
     page.goto(f"{address}lab/tree/{name}.ipynb?token={token}")
-    page.wait("document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')", 300)
+    idle = "!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')"
+    agreed = "(d => {d?.click(); return !d})(document.querySelector('.jp-Dialog .jp-mod-accept'))"
+    page.wait(f"{idle} && {agreed}", 300)
     page.click(labelled(".lm-MenuBar-itemLabel", "Run"))
     page.click(labelled(".lm-Menu-itemLabel", "Run All Cells"))
     last = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent"
     wrong = "document.querySelector('.jp-Notebook [data-mime-type=\"application/vnd.jupyter.error\"]')?.textContent"
-    page.wait(f"/\\d/.test({last}) || {wrong}", 600)
+    page.wait(f"{agreed} && (/\\d/.test({last}) || {wrong})", 600)
     assert page.evaluate(wrong) is None
 
 
