@@ -118,7 +118,7 @@ if not marked["train"].any():
 # %%
 x, y, areas, kinds = parts["test"]
 shown = marked["test"].flatten(1).any(1).nonzero()[:8, 0]
-targets = y[shown].argmax(1)
+targets = kinds[shown, 0]  # the class of the first object
 own = mask_of(areas[shown], kinds[shown] == targets[:, None], x.shape[-2:]).cpu()
 pictures = as_images(x[shown]).cpu()
 titles = [names[t] for t in targets.tolist()]
@@ -215,6 +215,7 @@ def trained(net, step, tensors, seed, epochs, lr):
     return net
 
 
+# %%
 def measure(net):
     """Every test image's values, and the maps of those shown."""
     threshold = guided_threshold(net, *parts["val"], **how)
@@ -242,6 +243,7 @@ def mean(values, key):
     return (micro_f1(values["decisions"], y.cpu()) if key == "F1" else per_image(values, key).mean()).item()
 
 
+# %%
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     torch.manual_seed(seed)

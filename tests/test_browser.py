@@ -86,6 +86,19 @@ def labelled(selector: str, text: str) -> str:
     return f"[...document.querySelectorAll({selector!r})].find(e => e.textContent.trim() == {text!r})"
 
 
+def choose(page, menu: str, item: str) -> None:
+    """Open a menu of JupyterLab, again if it was not ready for that yet, and click on an item."""
+    entry = labelled(".lm-Menu-itemLabel", item)
+
+    def opened():
+        if page.evaluate(f"!{entry}"):
+            page.click(labelled(".lm-MenuBar-itemLabel", menu))
+        return page.evaluate(f"!!{entry}")
+
+    until(opened, 60, f"the menu {menu} has opened")
+    page.click(entry)
+
+
 def run_all(page, lab, name: str) -> None:
     """Open a notebook, choose Run > Run All Cells from the menu, and wait until the last cell has run."""
     address, token = lab
@@ -93,8 +106,7 @@ def run_all(page, lab, name: str) -> None:
     idle = "!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')"
     agreed = "(d => {d?.click(); return !d})(document.querySelector('.jp-Dialog .jp-mod-accept'))"
     page.wait(f"{idle} && {agreed}", 300)
-    page.click(labelled(".lm-MenuBar-itemLabel", "Run"))
-    page.click(labelled(".lm-Menu-itemLabel", "Run All Cells"))
+    choose(page, "Run", "Run All Cells")
     last = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent"
     wrong = "document.querySelector('.jp-Notebook [data-mime-type=\"application/vnd.jupyter.error\"]')?.textContent"
     page.wait(f"{agreed} && (/\\d/.test({last}) || {wrong})", 600)
