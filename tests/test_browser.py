@@ -103,8 +103,9 @@ def run_all(page, lab, name: str) -> None:
     """Open a notebook, choose Run > Run All Cells from the menu, and wait until the last cell has run."""
     address, token = lab
     page.goto(f"{address}lab/tree/{name}.ipynb?token={token}")
-    idle = "!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')"
+    idle = "/[|] Idle/.test(document.querySelector('#jp-main-statusbar')?.textContent)"  # its kernel has answered
     agreed = "(d => {d?.click(); return !d})(document.querySelector('.jp-Dialog .jp-mod-accept'))"
+    page.click("document.querySelector('.jp-Notebook h1')", 300)
     page.wait(f"{idle} && {agreed}", 300)
     choose(page, "Run", "Run All Cells")
     last = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent"
