@@ -33,6 +33,7 @@ class Picture:
         objects: draws, for its (height, width), the label map (H, W) uint8: b + 1 on the object of box b, 0 on the
             background, 255 where that is not known; None if the image has no segmentation.
         more: further whole numbers of the image, by name.
+        size: (width, height) of the image that the annotation was made for, if it says so.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Picture:
     classes: list[int]
     objects: Callable[[int, int], np.ndarray] | None = None
     more: dict[str, int] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 def arrays(pictures: Sequence[Picture], size: int, folder: Path) -> None:
@@ -62,6 +64,8 @@ def arrays(pictures: Sequence[Picture], size: int, folder: Path) -> None:
     for i, picture in enumerate(tqdm(pictures, desc=folder.name.split("-")[0], disable=n < 100)):
         image = _open(picture.path)
         width, height = image.size
+        if picture.size and picture.size != image.size:
+            raise DataError(f"{picture.path} is {width}×{height} pixels, but its annotation is for {picture.size}")
         out["x"][i] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         if picture.boxes:
             out["boxes"][i, : len(picture.boxes)] = _scaled(picture, width, height, size)

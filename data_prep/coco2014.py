@@ -7,6 +7,7 @@ with `division="authors"` once these are there. As in their code crowds (`iscrow
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -120,35 +121,41 @@ def _in_split(split: str, number: int) -> bool:
     return validation == (split == "val")
 
 
-def pictures(annotations: Path, images: Path, crowds: bool = True, keep=None) -> list[Picture]:
+def pictures(
+    annotations: Path, images: Path, crowds: bool = True, keep=None, classes: Sequence[str] = CLASSES
+) -> list[Picture]:
     """The images of an instances_*.json, by their number.
 
     Args:
         annotations: the file; images: the folder of its images.
         crowds: see `load`.
         keep: image's number -> whether it is wanted; None for all.
+        classes: names of the categories that objects may have.
     """
     try:
         content = json.loads(annotations.read_text("utf-8"))
-        of_category = {entry["id"]: CLASSES.index(entry["name"]) for entry in content["categories"]}
+        of_category = {entry["id"]: classes.index(entry["name"]) for entry in content["categories"]}
         entries: dict[int, list[dict]] = {}
         for entry in content["annotations"]:
             if crowds or not entry["iscrowd"]:
                 entries.setdefault(entry["image_id"], []).append(entry)
         wanted = [image for image in content["images"] if keep is None or keep(image["id"])]
         return [
-            _picture(images / image["file_name"], entries.get(image["id"], []), of_category)
+            _picture(images / image["file_name"], entries.get(image["id"], []), of_category, image)
             for image in sorted(wanted, key=lambda image: image["id"])
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{annotations} is corrupt ({type(error).__name__}: {error}): get it again") from None
 
 
-def _picture(path: Path, entries: list[dict], of_category: dict[int, int]) -> Picture:
+def _picture(path: Path, entries: list[dict], of_category: dict[int, int], image: dict) -> Picture:
     boxes = [(x, y, x + width, y + height) for x, y, width, height in (entry["bbox"] for entry in entries)]
     classes = [of_category[entry["category_id"]] for entry in entries]
-    outlines = [(b + 1, entry["area"], entry["segmentation"]) for b, entry in enumerate(entries)]
-    return Picture(path, boxes, classes, partial(_objects, outlines))
+    size = (image["width"], image["height"]) if {"width", "height"} <= image.keys() else None
+    if not all(entry.get("segmentation") for entry in entries):  # boxes only, as other tools write them
+        return Picture(path, boxes, classes, size=size)
+    outlines = [(b + 1, e.get("area", e["bbox"][2] * e["bbox"][3]), e["segmentation"]) for b, e in enumerate(entries)]
+    return Picture(path, boxes, classes, partial(_objects, outlines), size=size)
 
 
 def _objects(outlines: list[tuple[int, float, object]], height: int, width: int) -> np.ndarray:

@@ -113,20 +113,35 @@ def _pictures(folder: Path, split: str, difficult: bool) -> list[Picture]:
 
 def _picture(folder: Path, name: str, difficult: bool) -> Picture:
     file = folder / "Annotations" / f"{name}.xml"
-    boxes, classes = [], []
     try:
-        for entry in ElementTree.parse(file).getroot().iter("object"):
-            if difficult or entry.findtext("difficult", "0").strip() != "1":
-                box = entry.find("bndbox")
-                xmin, ymin, xmax, ymax = (float(box.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax"))
-                boxes.append((xmin - 1, ymin - 1, xmax, ymax))  # theirs begin at 1 and hold their last pixel
-                classes.append(CLASSES.index(entry.findtext("name").strip()))
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+        boxes, names, _ = annotation(file, difficult)
+        classes = [CLASSES.index(name) for name in names]
+    except ValueError as error:
         raise DataError(f"{file} is corrupt ({error}): {REMEDY.format(folder=folder)}") from None
     masks = [folder / part / f"{name}.png" for part in ("SegmentationObject", "SegmentationClass")]
     segmented = all(mask.is_file() for mask in masks)
     objects = partial(_objects, *masks, np.array(boxes).reshape(-1, 4), classes) if segmented else None
     return Picture(folder / "JPEGImages" / f"{name}.jpg", boxes, classes, objects)
+
+
+def annotation(file: Path, difficult: bool = True) -> tuple[list[tuple], list[str], tuple[int, int] | None]:
+    """A picture's boxes, half open, their classes' names, and its (width, height) if that is stated.
+
+    Raises ValueError for what is no such annotation.
+    """
+    boxes, names = [], []
+    try:
+        root = ElementTree.parse(file).getroot()
+        for entry in root.iter("object"):
+            if difficult or entry.findtext("difficult", "0").strip() != "1":
+                box = entry.find("bndbox")
+                xmin, ymin, xmax, ymax = (float(box.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax"))
+                boxes.append((xmin - 1, ymin - 1, xmax, ymax))  # theirs begin at 1 and hold their last pixel
+                names.append(entry.findtext("name").strip())
+        size = root.find("size")
+        return boxes, names, None if size is None else tuple(int(size.findtext(edge)) for edge in ("width", "height"))
+    except (ElementTree.ParseError, AttributeError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _objects(instances: Path, kinds: Path, boxes: np.ndarray, classes: list[int], height: int, width: int):

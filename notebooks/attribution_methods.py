@@ -75,7 +75,7 @@ from zennit.composites import EpsilonPlus
 from zennit.torchvision import ResNetCanonizer
 
 import attrain as at
-from attrain import explain, plots
+from attrain import explain, explorer, plots
 from attrain.intervals import estimate, interval, number
 from attrain.metrics import completeness_error, deletion_curve, rank_correlation
 from attrain.models import classifier, randomised
@@ -83,14 +83,13 @@ from attrain.study import Study
 from attrain.training import correct, fit
 from data_prep import dataset as data_module
 
-study = Study("attribution_methods", globals())
-
 # %% [markdown]
 # ## A small network, trained here
 #
 # Three convolutions and a linear layer, all ReLU. The pictures below explain the network of the first seed.
 
 # %%
+study = Study("attribution_methods", globals())
 source = data_module(dataset)
 data = {name: tensor.to(study.device) for name, tensor in source.load().items()}
 study.data(dataset, source.checksums())
@@ -136,7 +135,16 @@ figure = plots.map_rows(shown.cpu(), maps, titles, size=0.8)
 study.figure(figure, "methods")
 
 # %% [markdown]
-# **What to look at.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
+# In JupyterLab: choose an image, a class, a method, a layer, and move ε or the reference. (Elsewhere there is one picture.)
+# Which image makes the network doubt? Explain the class that came second.
+
+# %%
+chosen = {name: methods[name] for name in ("LRP-ε", *(m for m in methods if m != "LRP-ε"))}
+figure = explorer.explore(net, data["test_x"][:images], chosen, layers.split())
+study.figure(figure, "explorer")
+
+# %% [markdown]
+# **What to look at in the rows above.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
 # thin line is the image's outline.
 #
 # - The *gradient* lights up pixels that are not there: it says what would change, not what contributed. Multiplied by

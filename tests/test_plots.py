@@ -1,12 +1,38 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 
-from attrain import plots
+from attrain import plots, style
+
+# Machado, Oliveira, Fernandes 2009, severity 1, for linear RGB.
+SIGHT = {
+    "usual": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colours, sight="usual"):
+    """CIELAB (n, 3) of sRGB colours as somebody with that sight sees them."""
+    colours = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    xyz = (linear @ np.transpose(SIGHT[sight])).clip(0, 1) @ XYZ.T / XYZ.sum(1)
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+def apart(a, b):
+    """Colour difference ΔE; about 2 is just noticeable side by side."""
+    return np.linalg.norm(a[:, None] - b[None], axis=-1)
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +43,57 @@ def _close():
 
 def drawn(axes):
     return [axis for axis in axes if axis.images]
+
+
+def test_colours_are_known_values_in_cielab():
+    assert lab(["white", "black", "red"]) == pytest.approx(
+        np.array([[100, 0, 0], [0, 0, 0], [53.2, 80.1, 67.2]]), abs=0.2
+    )
+    assert apart(*lab(["#ff0000", "#6d5700"], "protanopia")[:, None]).item() < 6, "they confuse red and dark olive"
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_stay_apart_from_each_other_and_from_paper(sight):
+    for colours in (plots.COLOURS, plots.LETTER_COLOURS):
+        seen = lab(colours, sight)
+        assert apart(seen, seen)[~np.eye(len(seen), dtype=bool)].min() > 12
+        assert apart(seen, lab(["white"], sight)).min() > 30
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_for_and_against_stay_apart_and_zero_is_white(sight):
+    strength = np.linspace(0.1, 1, 10)
+    red, blue = (lab(colormaps[style.DIVERGING](0.5 + sign * strength / 2), sight) for sign in (1, -1))
+    assert np.diagonal(apart(red, blue))[1:].min() > 15
+    assert min(apart(lab(["white"]), end).min() for end in (red[1:], blue[1:])) > 8
+    assert apart(lab([colormaps[style.DIVERGING](0.5)]), lab(["white"])).max() < 5
+
+
+def test_neighbours_without_colour_differ_by_dashes_markers_or_hatching():
+    lines = plots.curves({"loss": {f"net {i}": [[1.0, 0.0]] for i in range(8)}}).axes[0].lines
+    dashes = [line.get_linestyle() for line in lines]
+    assert all(a != b for a, b in pairwise(dashes)) and len({*dashes[:4]}) == 4
+    groups = {"net": {f"test {i}": {"mean": 0.5, "low": 0.4, "high": 0.6} for i in range(4)}}
+    assert len({bar.get_hatch() for bar in plots.interval_bars(groups, "accuracy").axes[0].patches}) == 4
+    rows = plots.interval_rows(groups, "accuracy").axes[0]
+    assert len({line.get_marker() for line in rows.lines if line.get_marker() in style.MARKERS}) == 4
+    cloud = {name: (np.arange(2), np.arange(2)) for name in "abc"}
+    points = plots.scatter_grid({"row": {"column": cloud}}, "x").axes[0].lines[1:]
+    assert len({point.get_marker() for point in points}) == 3
+
+
+def test_figures_are_opaque_white_whatever_the_readers_page_is():
+    values = {"a": {"b": {"mean": 0.5, "low": 0.4, "high": 0.6}}}
+    with plt.rc_context({"figure.facecolor": "none", "axes.facecolor": "black"}):
+        figures = [
+            plots.map_rows(np.eye(4)[None], {"net": np.ones((1, 4, 4))}),
+            plots.interval_rows(values, "accuracy"),
+            plots.curves({"loss": {"net": [[1.0, 0.0]]}}),
+        ]
+        for figure in figures:
+            figure.canvas.draw()
+            assert np.asarray(figure.canvas.buffer_rgba())[0, 0].tolist() == [255] * 4
+            assert all(to_rgb(axis.get_facecolor()) == (1, 1, 1) for axis in figure.axes)
 
 
 def test_image_rows_share_one_grey_scale_and_name_rows_and_columns():

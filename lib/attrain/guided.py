@@ -2,7 +2,8 @@
 
 Shapes, throughout: images x (N, C, H, W) in [0, 1], or uint8 in 0..255; labels y (N, classes), floats of 0 and 1, for
 several classes an image, or (N,) long for one; boxes (N, B, 4), see `attrain.masks.boxes_to_mask`, and classes (N, B)
-long, both −1 where an image has fewer than B boxes.
+long, both −1 where an image has fewer than B boxes. In the place of boxes there may be the objects themselves, a
+label map (N, H, W) uint8 with b + 1 on the object of class `classes[:, b]`, 0 elsewhere, and 255 where not known.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from attrain.explain import Explanation, explain
-from attrain.guidance import energy_loss
+from attrain.guidance import annotated, energy_loss
 from attrain.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.masks import boxes_to_mask, dilate_boxes
 from attrain.methods import InputXGradient
+from attrain.metrics import background_share
 from attrain.scores import micro_f1
 from attrain.targets import random_positive_target
 from attrain.training import classification_loss
@@ -67,10 +69,9 @@ def guided_step(
         guidance = torch.zeros((), device=x.device)
     else:
         target, there = _draw(y, generator)
-        of_target = (classes == target[:, None]) & there[:, None]
         if dilation:
             boxes = dilate_boxes(boxes, dilation, x.shape[-2:])
-        mask = boxes_to_mask(boxes.masked_fill(~of_target[..., None], -1), x.shape[-2:])
+        mask = mask_of(boxes, (classes == target[:, None]) & there[:, None], x.shape[-2:])
         found = _explained(model, x, target, method, layer, create_graph=True)
         logits, guidance = found.logits, loss(_map(found), mask, reduction=reduction)
     classification = classification_loss(logits, y)
@@ -104,7 +105,7 @@ def guided_evaluation(
     Returns:
         "F1", micro-averaged over all decisions, a class being found where its logit is ≥ 0, in [0, 1]; and means
         over the pairs of image and positive class that have boxes: "EPG", "corrected EPG" (relative to chance),
-        "IoU" and, with objects, "on-object EPG" (within the boxes). NaN where no pair has.
+        "IoU", "background share" (of |R|) and, with objects, "on-object EPG" (within the boxes). NaN where no pair has.
     """
     pairs = map_values(
         model, x, y, boxes, classes, objects, method=method, layer=layer, threshold=threshold, batch_size=batch_size
@@ -130,7 +131,7 @@ def map_values(
 
     Returns:
         "decisions" (N, classes) long of 0 and 1, and for the P pairs of image and positive class, image by image:
-        "image" (P,), its index, and (P,) each "EPG", "corrected EPG", "IoU" and "on-object EPG".
+        "image" (P,), its index, and (P,) each "EPG", "corrected EPG", "IoU", "background share" and "on-object EPG".
     """
     batches = []
     for part in _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size):
@@ -141,6 +142,7 @@ def map_values(
             "EPG": epg(maps, masks),
             "corrected EPG": epg(maps, masks, corrected=True),
             "IoU": heatmap_iou(maps, masks, threshold=threshold),
+            "background share": background_share(maps, masks).masked_fill(~annotated(masks), torch.nan),
         }
         batches.append(values | ({} if objects is None else {"on-object EPG": on_object_epg(maps, masks, on_object)}))
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -165,6 +167,20 @@ def guided_threshold(
     return choose_threshold(torch.cat([maps.sum(1) for _, _, maps, _, _ in found]), torch.cat([f[3] for f in found]))
 
 
+def mask_of(boxes: Tensor, wanted: Tensor, size: tuple[int, int]) -> Tensor:
+    """The union of the wanted (N, B) boxes, or objects of a label map, as (N, H, W) bool; see the module's docstring.
+
+    Example:
+        >>> mask_of(torch.tensor([[[1, 2, 2, 255, 0]]], dtype=torch.uint8), torch.tensor([[False, True]]), (1, 5)).int()
+        tensor([[[0, 1, 1, 0, 0]]], dtype=torch.int32)
+    """
+    if boxes.dtype != torch.uint8:
+        return boxes_to_mask(boxes.masked_fill(~wanted[..., None], -1), size)
+    wanted = torch.cat([torch.zeros_like(wanted[:, :1]), wanted], 1)
+    places = boxes.long().masked_fill(boxes >= wanted.shape[1], 0)
+    return wanted.gather(1, places.flatten(1)).view_as(places)
+
+
 def as_images(x: Tensor) -> Tensor:
     """Images of 0..255 (uint8) in [0, 1]; others as they are."""
     return x.float() / 255 if x.dtype == torch.uint8 else x
@@ -186,13 +202,8 @@ def _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size) -> I
         found = _explained(model, as_images(x[here]), targets, method, layer)
         image, k = positive.gather(1, targets).nonzero(as_tuple=True)
         own = classes[here][image] == targets[image, k, None]  # (P, B)
-        masks = boxes_to_mask(boxes[here][image].masked_fill(~own[..., None], -1), x.shape[-2:])
-        on_object = None
-        if objects is not None:
-            wanted = torch.cat([torch.zeros_like(own[:, :1]), own], 1)
-            places = objects[here][image].long()
-            places = places.masked_fill(places > own.shape[1], 0)
-            on_object = wanted.gather(1, places.flatten(1)).view_as(places)
+        masks = mask_of(boxes[here][image], own, x.shape[-2:])
+        on_object = None if objects is None else mask_of(objects[here][image], own, x.shape[-2:])
         yield found.logits, start + image, _map(found)[image, k], masks, on_object
 
 
@@ -215,8 +226,14 @@ def _draw(y: Tensor, generator) -> tuple[Tensor, Tensor]:
 
 
 def _check(x: Tensor, boxes: Tensor, classes: Tensor) -> None:
-    if boxes.ndim != 3 or boxes.shape[::2] != (len(x), 4):
-        raise ValueError(f"boxes must be (N, B, 4) with N = {len(x)} as in x, got {tuple(boxes.shape)}")
-    if classes.shape != boxes.shape[:2] or classes.is_floating_point():
+    mapped = boxes.dtype == torch.uint8
+    fits = boxes.shape == (len(x), *x.shape[-2:]) if mapped else boxes.ndim == 3 and boxes.shape[::2] == (len(x), 4)
+    if not fits:
+        raise ValueError(
+            f"boxes must be (N, B, 4) with N = {len(x)} as in x, or a label map (N, H, W) uint8 of its size, "
+            f"got {boxes.dtype} {tuple(boxes.shape)}"
+        )
+    shape = (len(x), classes.shape[-1] if mapped else boxes.shape[1])
+    if classes.shape != shape or classes.is_floating_point():
         given = f"{classes.dtype} {tuple(classes.shape)}"
-        raise ValueError(f"classes must be whole numbers (N, B) = {tuple(boxes.shape[:2])}, got {given}")
+        raise ValueError(f"classes must be whole numbers (N, B) = {shape}, got {given}")

@@ -37,8 +37,8 @@ NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").abso
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
-# Nor does a change to these modules.
-PRESENTATION = ("batch.py", "explorer.py", "learning_curves.py", "plots.py", "report.py", "run.py")
+# A change to these modules does not either.
+PRESENTATION = "batch explorer learning_curves maps plots relevance_plots report run style".split()
 
 
 def results_root() -> Path:
@@ -218,7 +218,7 @@ class Study:
 
     def _fingerprint(self, seed: int) -> str:
         sources = sorted([*(ROOT / "lib/attrain").rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")])
-        sources = [path.read_text("utf-8") for path in sources if path.name not in PRESENTATION]
+        sources = [path.read_text("utf-8") for path in sources if path.stem not in PRESENTATION]
         cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
         if "__file__" in self._namespace:  # run as a script
             cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
