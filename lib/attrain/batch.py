@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attrain import report
+from attrain import records, report
 from attrain.run import SCALES, Parser, experiments, settings
 from attrain.study import NOTEBOOKS, check_device, check_writable, results_root
 
@@ -113,9 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
             config = {"scale": " ".join(scales), "experiments": " ".join(chosen), **given}
             problem = snakemake(folder, lock, options.jobs, config)
             wanted = {(scale, experiment) for scale in scales for experiment in chosen}
-            records = report.load_records(folder)
-            ours = [r for r in records if (r["parameters"]["scale"], r["experiment"]) in wanted]
-            print(f"\n{report.summary_table(ours)}\n", flush=True)
+            found = records.load_records(folder)
+            ours = [r for r in found if (r["parameters"]["scale"], r["experiment"]) in wanted]
+            print(f"\n{records.summary_table(ours)}\n", flush=True)
             unwritten = report.main([])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -36,7 +36,7 @@ NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").abso
 SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
-PRESENTATION = ("batch.py", "plots.py", "report.py", "run.py")  # nor do these modules
+PRESENTATION = ("batch.py", "contents.py", "plots.py", "records.py", "report.py", "run.py")  # nor do these
 
 
 def results_root() -> Path:
@@ -293,7 +293,7 @@ class Study:
             with atomic_write(file) as temporary:
                 torch.save(result, temporary)
         result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
-        self._seconds[seed] = result["seconds"]
+        self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
         return result
 
     def _fingerprint(self, seed: int) -> str:
