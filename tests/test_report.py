@@ -328,9 +328,7 @@ def test_contrast_is_that_of_the_formula():
     assert luminance("#777777") == pytest.approx(0.184475, abs=1e-6)  # 4.48 to 1 on white, the known near miss
 
 
-@pytest.mark.parametrize(
-    ("mode", "below", "behind"), [("light", "<style>", "#fff"), ("dark", "dark) { :root", "#14171b")]
-)
+@pytest.mark.parametrize(("mode", "below", "behind"), [("light", "<style>", "#fff"), ("dark", "dark)", "#14171b")])
 def test_every_colour_of_text_stands_out_from_what_is_behind_it(mode, below, behind):
     block = report.STYLE.split(below, 1)[1].split(":root {", 1)[1].split("}", 1)[0]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})\b", block))

@@ -127,14 +127,15 @@ def summary_table(records: list[dict]) -> str:
 # ---------------------------------------------------------------- Markdown
 
 
-def _plain(text) -> str:
+def plain(text) -> str:
     """Text as it is in a cell of a Markdown table; an underscore within a word or a bracket alone is harmless."""
     return re.sub(r"[\\`*~$&<>|]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", " ".join(str(text).split()))
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the cells are Markdown, so that other text goes through `plain` first."""
     lines = [header, ["---", *["--:" if name in ("Measured", "Mean") else "---" for name in header[1:]]]]
-    lines += [[_plain(cell) for cell in row] for row in rows]
+    lines += rows
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -149,7 +150,8 @@ def readme_tables(records: list[dict]) -> str:
         for _, claim in claims([record]):
             measured = number(claim["measured"]["mean"]), interval(claim["measured"]), claim["verdict"]
             statement = claim["claim"] + (f" ({claim['of']})" if claim["of"] else "")
-            rows.append((claim["id"], statement, expectation(claim), *measured, paper_value(claim)))
+            cells = (claim["id"], statement, expectation(claim), *measured, paper_value(claim))
+            rows.append([plain(cell) for cell in cells])
         title = f"{record['experiment']}, {scale(record)} scale, {seeds_in_words(record)}: {verdicts([record])}"
         table = markdown(header, rows) if rows else "No claims."
         file = quote(f"notebooks/results/{scale(record)}/{record['experiment']}/record.json")

@@ -33,17 +33,18 @@ from attrain.study import (
 )
 
 SCALES = ("smoke", "laptop", "paper")
+INDEX = "index"  # the table of contents: a notebook that shows what the others found, and no experiment itself
 FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
 
 
 def experiments() -> list[str]:
     """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
 
-    The table of contents, `index`, is none.
+    The table of contents, `INDEX`, is none.
     """
     found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
     pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
-    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path("index"))
+    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path(INDEX))
 
 
 def declared(experiment: str) -> dict[str, dict]:
@@ -145,7 +146,8 @@ def keep_outputs(experiment: str) -> None:
     """Run a notebook as it is, at smoke scale, and keep the outputs in it, for readers and for nbval."""
     import nbformat
 
-    declared(experiment)
+    if experiment != INDEX:
+        declared(experiment)
     with _scratch() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
         notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
@@ -270,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     label = f"{options.experiment} {options.scale}"
     try:
         if options.keep_outputs:
-            for experiment in experiments() if options.experiment == "all" else [options.experiment]:
+            for experiment in [*experiments(), INDEX] if options.experiment == "all" else [options.experiment]:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)
