@@ -174,6 +174,7 @@ def _cores(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     parser = Parser(prog="python -m attrain.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
     parser.add_argument(

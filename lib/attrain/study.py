@@ -76,6 +76,7 @@ def atomic_write(path: Path):
 
 
 def write_json(path: Path, value) -> None:
+    """Write a value as JSON, at once and not in part; ValueError for NaN, which JSON does not have."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
