@@ -227,10 +227,11 @@ img { display: block; max-width: 100%; height: auto; border-radius: .25rem; back
 summary { cursor: pointer; color: var(--link) }
 @media screen and (max-width: 48rem) { .pair { display: block } }
 @media print { @page { margin: 15mm }
-  body { max-width: none; padding: 0; font-size: 8.5pt } .skip, nav { display: none } .scroll { overflow: visible }
+  html { font-size: 8.5pt } body { max-width: none; padding: 0 } .skip, nav { display: none }
+  .scroll { overflow: visible }
   .run { break-before: page; border: 0; padding: 0; margin: 0 }
   h2, summary, [scope=rowgroup] { break-after: avoid } tr, figure, .run table { break-inside: avoid }
-  a { color: inherit }
+  a { color: inherit } .claims td:nth-child(4) small { white-space: nowrap }
   th, td { padding: .3rem .4rem } .values :is(th, td) { padding-block: .05rem } img { zoom: .8 }
   details::details-content { display: block; content-visibility: visible } }
 </style>""")
