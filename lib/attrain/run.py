@@ -273,7 +273,10 @@ def main(arguments: list[str] | None = None) -> int:
     label = f"{options.experiment} {options.scale}"
     try:
         if options.keep_outputs:
-            for experiment in [*experiments(), INDEX] if options.experiment == "all" else [options.experiment]:
+            index = (
+                [INDEX] if (NOTEBOOKS / f"{INDEX}.ipynb").is_file() else []
+            )  # the last: it shows the others' results
+            for experiment in [*experiments(), *index] if options.experiment == "all" else [options.experiment]:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)

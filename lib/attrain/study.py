@@ -284,7 +284,8 @@ class Study:
         `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
         undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far,
         the sources of attrain and data_prep, the data's checksums and torch's version; a change to any of
-        these runs it anew.
+        these runs it anew. A study of several stages calls this once a stage, each in a cell of its own; the record's
+        time of a seed is that of all of them.
         """
         file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed)}.pt"
         if not file.exists():
