@@ -51,7 +51,7 @@ test: $(READY)
 	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env notebooks
 
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
 
 report: $(READY)
 	@$(BIN)/python -m attrain.report --readme

@@ -81,14 +81,14 @@ from tqdm import tqdm
 import attrain as at
 from attrain import explain, plots
 from attrain.guided import as_images, guided_step, guided_threshold, map_values, mask_of
+from attrain.intervals import estimate, number
 from attrain.own import check_logits, load_model, model_checksums
 from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study, estimate, number
+from attrain.study import Study, listed
 from attrain.training import fit, plain_step, ranged_isnet_step
 from data_prep import example_folder, folder
 
 study = Study("own_model", globals())
-listed = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
 
 # %% [markdown]
 # ## The images, and what is marked on them

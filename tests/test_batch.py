@@ -22,6 +22,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from attrain import batch, run, study
+from attrain.records import KEYS
 from attrain.study import ROOT
 
 REAL = "isnet/mnist_background_bias"
@@ -189,10 +190,14 @@ def files(folder) -> dict:
 
 def test_a_batch_prints_one_line_a_job_a_table_and_the_page(undisturbed):
     results, out = undisturbed["batch"].results, undisturbed["batch"].out
-    done, table = [*sorted(out[:2]), out[2]], out[3:]
+    first, done, table = out[0], [*sorted(out[1:3]), out[3]], out[4:]
     folder = results / "tiny" / REAL
+    assert first == "3 runs to do, time left unknown: not all of it has run before"
     for line, label, where in zip(done, (" seed 0", " seed 1", ""), ("/seeds/0", "/seeds/1", "")):
-        assert re.fullmatch(rf"done: {REAL} tiny{label}, \d+ s, {folder}{where}/record.json", line)
+        assert re.match(rf"done: {REAL} tiny{label}, \d+ s, {folder}{where}/record.json \(\d of 3 done, ", line)
+    left = [line.rpartition(" done, ")[2] for line in out[1:4]]
+    assert all(re.fullmatch(r"(under a minute|about \d+ min) left by the runs so far\)", words) for words in left[:2])
+    assert left[2] == "nothing left)"
     assert table[0] == "" and table[1].split() == ["experiment", "scale", "seeds", "verdicts", "seconds"]
     assert table[2].split()[:3] == [REAL, "tiny", "2"] and table[3:] == ["", str(results / "report.html")]
     assert REAL in (results / "report.html").read_text()
@@ -276,6 +281,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
     assert second.finish() == 0 and not second.err
     assert time.time() - now < 30, "seconds, most of them to import Snakemake and torch"
     assert [line.split(":")[0] for line in first.out if ":" in line] == ["done"], "only the study was left to do"
+    assert "1 run to do, time left unknown" in first.out[0]
     assert second.out[0] == f"waiting: another batch is writing to {results}"
     assert not any(line.startswith("done:") for line in second.out)
     assert files(results) == done, "nothing was left to do for the second"
@@ -309,6 +315,73 @@ def test_a_failing_run_is_named_the_others_run_and_it_is_done_again_next_time(no
     assert [line.split(",")[0] for line in again.out if line.startswith("done:")] == ["done: toy/one smoke"]
     assert not (broken / "failed.ipynb").exists() and (broken / "notebook.ipynb").exists()
     assert files(results / "smoke/two") == kept
+
+
+# ---------------------------------------------------------------- what is left
+
+
+def finished(folder, experiment, seeds, seconds=0.0):
+    """A record of an earlier run, with each seed's seconds and those of the notebook beside them."""
+    record = dict.fromkeys(KEYS) | {"schema": study.SCHEMA, "seeds": [*range(len(seeds))], "claims": []}
+    times = {"seed_seconds": seeds, "notebook_seconds": sum(seeds) + seconds}
+    study.write_json(folder / experiment / "record.json", record | {"times": times})
+
+
+@pytest.fixture
+def progress(tmp_path, monkeypatch):
+    monkeypatch.setattr("attrain.records.RECORDS", tmp_path / "kept")
+    return batch.Progress(tmp_path / "results", cores=2)
+
+
+JOBS = [["a/b", "laptop", "0", True, 1, 0], ["a/b", "laptop", "1", True, 1, 0], ["a/b", "laptop", "", False, 1, 0]]
+
+
+def test_what_is_left_is_estimated_from_kept_records_and_the_pace_of_this_machine(progress, tmp_path, capsys):
+    finished(tmp_path / "kept/laptop", "a/b", [600.0, 1200.0], 120.0)
+    progress.plan(JOBS)
+    assert (
+        capsys.readouterr().out == "3 runs to do, about 17 min left by earlier runs\n"
+    )  # (960 + 960 + 120) s / 2 cores
+    line = progress.done("done: a/b laptop seed 1, 1920 s, /record.json")  # twice what was expected
+    assert line.endswith("/record.json (1 of 3 done, about 32 min left by earlier runs)")  # not less than the longest
+    line = progress.done("done: a/b laptop seed 0, 1920 s, /record.json")
+    assert line.endswith("(2 of 3 done, about 4 min left by earlier runs)")
+    assert progress.done("done: a/b laptop, 200 s, /record.json").endswith("(3 of 3 done, nothing left)")
+
+
+def test_without_an_earlier_run_the_runs_so_far_tell_and_before_them_nothing(progress, capsys):
+    progress.plan(JOBS)
+    assert capsys.readouterr().out == "3 runs to do, time left unknown: not all of it has run before\n"
+    line = progress.done("done: a/b laptop seed 0, 300 s, /record.json")
+    assert line.endswith("(1 of 3 done, about 5 min left by the runs so far)")
+
+
+def test_the_run_on_this_machine_counts_before_the_kept_one_and_that_of_a_seed_before_that_of_its_study(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("attrain.records.RECORDS", tmp_path / "kept")
+    expected = partial(batch.earlier_seconds, tmp_path / "here", "a/b", "laptop")
+    assert expected("1", True) is None
+    places = {"kept/laptop/a/b": [7.0, 9.0], "here/laptop/a/b": [70.0, 90.0], "here/laptop/a/b/seeds/1": [500.0]}
+    for (place, seeds), seconds in zip(places.items(), (8.0, 80.0, 500.0)):
+        finished(tmp_path, place, seeds)
+        assert expected("1", True) == seconds
+    assert expected("0", True) == 80.0 and expected("", True) == 80.0 and expected("", False) == 0.0
+    (tmp_path / "here/laptop/a/b/seeds/1/record.json").write_text("{")
+    assert expected("1", True) == 80.0, "a broken record is no reason not to run"
+
+
+def test_jobs_that_need_a_gpu_take_turns(progress, tmp_path, capsys):
+    finished(tmp_path / "kept/paper", "a/b", [3600.0, 3600.0])
+    progress.plan([["a/b", "paper", str(seed), True, 1, 1] for seed in range(2)])
+    assert capsys.readouterr().out == "2 runs to do, about 2.0 h left by earlier runs\n"
+
+
+def test_a_failed_seed_is_left_out_and_so_is_its_study(progress, capsys):
+    progress.plan(JOBS)
+    progress.failed("error: a/b laptop seed 1: RuntimeError: it was meant to fail")
+    line = progress.done("done: a/b laptop seed 0, 3 s, /record.json")
+    assert line.endswith("(1 of 1 done, nothing left)")
 
 
 def test_a_snakemake_that_fails_by_itself_shows_why(tmp_path, monkeypatch):

@@ -1,12 +1,16 @@
 """Every notebook is paired, executed, documented and clean; nbval checks that its outputs still hold."""
 
+import ast
 import json
 import re
 
 import jupytext
 import nbformat
+import papermill
 import pytest
 import yaml
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 
 from attrain.run import declared, experiments, settings
 from attrain.study import NOTEBOOKS, ROOT
@@ -73,6 +77,23 @@ def test_every_parameter_has_a_type_a_plain_default_and_help(name):
         assert about["type"] in ("int", "float", "str", "bool") and len(about["help"]) > 5, parameter
         assert type(about["default"]).__name__ == about["type"], parameter
     assert found["scale"]["default"] == "smoke" and found["device"]["default"] == "cpu"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_papermills_help_shows_every_parameter_with_its_type_default_and_meaning(name):
+    path = str(NOTEBOOKS / f"{name}.ipynb")
+    shown = papermill.inspect_notebook(path)
+    found = {
+        parameter: {"type": p["inferred_type_name"], "default": ast.literal_eval(p["default"]), "help": p["help"]}
+        for parameter, p in shown.items()
+    }
+    assert found == declared(name)
+    printed = CliRunner().invoke(papermill_command, ["--help-notebook", path])
+    assert printed.exit_code == 0, printed.output
+    words = " ".join(printed.output.split())  # it breaks long lines
+    for parameter, about in found.items():
+        assert f"{parameter}: {about['type']} (default {shown[parameter]['default']})" in words
+        assert " ".join(about["help"].split()) in words
 
 
 @pytest.mark.parametrize("file", sorted((NOTEBOOKS / "params").rglob("*.yaml")), ids=lambda f: f.stem)

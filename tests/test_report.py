@@ -1,6 +1,7 @@
 """Records are made with study's own `estimate` and `verdict`, so that they stay in step with what runs write."""
 
 import json
+import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from attrain import report, study
+from attrain import records, report, study
 
 HOSTILE = '<script>alert("x")</script> & \'|`*_$~[a](b)\\'
 LEVELS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -107,7 +108,7 @@ def render(results) -> Page:
 
 
 def html(results) -> str:
-    return report.html_page(report.load_records(results), results / "report.html")
+    return report.html_page(records.load_records(results), results / "report.html")
 
 
 # ---------------------------------------------------------------- records
@@ -117,10 +118,10 @@ def test_records_come_by_experiment_then_scale(put, results):
     for experiment in ("isnet/mark", "energy/boxes"):
         for scale in ("paper", "zebra", "laptop", "ad-hoc", "smoke"):
             put(experiment=experiment, scale=scale)
-    records = report.load_records(results)
-    assert [r["parameters"]["scale"] for r in records] == ["smoke", "laptop", "paper", "ad-hoc", "zebra"] * 2
-    assert [r["experiment"] for r in records] == ["energy/boxes"] * 5 + ["isnet/mark"] * 5
-    assert records[0]["folder"] == results / "smoke/energy/boxes"
+    found = records.load_records(results)
+    assert [r["parameters"]["scale"] for r in found] == ["smoke", "laptop", "paper", "ad-hoc", "zebra"] * 2
+    assert [r["experiment"] for r in found] == ["energy/boxes"] * 5 + ["isnet/mark"] * 5
+    assert found[0]["folder"] == results / "smoke/energy/boxes"
 
 
 def test_kept_seeds_and_other_depths_are_no_records(put, results):
@@ -128,20 +129,20 @@ def test_kept_seeds_and_other_depths_are_no_records(put, results):
     for other in ("seeds/isnet/mark", "seeds/methods", "smoke", "smoke/isnet/mark/figures", "smoke/methods/seeds/3"):
         (results / other).mkdir(parents=True, exist_ok=True)
         (results / other / "record.json").write_text("not even JSON")
-    assert [r["folder"] for r in report.load_records(results)] == [folder]
+    assert [r["folder"] for r in records.load_records(results)] == [folder]
 
 
 def test_a_study_of_no_one_paper_is_a_record_with_a_place_on_the_page(put, results):
     put(experiment="methods")
     put(experiment="isnet/mark")
-    assert [r["experiment"] for r in report.load_records(results)] == ["isnet/mark", "methods"]
+    assert [r["experiment"] for r in records.load_records(results)] == ["isnet/mark", "methods"]
     page = html(results)
     for place in ("smoke/methods", "smoke/isnet/mark"):
         assert f'href="#{place}"' in page and f'id="{place}"' in page
 
 
 def test_no_folder_holds_no_records(tmp_path):
-    assert report.load_records(tmp_path / "none") == []
+    assert records.load_records(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps(record(schema=0)), '{"schema": 1}', "\udcff"])
@@ -149,7 +150,7 @@ def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, t
     file = put() / "record.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError) as error:
-        report.load_records(results)
+        records.load_records(results)
     assert str(file) in str(error.value) and "delete it and run its notebook again" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -157,7 +158,7 @@ def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, t
 def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
     twice = [claim(values=(0.1, 0.1)), claim(of="other"), claim(values=(0.9, 0.9))]
     put(claims=twice)
-    pairs = report.claims(report.load_records(results))
+    pairs = records.claims(records.load_records(results))
     assert [(c["of"], c["measured"]["mean"]) for _, c in pairs] == [("", 0.9), ("other", pytest.approx(0.926667))]
 
 
@@ -185,23 +186,23 @@ def test_expectation_is_put_in_words(bounds, text):
 
 @pytest.mark.parametrize(("value", "text"), [(None, "not read"), (0, "0"), (-1.5, "−1.5"), ("1-2 % (Fig. 3)",) * 2])
 def test_paper_value_stands_as_given(value, text):
-    assert report.paper_value({"paper_value": value}) == text
+    assert records.paper_value({"paper_value": value}) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (89, "89.0 s"), (90, "1.5 min"), (5400, "1.5 h")])
 def test_durations_have_a_fitting_unit(seconds, text):
-    assert report.duration(seconds) == text
+    assert records.duration(seconds) == text
 
 
 def test_summary_has_one_line_a_record(put, results):
     failing = claim("b", values=(0.1, 0.1), of="x")
     put(claims=[claim(), claim("c", values=[0.9]), failing])
     put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
-    lines = report.summary_table(report.load_records(results)).splitlines()
+    lines = records.summary_table(records.load_records(results)).splitlines()
     assert [line.split(maxsplit=3) for line in lines] == [
         ["experiment", "scale", "seeds", "verdicts                         seconds"],
-        ["challenger/long_name", "laptop", "1", "no claims                        12"],
-        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  36"],
+        ["challenger/long_name", "laptop", "1", "no claims                        41"],
+        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  41"],
     ]
 
 
@@ -256,7 +257,7 @@ def test_claims_come_before_any_figure(full):
 def test_claims_table_says_all_there_is_about_a_claim(put, results):
     put(claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
     text = render(results).text("table")
-    for part in ("it ignores the mark (Selective)", "ignores-mark", "accuracy, mark moved", "isnet/mark", "smoke scale",
+    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "smoke scale",
                  "0.987", "Table 1", "above 0.5", "0.927", "[0.889, 0.965]", "t over 3 seeds", "holds",
                  "not read", "bootstrap over 100 test images, 1 seed"):  # fmt: skip
         assert part in text, part
@@ -291,8 +292,58 @@ def test_every_table_has_a_caption_and_scoped_headers(full):
     names = [tag for tag, _ in page.tags]
     assert page.all("table")
     assert all(names[i + 1] == "caption" for i, name in enumerate(names) if name == "table")
-    assert {header.get("scope") for header in page.all("th")} == {"col", "row"}
+    assert {header.get("scope") for header in page.all("th")} == {"col", "row", "rowgroup"}
     assert all(names[i + 1] == "th" for i, name in enumerate(names) if name == "tr")
+
+
+def test_what_is_said_of_a_claim_is_said_once_however_many_runs_measured_it(put, results):
+    put(claims=[claim(of="Selective"), claim(of="Dual")])
+    put(scale="laptop", claims=[claim(of="Selective"), claim("other", of="Dual")])
+    page = render(results)
+    groups = [group for group in page.all("th") if group.get("scope") == "rowgroup"]
+    assert len(groups) == 2 and {group["colspan"] for group in groups} == {"5"}
+    text = page.text("table")
+    assert text.count("ignores-mark: it ignores the mark") == 1
+    assert text.count("Selective") == 2 and text.count("Dual") == 2
+
+
+def test_every_link_has_words(full, put):
+    put(extras=["notebook.ipynb", "notebook.html"])
+    page = html(full)
+    links = re.findall(r"<a [^>]*>(.*?)</a>", page, re.DOTALL)
+    assert len(links) == len(render(full).all("a")) > 3
+    assert all(re.sub(r"<[^>]*>", "", link).strip() for link in links)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance of #rgb or #rrggbb."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_contrast_is_that_of_the_formula():
+    assert luminance("#fff") == pytest.approx(1) and luminance("#000000") == 0
+    assert luminance("#777777") == pytest.approx(0.184475, abs=1e-6)  # 4.48 to 1 on white, the known near miss
+
+
+@pytest.mark.parametrize(("mode", "below", "behind"), [("light", "<style>", "#fff"), ("dark", "dark)", "#14171b")])
+def test_every_colour_of_text_stands_out_from_what_is_behind_it(mode, below, behind):
+    block = report.STYLE.split(below, 1)[1].split(":root {", 1)[1].split("}", 1)[0]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})\b", block))
+    backgrounds = [colours.pop(name) for name in ("page", "band")]
+    assert backgrounds[0] == behind and colours.pop("line")
+    assert {"ink", "soft", "link", *(verdict.replace(" ", "-") for verdict in records.VERDICTS)} == colours.keys()
+    for name, colour in colours.items():
+        for background in backgrounds:
+            low, high = sorted((luminance(colour), luminance(background)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, f"{name} on {background}, {mode}"
+
+
+def test_no_colour_is_used_but_those_of_the_two_palettes():
+    rules = report.STYLE.split("* { box-sizing", 1)[1]
+    assert set(re.findall(r"#[0-9a-f]{3,6}\b", rules)) == {"#fff"}, "behind figures, which are drawn on white"
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(3, "Student t interval over 3 seeds: 0, 1, 2"), (1, "no interval")])
@@ -332,12 +383,12 @@ def test_page_without_records_says_how_to_make_some(results):
 
 # ---------------------------------------------------------------- README
 
-README = f"# Title\r\n\ntext\n{report.BEGIN}\nold\n{report.END}\nmore  \nno newline at the end"
+README = f"# Title\r\n\ntext\n{records.BEGIN}\nold\n{records.END}\nmore  \nno newline at the end"
 
 
 def test_readme_tables_are_readable(put, results):
     put(claims=[claim(of="Selective")])
-    assert report.readme_tables(report.load_records(results)) == "\n".join([
+    assert records.readme_tables(records.load_records(results)) == "\n".join([
         "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
         "",
         "| Claim |  | Expected | Measured | 95 % CI | Verdict | Paper's value |",
@@ -351,34 +402,34 @@ def test_readme_tables_are_readable(put, results):
 
 
 def test_hostile_text_stays_in_its_cell(full):
-    lines = report.readme_tables(report.load_records(full)).splitlines()
+    lines = records.readme_tables(records.load_records(full)).splitlines()
     rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
     assert {row.count("|") for row in rows} == {8}
     assert not any("<script" in line.replace(r"\<", "") for line in lines)
 
 
 def test_readme_without_records_says_so():
-    assert report.readme_tables([]) == "No records are kept yet."
+    assert records.readme_tables([]) == "No records are kept yet."
 
 
 @pytest.mark.parametrize("text", [README, README.replace("\r\n", "\n")])
 def test_readme_update_changes_only_what_is_between_the_markers_and_only_once(put, results, tmp_path, text):
     put()
-    records, readme = report.load_records(results), tmp_path / "README.md"
+    kept, readme = records.load_records(results), tmp_path / "README.md"
     readme.write_bytes(text.encode())
-    assert report.update_readme(readme, records)
+    assert report.update_readme(readme, kept)
     written = readme.read_bytes()
     before, after = text.encode().split(b"old")
     assert written.startswith(before.rstrip()) and written.endswith(after.lstrip()) and b"it ignores" in written
     stamp = readme.stat().st_mtime_ns, readme.stat().st_ino
-    assert not report.update_readme(readme, records)
+    assert not report.update_readme(readme, kept)
     assert readme.read_bytes() == written and (readme.stat().st_mtime_ns, readme.stat().st_ino) == stamp
 
 
-@pytest.mark.parametrize("text", ["", report.BEGIN, report.END, f"{report.END} {report.BEGIN}"])
+@pytest.mark.parametrize("text", ["", records.BEGIN, records.END, f"{records.END} {records.BEGIN}"])
 def test_readme_without_markers_is_an_error_naming_them(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
-    with pytest.raises(ValueError, match=f"{report.BEGIN}.*{report.END}"):
+    with pytest.raises(ValueError, match=f"{records.BEGIN}.*{records.END}"):
         report.update_readme(tmp_path / "README.md", [])
     assert (tmp_path / "README.md").read_text() == text
 

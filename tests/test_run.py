@@ -351,6 +351,18 @@ def test_kept_outputs_are_those_of_the_notebook_alone(notebooks, tmp_path, monke
     assert "results/smoke" in json.dumps(after.cells[-1].outputs)
 
 
+@pytest.mark.parametrize("index", [(), ("index",)])
+def test_outputs_of_all_are_kept_and_of_the_index_last(call, tmp_path, monkeypatch, index):
+    for name in ("b", "c", *index):
+        for ending in (".py", ".ipynb"):
+            (tmp_path / f"{name}{ending}").touch()
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    kept = []
+    monkeypatch.setattr(run, "keep_outputs", kept.append)
+    assert call("all", "--keep-outputs") == (0, [], [])
+    assert kept == ["b", "c", *index]
+
+
 def test_of_a_notebook_that_fails_nothing_is_kept(notebooks, call, monkeypatch):
     def fail(*_):
         raise RuntimeError("it was meant to fail")

@@ -236,6 +236,20 @@ def test_a_seed_whose_run_fails_is_not_kept(results):
     assert Study("isnet/x", namespace()).seed(3, run)["metrics"] == {"x": 3.5}
 
 
+def test_stages_of_a_seed_in_cells_of_their_own_are_kept_apart_and_their_times_add_up(results):
+    for _ in range(2):  # the second time, both are found
+        cells = namespace(seeds=1)
+        current = Study("isnet/x", cells)
+        for stage in (1.0, 2.0):
+            cells["In"].append(f"stage {stage}")
+            found = current.seed(3, lambda seed: {"metrics": {"x": stage}})  # noqa: B023, called at once
+            assert found["metrics"] == {"x": stage}
+            current._seconds[3] += stage
+        times = json.loads(current.finish([found]).read_text())["times"]
+        assert times["seed_seconds"] == [pytest.approx(3.0, abs=0.2)]
+    assert len(list(results.rglob("*.pt"))) == 2
+
+
 def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
     current = Study("isnet/x", namespace())
     current.data("digits", {"file": "abc"})

@@ -1,12 +1,15 @@
 """Run experiments in batch: `make reproduce`, or `python -m attrain.batch --scale laptop`.
 
 Snakemake runs `notebooks/Snakefile` on this machine's cores; finished records are kept and not run again
-unless something they depend on has changed. One line a job, a summary table at the end, then the report.
+unless something they depend on has changed. One line a job, with an estimate of the time that is left, a summary
+table at the end, then the report.
 """
 
 import ctypes
 import fcntl
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attrain import report
+from attrain import records, report
 from attrain.run import SCALES, Parser, experiments, settings
 from attrain.study import NOTEBOOKS, check_device, check_writable, results_root
 
@@ -40,16 +43,23 @@ def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
     command += ["--directory", str(folder), "--cores", jobs, "--resources", "gpu=1", "--keep-going"]
     # Our lock replaces Snakemake's, which outlives a killed batch; a run's mark is made last, so it is never half done.
     command += ["--nolock", "--ignore-incomplete", "--quiet", "host", "progress", "reason", "rules"]
-    command += ["--config", *[f"{name}={value}" for name, value in config.items()]]
+    command += ["--config", "plan=1", *[f"{name}={value}" for name, value in config.items()]]
     # A session of its own keeps Ctrl-C from Snakemake and the jobs: they are ended below, without a word of theirs.
     options = {"start_new_session": True, "preexec_fn": _end_with_parent, "pass_fds": [lock]}
-    messages = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", **options) as process:
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    messages, progress = [], Progress(folder, os.cpu_count() or 1 if jobs == "all" else int(jobs))
+    with subprocess.Popen(command, **options) as process:
         try:
-            for line in process.stderr:
-                messages.append(line)
-                if line.startswith("error: "):
-                    print(line, end="", file=sys.stderr, flush=True)
+            for line in process.stdout:
+                if line.startswith("plan: "):
+                    progress.plan(json.loads(line.removeprefix("plan: ")))
+                elif line.startswith("done: "):
+                    print(progress.done(line.rstrip()), flush=True)
+                else:
+                    messages.append(line)
+                    if line.startswith("error: "):
+                        progress.failed(line)
+                        print(line, end="", file=sys.stderr, flush=True)
             code = process.wait()
         finally:
             _end(process)
@@ -58,6 +68,76 @@ def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
     if any(line.startswith("error: ") for line in messages):
         return "some runs failed, see the lines that begin with 'error' above"
     return f"Snakemake failed (exit code {code}):\n{''.join(messages[-20:])}".rstrip()
+
+
+class Progress:
+    """What is left of a batch. A job is (experiment, scale, seed), the seed "" for the study of all seeds.
+
+    Args:
+        folder: the results, with the records of earlier runs.
+        cores: what the jobs share.
+    """
+
+    def __init__(self, folder: Path, cores: int):
+        self.folder, self.cores = folder, cores
+        self.expected: dict[tuple, float | None] = {}  # seconds by earlier runs
+        self.share: dict[tuple, float] = {}  # of the machine
+        self.took: dict[tuple, float] = {}
+
+    def plan(self, jobs: list) -> None:
+        """Take up what is going to run, [experiment, scale, seed, does it train?, threads, GPUs] each, and say so."""
+        for *job, trains, threads, gpus in jobs:
+            self.expected[tuple(job)] = earlier_seconds(self.folder, *job, trains)
+            self.share[tuple(job)] = 1.0 if gpus else min(1.0, threads / self.cores)
+        print(f"{len(jobs)} run{'s' * (len(jobs) != 1)} to do, {self.left()}", flush=True)
+
+    def done(self, line: str) -> str:
+        """The line of a job that has finished, with what is left then."""
+        experiment, scale, seed, seconds = re.match(r"done: (\S+) (\S+)(?: seed (\d+))?, (\d+) s", line).groups()
+        self.took[experiment, scale, seed or ""] = float(seconds)
+        return f"{line} ({len(self.took)} of {len(self.expected)} done, {self.left()})"
+
+    def failed(self, line: str) -> None:
+        """Leave out the job of an error line, and the study that needs it."""
+        experiment, scale, seed = re.match(r"error: (\S+) ([^\s:]+)(?: seed (\d+))?", line).groups()
+        for job in {(experiment, scale, seed or ""), (experiment, scale, "")}:
+            self.expected.pop(job, None)
+
+    def left(self) -> str:
+        """How long the rest takes, and what makes us think so."""
+        rest = [job for job in self.expected if job not in self.took]
+        if not rest:
+            return "nothing left"
+        timed = [job for job in self.took if self.expected.get(job)]
+        # How fast this machine is today, beside the one that the records are of.
+        pace = sum(self.took[job] for job in timed) / sum(self.expected[job] for job in timed) if timed else 1.0
+        mean = sum(self.took.values()) / len(self.took) if self.took else None
+        guesses = {job: mean if self.expected[job] is None else pace * self.expected[job] for job in rest}
+        if None in guesses.values():
+            return "time left unknown: not all of it has run before"
+        seconds = max(*guesses.values(), sum(guesses[job] * self.share[job] for job in rest))
+        words = "under a minute" if seconds < 50 else f"about {seconds / 60:.0f} min"
+        words = words if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+        source = "the runs so far" if None in (self.expected[job] for job in rest) else "earlier runs"
+        return f"{words} left by {source}"
+
+
+def earlier_seconds(folder: Path, experiment: str, scale: str, seed: str, trains: bool) -> float | None:
+    """What such a job took before: by its own record, that of its study, or the kept one; None if there is none.
+
+    Args:
+        folder: the results.
+        seed: "" for the study of all seeds.
+        trains: False for a study that finds its seeds finished.
+    """
+    study = folder / scale / experiment
+    for place in (study / "seeds" / seed, study, records.RECORDS / scale / experiment):
+        with suppress(OSError, ValueError):
+            record = records.load_record(place / "record.json")
+            seeds, training = len(record["seeds"]), sum(record["times"]["seed_seconds"])
+            pictures = records.seconds(record) - training
+            return trains * training / seeds + (pictures / seeds if seed else pictures)
+    return None
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -94,6 +174,7 @@ def _cores(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     parser = Parser(prog="python -m attrain.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
     parser.add_argument(
@@ -113,9 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
             config = {"scale": " ".join(scales), "experiments": " ".join(chosen), **given}
             problem = snakemake(folder, lock, options.jobs, config)
             wanted = {(scale, experiment) for scale in scales for experiment in chosen}
-            records = report.load_records(folder)
-            ours = [r for r in records if (r["parameters"]["scale"], r["experiment"]) in wanted]
-            print(f"\n{report.summary_table(ours)}\n", flush=True)
+            found = records.load_records(folder)
+            ours = [r for r in found if (r["parameters"]["scale"], r["experiment"]) in wanted]
+            print(f"\n{records.summary_table(ours)}\n", flush=True)
             unwritten = report.main([])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -111,12 +111,14 @@ def minimum(a, b):
 
 
 def maxima(x, dim, keepdim=False):
+    """`torch.max` along a dimension, with the indices, or of two tensors."""
     if isinstance(dim, Tensor):
         return maximum(x, dim)
     return torch.return_types.max((amax(x, dim, keepdim), torch.argmax(x, dim, keepdim)))
 
 
 def minima(x, dim, keepdim=False):
+    """`torch.min` along a dimension, with the indices, or of two tensors."""
     if isinstance(dim, Tensor):
         return minimum(x, dim)
     return torch.return_types.min((amin(x, dim, keepdim), torch.argmin(x, dim, keepdim)))

@@ -27,7 +27,8 @@ def energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Te
     value is 1 − Σ A⁺M, so that a map that has vanished still has a gradient.
 
     Args:
-        heatmap, mask: see the module's docstring.
+        heatmap: (N, H, W), (N, C, H, W) or (N, K, C, H, W), any finite values; see the module's docstring.
+        mask: (N, h, w) or (N, 1, h, w) of 0 and 1, 1 = inside the boxes.
         reduction: "mean" or "sum" over images with boxes, or "none" for (N,).
 
     Raises:
@@ -49,7 +50,7 @@ def corrected_energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "me
     2024 find that it favours them). A box that is the whole image has the value 0.
 
     Args:
-        heatmap, mask, reduction: as for `energy_loss`, which also says what is raised.
+        heatmap, mask, reduction: (N, [K,] [C,] H, W), (N, h, w), as for `energy_loss`, with what is raised.
 
     Example:
         >>> corrected_energy_loss(torch.ones(1, 1, 4), torch.tensor([[[1, 1, 1, 0]]]))
@@ -65,8 +66,8 @@ def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
     """Mean over all pixels of |A⁺ / max A⁺ − M| (GRADIA, Gao et al. 2022): relevance is to fill the boxes.
 
     Args:
-        heatmap, mask, reduction: as for `energy_loss`, which also says what is raised. A map without positive
-            values stays 0.
+        heatmap, mask, reduction: (N, [K,] [C,] H, W), (N, h, w), as for `energy_loss`, with what is raised.
+            A map without positive values stays 0.
 
     Example:
         >>> l1_loss(torch.tensor([[[4.0, 1.0, -2.0, 0.0]]]), torch.tensor([[[1, 1, 0, 0]]]))
@@ -84,8 +85,8 @@ def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tens
     It says nothing of the pixels outside.
 
     Args:
-        heatmap, mask, reduction: as for `energy_loss`, which also says what is raised. The logarithm is at
-            least −100; a pixel of 0 is there, and has no gradient.
+        heatmap, mask, reduction: (N, [K,] [C,] H, W), (N, h, w), as for `energy_loss`, with what is raised.
+            The logarithm is at least −100; a pixel of 0 is there, and has no gradient.
 
     Example:
         >>> ppce_loss(torch.tensor([[[1.0, 0.5, -2.0]]]), torch.tensor([[[1, 1, 0]]]))
@@ -108,7 +109,8 @@ def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tenso
     """Sum over the pixels outside the boxes of (A / max|A|)² (RRR*, after Ross et al. 2017).
 
     Args:
-        heatmap, mask, reduction: as for `energy_loss`, which also says what is raised. A map of zeros stays 0.
+        heatmap, mask, reduction: (N, [K,] [C,] H, W), (N, h, w), as for `energy_loss`, with what is raised.
+            A map of zeros stays 0.
 
     Example:
         >>> rrr_loss(torch.tensor([[[4.0, 2.0, -1.0]]]), torch.tensor([[[1, 0, 0]]]))
@@ -159,6 +161,7 @@ def _largest(sizes: Tensor) -> Tensor:
 
 
 def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
+    """Maps (N, K, H, W) in the size of the mask (N, 1, h, w), bilinearly."""
     size = inside.shape[-2:]
     return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 

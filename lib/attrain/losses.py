@@ -67,7 +67,8 @@ def isnet_background_loss(
     positions gives B for each channel and map; the loss is the mean over channels and maps.
 
     Args:
-        heatmap, mask: see the module's docstring; every sample needs some foreground.
+        heatmap: (N, H, W), (N, C, H, W) or (N, K, C, H, W), any values; see the module's docstring.
+        mask: (N, H, W) or (N, 1, H, W) of 0 and 1, 1 = foreground; every sample needs some.
         decay: GWRP's d in [0, 1]; near 0 the most relevant background pixel decides.
         E: > 0, the background level at which the loss starts to saturate.
         reduction: "mean" or "sum" over samples, or "none" for (N,).
@@ -77,6 +78,11 @@ def isnet_background_loss(
 
     The authors write −ln(1 − B/(B+E)) and clamp it at B/E = 1e7, beyond which their gradient is zero;
     ours is the same number below and keeps its gradient above.
+
+    Example:
+        >>> mask = torch.tensor([[[1, 1, 0, 0]]])
+        >>> isnet_background_loss(torch.tensor([[[2.0, 4.0, 3.0, 0.0]]]), mask, decay=0)  # ln(1 + 3/3)
+        tensor(0.6931)
     """
     if not E > 0:
         raise ValueError(f"E must be > 0, got {E}")
@@ -103,10 +109,15 @@ def isnet_foreground_loss(
     lower the background loss by letting its whole map vanish or explode.
 
     Args:
-        heatmap, mask, reduction: as in `isnet_background_loss`; the raw map, not normalised.
+        heatmap, mask, reduction: (N, [K,] [C,] H, W) and (N, H, W), as in `isnet_background_loss`; the raw map,
+            not normalised.
         C1, C2: 0 < C1 ≤ C2, one number or one a map (K of them, as Dual ISNet's two maps need); see
             `attrain.training.estimate_foreground_range`.
         form: "L2" as above, or "hybrid": above F = C1 + C2 linear, F − C1 − C2 + 1.
+
+    Example:
+        >>> isnet_foreground_loss(torch.tensor([[[0.1, 0.4, 9.0]]]), torch.tensor([[[1, 1, 0]]]))  # (0.5 − 1)²
+        tensor(0.2500)
     """
     if form not in ("L2", "hybrid"):
         raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
@@ -133,7 +144,11 @@ def isnet_loss(
     w2: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`."""
+    """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`, the L_heat that `attrain.training.isnet_step` adds.
+
+    Args:
+        heatmap, mask: (N, [K,] [C,] H, W) and (N, H, W); these and the others as in the two losses.
+    """
     background = isnet_background_loss(heatmap, mask, decay=decay, E=E, reduction=reduction)
     foreground = isnet_foreground_loss(heatmap, mask, C1=C1, C2=C2, form=form, reduction=reduction)
     return w1 * background + w2 * foreground

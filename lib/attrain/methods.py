@@ -111,6 +111,13 @@ class LRP(Method):
     Args:
         epsilon: ≥ 0; the ReLU's multiplier is y/(y+ε). 0 is gradient × input.
         first_layer: `ZB(low, high)` for the z^B rule at the input, or None.
+
+    Example:
+        >>> from attrain import explain
+        >>> from attrain.models import SmallCNN
+        >>> net = SmallCNN(classes=10)
+        >>> explain(net, torch.rand(2, 1, 8, 8), target="all", method=LRP(1e-2, ZB(0, 1))).heatmap.shape
+        torch.Size([2, 10, 1, 8, 8])
     """
 
     epsilon: float = 1e-2
@@ -217,6 +224,14 @@ class GradCAM(Method):
 
     Args:
         layer: name of a module with an output (N, C, ...), as in `model.named_modules()`.
+
+    Example:
+        >>> from attrain import explain
+        >>> from attrain.models import SmallCNN
+        >>> net = SmallCNN(classes=10)
+        >>> found = explain(net, torch.rand(2, 1, 8, 8), method=GradCAM("4"))
+        >>> found.heatmap.shape, found.layers["4"].shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 1, 4, 4]))
     """
 
     layer: str
@@ -243,6 +258,14 @@ class Zennit(Method):
 
     Args:
         composite: for instance `zennit.composites.EpsilonPlusFlat()`.
+
+    Example:
+        >>> from attrain import explain
+        >>> from zennit.composites import EpsilonPlusFlat
+        >>> from attrain.models import SmallCNN
+        >>> net = SmallCNN(classes=10)
+        >>> explain(net, torch.rand(2, 1, 8, 8), method=Zennit(EpsilonPlusFlat())).heatmap.shape
+        torch.Size([2, 1, 8, 8])
     """
 
     composite: object

@@ -38,6 +38,7 @@ class Pair:
 
 
 def pair(value) -> Pair | None:
+    """What this activation carries, if it is one."""
     return getattr(value, "_attrain_pair", None) if isinstance(value, Tensor) else None
 
 

@@ -1,188 +1,38 @@
-"""Render study records: a page to look at, tables for the README, one line a run for the terminal.
+"""Render study records as a page to look at: `report.html`, beside the results.
 
-`python -m attrain.report` writes `report.html` beside the results; `--help` lists what else it does.
-The records that the README speaks of are the ones kept under `notebooks/results/`.
+`python -m attrain.report` writes it; `--help` lists what else it does. It needs no network and prints.
 """
 
 import argparse
 import base64
-import json
 import os
 import re
-import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from attrain.intervals import expectation, interval, number
-from attrain.study import ROOT, SCHEMA, atomic_write, results_root
+from attrain.records import (
+    README,
+    RECORDS,
+    VERDICTS,
+    claims,
+    duration,
+    keep,
+    load_records,
+    paper_value,
+    scale,
+    seconds,
+    seeds_in_words,
+    update_readme,
+    verdicts,
+    with_tables,
+)
+from attrain.study import atomic_write, results_root
 
-README = ROOT / "README.md"
-RECORDS = ROOT / "notebooks" / "results"
-BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
-SCALES = ("smoke", "laptop", "paper")
-VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "no interval": "–"}
 INLINE = ("a", "code", "small", "span", "strong")
-KEYS = set("experiment parameters seeds metrics summary claims figures data environment commit times".split())
-
-# ---------------------------------------------------------------- records
-
-
-def load_record(file: Path) -> dict:
-    """The record in a file, with its folder added; ValueError if it is none of this version's."""
-    remedy = "delete it and run its notebook again"
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no valid JSON ({error}): {remedy}") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not KEYS <= record.keys():
-        raise ValueError(f"{file} is no record of schema {SCHEMA}: {remedy}")
-    return {**record, "folder": file.parent}
-
-
-def load_records(folder: Path) -> list[dict]:
-    """All records `<scale>/[<paper>/]<name>/record.json` below a folder, by experiment, then by scale.
-
-    Raises:
-        ValueError: a file is no valid JSON or of another schema; names the file.
-    """
-    files = [*folder.glob("*/*/record.json"), *folder.glob("*/*/*/record.json")]
-    return sorted((load_record(f) for f in files if "seeds" not in f.relative_to(folder).parts), key=_order)
-
-
-def _order(record: dict) -> tuple:
-    scale = _scale(record)
-    return record["experiment"], SCALES.index(scale) if scale in SCALES else len(SCALES), scale, str(record["folder"])
-
-
-def claims(records: Iterable[dict]) -> list[tuple[dict, dict]]:
-    """(record, claim) pairs, one a record, id and variant; of a claim stated twice (a cell run again) the last."""
-    latest = [(record, {(claim["id"], claim["of"]): claim for claim in record["claims"]}) for record in records]
-    return [(record, claim) for record, stated in latest for claim in stated.values()]
-
-
-def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
-    """Copy a finished run's record and PNG figures to `<records_dir>/<scale>/<experiment>`; returns that folder.
-
-    Figures of an earlier run that this one no longer has are removed there. ValueError if the run has not
-    finished, or if its code was in no commit, as nobody could then repeat it.
-    """
-    if not (folder / "record.json").is_file():
-        raise ValueError(f"{folder} holds no record.json: finish this run first")
-    record = load_record(folder / "record.json")
-    if not record["commit"] or record["commit"].endswith("+changes"):
-        raise ValueError(f"{folder} was not run from a commit (it says {record['commit']}): commit and run again")
-    target = records_dir / _scale(record) / record["experiment"]
-    names = [f"figures/{name}.png" for name in record["figures"]]
-    for name in [*names, "record.json"]:  # the record last: it never names a figure that is not there yet
-        with atomic_write(target / name) as temporary:
-            shutil.copyfile(folder / name, temporary)
-    for stale in {*target.glob("figures/*.png")} - {target / name for name in names}:
-        stale.unlink()
-    return target
-
-
-# ---------------------------------------------------------------- words and numbers
-
-
-def paper_value(claim: dict) -> str:
-    """The paper's number or words as they stand there, or "not read"."""
-    value = claim["paper_value"]
-    return "not read" if value is None else value if isinstance(value, str) else str(value).replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that a reader would use."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _statement(claim: dict) -> str:
-    return claim["claim"] + (f" ({claim['of']})" if claim["of"] else "")
-
-
-def _seeds(record: dict) -> str:
-    return f"{len(record['seeds'])} seed" + "s" * (len(record["seeds"]) != 1)
-
-
-def _scale(record: dict) -> str:
-    return record["parameters"]["scale"]
-
-
-def _verdicts(records: list[dict]) -> str:
-    counts = Counter(claim["verdict"] for _, claim in claims(records))
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]) or "no claims"
-
-
-def summary_table(records: list[dict]) -> str:
-    """Plain text, one line a record: experiment, scale, seeds, verdicts, seconds."""
-    rows = [("experiment", "scale", "seeds", "verdicts", "seconds")]
-    for record in records:
-        seconds = f"{sum(record['times']['seed_seconds']):.0f}"  # the notebook's own time is short if it resumed
-        rows.append((record["experiment"], _scale(record), str(len(record["seeds"])), _verdicts([record]), seconds))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-# ---------------------------------------------------------------- Markdown
-
-
-def _plain(text) -> str:
-    """Text as it is in a cell of a Markdown table; an underscore within a word or a bracket alone is harmless."""
-    return re.sub(r"[\\`*~$&<>|]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", " ".join(str(text).split()))
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    lines = [header, ["---", *["--:" if name in ("Measured", "Mean") else "---" for name in header[1:]]]]
-    lines += [[_plain(cell) for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def readme_tables(records: list[dict]) -> str:
-    """Markdown: for each record, folded, how many of its claims hold, and their table."""
-    if not records:
-        return "No records are kept yet."
-    header = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict", "Paper's value")
-    parts = []
-    for record in records:
-        rows = []
-        for _, claim in claims([record]):
-            measured = number(claim["measured"]["mean"]), interval(claim["measured"]), claim["verdict"]
-            rows.append((claim["id"], _statement(claim), expectation(claim), *measured, paper_value(claim)))
-        title = f"{record['experiment']}, {_scale(record)} scale, {_seeds(record)}: {_verdicts([record])}"
-        table = _markdown(header, rows) if rows else "No claims."
-        file = quote(f"notebooks/results/{_scale(record)}/{record['experiment']}/record.json")
-        parts.append(
-            f"<details><summary>{escape(title)}</summary>\n\n{table}\n\nAll metrics: [record]({file})\n\n</details>"
-        )
-    return "\n\n".join(parts)
-
-
-def with_tables(text: str, records: list[dict]) -> str:
-    """A README's text with the tables of these records between the two markers; ValueError without markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md needs the lines {BEGIN} and {END}, in this order: the tables go between them")
-    tables = f"\n\n{readme_tables(records)}\n\n"
-    return before + begin + (tables.replace("\n", "\r\n") if "\r\n" in text else tables) + end + after
-
-
-def update_readme(readme: Path, records: list[dict]) -> bool:
-    """Put the tables of these records into a README; True if that changed it."""
-    text = readme.read_bytes().decode()  # as bytes: line ends stay what they are
-    changed = with_tables(text, records)
-    if changed != text:
-        with atomic_write(readme) as temporary:
-            temporary.write_bytes(changed.encode())
-    return changed != text
-
-
-# ---------------------------------------------------------------- HTML
 
 
 class Html(str):
@@ -198,11 +48,15 @@ def tag(element: str, *children, **attributes) -> Html:
 
 
 def _table(kind: str, title: str, note: str, header: Sequence[str], rows: Iterable[Sequence]) -> Html:
-    """A table of the class `kind`, captioned; the first column names the rows."""
-    head = tag("tr", *(tag("th", name, scope="col") for name in header))
-    body = (tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows)
+    """A table of the class `kind`, captioned; the first column names the rows. A row of one cell begins a group."""
+    head, bodies = tag("tr", *(tag("th", name, scope="col") for name in header)), [""]
+    for first, *rest in rows:
+        if not rest:
+            bodies.append(tag("tr", tag("th", first, scope="rowgroup", colspan=len(header))))
+            continue
+        bodies[-1] += tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest))
     caption = tag("caption", tag("strong", title), " ", note)
-    table = tag("table", caption, tag("thead", head), tag("tbody", *body), class_=kind)
+    table = tag("table", caption, tag("thead", head), *(tag("tbody", Html(b)) for b in bodies if b), class_=kind)
     return tag("div", table, class_="scroll", tabindex=0, role="group", aria_label=title)  # wide ones scroll by keys
 
 
@@ -221,20 +75,22 @@ def _anchor(record: dict) -> str:
 
 
 def _claims_table(records: list[dict]) -> Html:
-    rows = []
+    """The claims by their number, each with what all runs measured for it."""
+    groups = {}
     for record, claim in claims(records):
-        measured, name = claim["measured"], re.sub("([/_])", r"\1<wbr>", escape(record["experiment"]))
-        rows.append((
-            _lines(_statement(claim), f"{claim['id']}: {claim['measure']}"),
-            _badge(claim["verdict"]),
-            number(measured["mean"]),
-            _lines(interval(measured), measured["interval"].removeprefix("none: ")),
-            expectation(claim),
-            _lines(paper_value(claim), claim["source"] or ""),
-            _lines(tag("a", Html(name), href=f"#{_anchor(record)}"), f"{_scale(record)} scale"),
-        ))  # fmt: skip
-    header = ("Claim, and what is measured", "Verdict", "Mean", "95 % CI", "Expected", "Paper", "Run")
-    return _table("claims", "Claims and measurements.", f"{_verdicts(records)}.", header, rows)
+        paper = f"{paper_value(claim)}; {claim['source']}" if claim["source"] else paper_value(claim)
+        about = f"{claim['measure']}. Expected {expectation(claim)}. The paper’s value: {paper}."
+        groups.setdefault((claim["id"], claim["claim"], about), []).append((record, claim))
+    rows = []
+    for id, statement, about in sorted(groups):
+        rows.append((_lines(f"{id}: {statement}", about),))
+        for record, claim in groups[id, statement, about]:
+            measured, name = claim["measured"], re.sub("([/_])", r"\1<wbr>", escape(record["experiment"]))
+            run = _lines(tag("a", Html(name), href=f"#{_anchor(record)}"), f"{scale(record)} scale")
+            spread = _lines(interval(measured), measured["interval"].removeprefix("none: "))
+            rows.append((claim["of"] or "as stated", _badge(claim["verdict"]), number(measured["mean"]), spread, run))
+    header = ("Claim, and what of it", "Verdict", "Mean", "95 % CI", "Run")
+    return _table("claims", "Claims and measurements.", f"{verdicts(records)}.", header, rows)
 
 
 def _legend() -> Html:
@@ -250,7 +106,7 @@ def _figure(record: dict, name: str) -> Html:
         return tag("p", f"The figure “{title}” is not beside the record.", class_="note")
     png = file.read_bytes()
     width, height = (int.from_bytes(png[i : i + 4], "big") * 2 // 3 for i in (16, 20))  # kept at 150 dots an inch
-    alt = f"Figure: {title}, from {record['experiment']} at {_scale(record)} scale"
+    alt = f"Figure: {title}, from {record['experiment']} at {scale(record)} scale"
     source = "data:image/png;base64," + base64.b64encode(png).decode()
     image = tag("img", src=source, alt=alt, width=width, height=height)
     return tag("figure", image, tag("figcaption", title[:1].upper() + title[1:]))
@@ -258,7 +114,7 @@ def _figure(record: dict, name: str) -> Html:
 
 def _metrics(record: dict) -> Html:
     header, seeds = ("Metric", "Mean", "95 % CI", "Every seed’s value"), ", ".join(map(str, record["seeds"]))
-    note = f"Mean and 95 % Student t interval over {_seeds(record)}: {seeds}."
+    note = f"Mean and 95 % Student t interval over {seeds_in_words(record)}: {seeds}."
     if len(record["seeds"]) == 1:
         note = f"One seed ({seeds}), so there is no interval."
     rows = [
@@ -284,7 +140,7 @@ def _settings(record: dict) -> Html:
 
 
 def _facts(record: dict, page: Path) -> Html:
-    facts = [_seeds(record), record["environment"]["device"], duration(sum(record["times"]["seed_seconds"]))]
+    facts = [seeds_in_words(record), record["environment"]["device"], duration(seconds(record))]
     for name, words in (("notebook.ipynb", "executed notebook"), ("notebook.html", "executed notebook as a page")):
         if (record["folder"] / name).is_file():
             link = Path(os.path.relpath(record["folder"] / name, page.absolute().parent)).as_posix()
@@ -293,7 +149,7 @@ def _facts(record: dict, page: Path) -> Html:
 
 
 def _run_section(record: dict, page: Path) -> Html:
-    title = tag("h2", record["experiment"], " ", tag("small", f"{_scale(record)} scale"))
+    title = tag("h2", record["experiment"], " ", tag("small", f"{scale(record)} scale"))
     figures = tag("div", *(_figure(record, name) for name in dict.fromkeys(record["figures"])), class_="figures")
     body = (title, _facts(record, page), figures, _metrics(record), _settings(record))
     return tag("section", *body, id=_anchor(record), class_="run")
@@ -309,7 +165,7 @@ def html_page(records: list[dict], path: Path) -> str:
     if records:
         count = f"{len(records)} run" + "s" * (len(records) != 1)
         lead = f"What {count} measured, and what that says about the papers’ claims."
-        names = ((f"{record['experiment']} ({_scale(record)})", _anchor(record)) for record in records)
+        names = ((f"{record['experiment']} ({scale(record)})", _anchor(record)) for record in records)
         links = (tag("li", tag("a", name, href=f"#{anchor}")) for name, anchor in names)
         runs = (_run_section(record, path) for record in records)
         table = (_claims_table(records), _legend()) if claims(records) else (tag("p", "These runs state no claims."),)
@@ -354,10 +210,11 @@ caption strong { color: var(--ink) }
 th, td { padding: .45rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 thead th { vertical-align: bottom; background: var(--band); white-space: nowrap }
 tbody th { font-weight: normal }
-.claims tbody th { min-width: 14rem }
+.claims td:last-child { min-width: 15.5rem }
+[scope=rowgroup] { padding-top: 1.1rem; background: var(--band) }
+[scope=rowgroup] > span { font-weight: 600 }
 .claims tr > :is(:nth-child(3), :nth-child(4)), .metrics tr > :is(:nth-child(2), :nth-child(3)) { text-align: right }
 .claims td:nth-child(4) span, .metrics td:nth-child(3) { white-space: nowrap }
-.claims td:nth-child(6) { min-width: 6rem }
 code { font: .92em ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere }
 .badge { display: inline-block; padding: .05rem .55rem; border: 1px solid; border-radius: 1rem; font-weight: 600;
   font-size: .85rem; white-space: nowrap }
@@ -371,9 +228,11 @@ img { display: block; max-width: 100%; height: auto; border-radius: .25rem; back
 summary { cursor: pointer; color: var(--link) }
 @media screen and (max-width: 48rem) { .pair { display: block } }
 @media print { @page { margin: 15mm }
-  body { max-width: none; padding: 0; font-size: 8.5pt } .skip, nav { display: none } .scroll { overflow: visible }
-  .run { break-before: page; border: 0; padding: 0; margin: 0 } .claims tbody th { min-width: 10rem }
-  h2, summary { break-after: avoid } tr, figure, .run table { break-inside: avoid } a { color: inherit }
+  html { font-size: 8.5pt } body { max-width: none; padding: 0 } .skip, nav { display: none }
+  .scroll { overflow: visible }
+  .run { break-before: page; border: 0; padding: 0; margin: 0 }
+  h2, summary, [scope=rowgroup] { break-after: avoid } tr, figure, .run table { break-inside: avoid }
+  a { color: inherit } .claims td:nth-child(4) small { white-space: nowrap }
   th, td { padding: .3rem .4rem } .values :is(th, td) { padding-block: .05rem } img { zoom: .8 }
   details::details-content { display: block; content-visibility: visible } }
 </style>""")
@@ -389,29 +248,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
     options = parser.parse_args(arguments)
     try:
-        return _run(options)
+        if options.check:
+            text = README.read_bytes().decode()
+            if with_tables(text, load_records(RECORDS)) != text:
+                raise ValueError("the README's tables differ from the kept records: python -m attrain.report --readme")
+        elif options.keep:
+            print(keep(results_root() / options.keep, RECORDS))
+        else:
+            page = results_root() / "report.html"
+            html = html_page(load_records(results_root()), page)
+            with atomic_write(page) as temporary:
+                temporary.write_text(html, encoding="utf-8")
+            print(page)
+        if options.readme and not options.check:
+            update_readme(README, load_records(RECORDS))
+        return 0
     except (OSError, ValueError) as error:
         print(f"attrain.report: {error}", file=sys.stderr)
         return 1
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.check:
-        text = README.read_bytes().decode()
-        if with_tables(text, load_records(RECORDS)) != text:
-            raise ValueError("the README's tables differ from the kept records: python -m attrain.report --readme")
-        return 0
-    if options.keep:
-        print(keep(results_root() / options.keep, RECORDS))
-    else:
-        page = results_root() / "report.html"
-        html = html_page(load_records(results_root()), page)
-        with atomic_write(page) as temporary:
-            temporary.write_text(html, encoding="utf-8")
-        print(page)
-    if options.readme:
-        update_readme(README, load_records(RECORDS))
-    return 0
 
 
 if __name__ == "__main__":

@@ -33,17 +33,18 @@ from attrain.study import (
 )
 
 SCALES = ("smoke", "laptop", "paper")
+INDEX = "index"  # the table of contents: a notebook that shows what the others found, and no experiment itself
 FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
 
 
 def experiments() -> list[str]:
     """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
 
-    The table of contents, `index`, is none.
+    The table of contents, `INDEX`, is none.
     """
     found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
     pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
-    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path("index"))
+    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path(INDEX))
 
 
 def declared(experiment: str) -> dict[str, dict]:
@@ -145,7 +146,8 @@ def keep_outputs(experiment: str) -> None:
     """Run a notebook as it is, at smoke scale, and keep the outputs in it, for readers and for nbval."""
     import nbformat
 
-    declared(experiment)
+    if experiment != INDEX:
+        declared(experiment)
     with _scratch() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
         notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
@@ -254,6 +256,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     parser = Parser(prog="python -m attrain.run", description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="<paper>/<name>, or <name> alone; with --keep-outputs also all")
     parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
@@ -270,7 +273,10 @@ def main(arguments: list[str] | None = None) -> int:
     label = f"{options.experiment} {options.scale}"
     try:
         if options.keep_outputs:
-            for experiment in experiments() if options.experiment == "all" else [options.experiment]:
+            index = (
+                [INDEX] if (NOTEBOOKS / f"{INDEX}.ipynb").is_file() else []
+            )  # the last: it shows the others' results
+            for experiment in [*experiments(), *index] if options.experiment == "all" else [options.experiment]:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)

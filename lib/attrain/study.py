@@ -38,7 +38,7 @@ SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
 # A change to these modules does not either.
-PRESENTATION = "batch explorer learning_curves maps plots relevance_plots report run style".split()
+PRESENTATION = "batch explorer index learning_curves maps plots records relevance_plots report run style".split()
 
 
 def results_root() -> Path:
@@ -78,6 +78,7 @@ def atomic_write(path: Path):
 
 
 def write_json(path: Path, value) -> None:
+    """Write a value as JSON, at once and not in part; ValueError for NaN, which JSON does not have."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
@@ -203,7 +204,8 @@ class Study:
         `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
         undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far,
         the sources of attrain and data_prep, the data's checksums and torch's version; a change to any of
-        these runs it anew.
+        these runs it anew. A study of several stages calls this once a stage, each in a cell of its own; the record's
+        time of a seed is that of all of them.
         """
         file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed)}.pt"
         if not file.exists():
@@ -213,7 +215,7 @@ class Study:
             with atomic_write(file) as temporary:
                 torch.save(result, temporary)
         result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
-        self._seconds[seed] = result["seconds"]
+        self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
         return result
 
     def _fingerprint(self, seed: int) -> str:

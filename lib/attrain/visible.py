@@ -58,6 +58,7 @@ def functions(node, inputs: list[Tensor]) -> set:
 
 
 def reaches(node, leaf: Tensor) -> bool:
+    """Does a graph lead back to that leaf?"""
     return any(getattr(n, "variable", None) is leaf for n in nodes(node))
 
 
