@@ -41,6 +41,7 @@ PRESENTATION = (
     "explorer.py",
     "learning_curves.py",
     "plots.py",
+    "relevance_plots.py",
     "report.py",
     "run.py",
 )  # nor do these modules
