@@ -128,7 +128,7 @@ for i in range(len(classes)):
 #
 # **FGSM needs no code of its own.** With $R = -h\odot\partial\mathrm{CE}/\partial h$, and all words chosen, the push is
 # $\tilde h = h + \varepsilon\,s\,\mathrm{sign}(\partial\mathrm{CE}/\partial h)$: the fast gradient sign method on embeddings
-# (Goodfellow et al. 2015; Miyato et al. 2017).
+# (Goodfellow et al. 2015; Miyato et al. 2017), but that padding, which is zero, stays.
 
 
 # %%
