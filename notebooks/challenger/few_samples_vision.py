@@ -117,10 +117,11 @@ for n in counts:
 # ## Challenger, a reconstruction
 #
 # Let $R$ be the relevance of the pixels $x$ for a number $f$ that the network computes, by gradient × input. Here $f$ is the
-# **margin** by which the label's logit exceeds that of its strongest rival: what the decision rests on. Challenger
-# pushes the most relevant share of the pixels ($M$) towards the rival, and keeps the label:
+# **margin** by which the label's logit exceeds that of a rival class $c$, which is drawn for each image anew: what
+# speaks for one rather than the other. Challenger pushes the most relevant share of the pixels ($M$, here 30 %) towards
+# the rival, and keeps the label:
 #
-# $$R = x \odot \nabla_{\!x}\,(z_y - \max_{c\ne y} z_c), \qquad
+# $$R = x \odot \nabla_{\!x}\,(z_y - z_c), \qquad
 # \tilde x = x - \varepsilon\,s\;\mathrm{sign}(x)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(x, y) + \tfrac12\,\mathrm{CE}(\tilde x, y)$$
 #
@@ -180,7 +181,7 @@ METHODS = {
     "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
     "FGSM": (regularisers.fgsm_step, grid("eps", 0.3, 0.6, 1.0, 1.6)),
     "RelDrop": (regularisers.relevance_dropout_step, [dict(p=p, beta=b) for p in (0.3, 0.6) for b in (0.3, 0.5)]),
-    "Challenger": (Challenger, grid("eps_max", 0.5, 1.0, 1.5, 2.0, start="contrast")),
+    "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
     "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="contrast", mode="gate")),
 }
 
@@ -232,13 +233,13 @@ for name in names:
 
 # %%
 def pictures(net, n, seed):
-    """Some training images, their maps by Challenger, and the images challenged at full strength."""
+    """Some training images, their maps by Challenger, and the images challenged, each as strongly as drawn."""
     chosen = split(n, seed)[0]
     chosen = chosen[labels[chosen].cpu().argsort(stable=True)][:: max(1, n // 10)][:10]
     challenger = Challenger(**best[n]["Challenger"])
     R = challenger.relevance(net, x[chosen], x[chosen], labels[chosen])
     moved = challenger.challenge(x[chosen], R, labels[chosen]).cpu() * sd + mean
-    return {"images": images[chosen], "maps": R.cpu(), "challenged": moved.clamp(0, 1), "labels": labels[chosen].cpu()}
+    return {"images": images[chosen], "maps": R.cpu(), "challenged": moved, "labels": labels[chosen].cpu()}
 
 
 # %%
@@ -262,16 +263,17 @@ with tqdm(total=seeds * len(counts) * len(names), desc="evaluation") as bar:
 # %% [markdown]
 # ## What a challenged image looks like
 #
-# Top: training images. Middle: the relevance of each pixel for the margin, red for the label, blue for its rival. Bottom: what
-# the network is trained on beside the image. Can you still read it? Then the label is fair, and the network has to
-# find other evidence, or rest its case on more of it.
+# Top: training images. Below: each pixel's relevance for the margin, red for the label, blue for its rival, and how the pixels were
+# pushed, red brighter, blue darker. Then the images beside which the network was trained (clipped to the grey scale).
+# Can you still read them? Then the label is fair, and the network has to rest its case on more of the image.
 
 # %%
 if "Challenger" in names:
     found = results[0]["pictures"]
     titles = [f"class {c}" for c in found["labels"].tolist()]
-    rows = {"image": found["images"], "challenged": found["challenged"]}
-    study.figure(plots.map_rows(found["images"], {"map": found["maps"]}, titles=titles), "maps")
+    maps = {"relevance": found["maps"], "push": found["challenged"] - found["images"]}
+    rows = {"image": found["images"], "challenged": found["challenged"].clamp(0, 1)}
+    study.figure(plots.map_rows(found["images"], maps, titles=titles), "maps")
     study.figure(plots.image_rows(rows, titles=titles), "challenged")
 
 # %% [markdown]
