@@ -50,7 +50,8 @@ def learning_curves(
         panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `attrain.study.estimate`; a
             method may lack panels and sample counts.
         xlabel: what the sample counts are.
-        emphasised: methods drawn thick and with their 95 % interval as a band; others are thin, without.
+        emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel (over two
+            seeds it is very wide); others are thin, without.
         columns: panels in a row.
     """
     if not panels or not all(line for lines in panels.values() for line in lines.values()):
@@ -65,7 +66,9 @@ def learning_curves(
         for axis, (outcome, lines) in zip(axes.flat, panels.items()):
             for name in sorted(lines, key=lambda name: name in emphasised):
                 _line(axis, lines[name], styles[name], name in emphasised)
-            axis.set(title=outcome, xlabel=xlabel, xscale="log")
+            means = [point["mean"] for line in lines.values() for point in line.values()]
+            margin = 0.2 * (max(means) - min(means)) or 0.1
+            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(min(means) - margin, max(means) + margin))
             axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
             axis.xaxis.set_minor_locator(NullLocator())
         for axis in axes.flat[len(panels) :]:
