@@ -109,10 +109,11 @@ for name in sets:
 # %% [markdown]
 # ## Challenger for series
 #
-# $R$ is the relevance of the values $x_t$ by gradient × input for the **margin** by which the label's logit exceeds its strongest
-# rival's. Challenger pushes the `top` share of the most relevant values ($M$) towards the rival, and keeps the label:
+# $R$ is the relevance of the values $x_t$ by gradient × input for the **margin** by which the label's logit exceeds that of a
+# rival, another class $c$ that is drawn for each series anew. Challenger pushes the `top` share of the most relevant values
+# ($M$) towards the rival, and keeps the label:
 #
-# $$R = x \odot \nabla_{\!x}\,(z_y - \max_{c\ne y} z_c), \qquad
+# $$R = x \odot \nabla_{\!x}\,(z_y - z_c), \qquad
 # \tilde x = x - \varepsilon\,s\;\mathrm{sign}(x)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(x, y) + \tfrac12\,\mathrm{CE}(\tilde x, y)$$
 #
@@ -135,8 +136,8 @@ METHODS = {
     "mixup": (regularisers.mixup_step, grid("alpha", 0.2, 0.4, 1.0, 2.0)),
     "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
     "FGSM": (regularisers.fgsm_step, grid("eps", 0.1, 0.3, 0.6, 1.0)),
-    "Challenger": (Challenger, grid("eps_max", 0.2, 0.5, 1.0, 2.0, start="contrast")),
-    "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="contrast", mode="gate")),
+    "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
+    "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="rival", mode="gate")),
 }
 METHODS["permuted"] = METHODS["Challenger"]
 if unknown := set(names) - set(METHODS):
