@@ -262,7 +262,7 @@ study.figure(learning_curves(lines), "learning_curves")
 # %% [markdown]
 # ## All data sets
 #
-# The difference from plain training, with 95 % intervals over seeds. Accuracy: right of the line is better. NLL: left is better.
+# The difference from plain training, with 95 % intervals over seeds. Accuracy: right of 0 is better. NLL: left of 0.
 
 
 # %%
