@@ -139,6 +139,8 @@ METHODS = {
     "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
     "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="rival", mode="gate")),
 }
+
+# %%
 METHODS["permuted"] = METHODS["Challenger"]
 if unknown := set(names) - set(METHODS):
     raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
@@ -203,6 +205,7 @@ def examples(net, name, n, seed):
     return {"x": x[index, 0].cpu(), "R": R[:, 0].cpu(), "moved": moved[:, 0].cpu()}
 
 
+# %%
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     result = {"metrics": {}, "logits": {}}
@@ -216,7 +219,6 @@ def run(seed):
     return result
 
 
-# %%
 with tqdm(total=seeds * len(cells) * len(names), desc="evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
