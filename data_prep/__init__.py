@@ -11,12 +11,18 @@ Data lies in the folder named by the environment variable ATTRAIN_DATA, by defau
 repository.
 """
 
+import gzip
 import hashlib
 import importlib
 import os
+import shutil
+import tempfile
+import urllib.request
+import zlib
 from pathlib import Path
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg", "deeplift_authors")
+DATASETS += ("booking_requests", "trec", "sst2", "waves", "ucr")  # text and time series
 DATASETS += ("scenes", "shifted_backgrounds", "voc2007", "coco2014", "waterbirds")  # with boxes
 
 
@@ -53,3 +59,29 @@ def verify(path: Path, expected: str, remedy: str) -> None:
     actual = sha256(path)
     if actual != expected:
         raise DataError(f"{path} is corrupt (sha256 {actual[:12]}…, expected {expected[:12]}…): delete it and {remedy}")
+
+
+def download(url: str, path: Path, expected: str, gunzip: bool = False) -> None:
+    """Get a file, unless it is there with that sha256 already; DataError with the address if that fails.
+
+    It is downloaded beside its place, verified, and only then renamed, so that an interrupted download leaves nothing
+    that looks finished.
+
+    Args:
+        gunzip: what is published is the file's .gz.
+    """
+    if path.is_file() and sha256(path) == expected:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as answer:
+            shutil.copyfileobj(gzip.GzipFile(fileobj=answer) if gunzip else answer, file)
+        verify(temporary, expected, "try again")
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, EOFError, zlib.error, DataError) as error:  # HTTP, network, gzip and checksum errors
+        raise DataError(f"{url} could not be downloaded: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_prep import DataError, data_root, verify
+from data_prep import DataError, data_root, download, verify
 
 NAME = "deeplift_authors"
 TITLE = "DeepLIFT: 8,000 simulated DNA sequences, and the authors' networks for these and for MNIST"
@@ -88,17 +88,14 @@ def prepare(root: str | Path | None = None, url: str = URL) -> Path:
     folder = data_root(root) / NAME
     folder.mkdir(parents=True, exist_ok=True)
     for name, (path, expected) in FILES.items():
-        try:
-            verify(folder / name, expected, REMEDY)
-        except DataError:
-            _download(url + path, folder / name, expected)
+        download(url + path, folder / name, expected)
     for name, (path, expected, _) in WEIGHTS.items():
         try:
             _arrays(name, root)
         except DataError:
             with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
                 hdf5, made = Path(scratch) / "weights.h5", Path(scratch) / name
-                _download(url + path, hdf5, expected)
+                download(url + path, hdf5, expected)
                 np.savez(made, **_from_hdf5(hdf5.read_bytes(), LAYOUT[name]))
                 made.replace(folder / name)
     checksums(root)
@@ -186,10 +183,3 @@ def _arrays(name: str, root) -> dict[str, np.ndarray]:
 
 def _from_hdf5(content: bytes, layout: dict[str, tuple[tuple[int, ...], int]]) -> dict[str, np.ndarray]:
     return {key: np.frombuffer(content, "<f4", math.prod(s), first).reshape(s) for key, (s, first) in layout.items()}
-
-
-def _download(url: str, path: Path, expected: str) -> None:
-    try:
-        torch.hub.download_url_to_file(url, str(path), expected, progress=False)
-    except (OSError, RuntimeError) as error:  # HTTP and network; another checksum
-        raise DataError(f"{url} could not be downloaded: {error}") from None

@@ -1,17 +1,12 @@
 """MNIST and data sets in its layout: four idx files, `<root>/<name>/raw` as torchvision has it, verified by sha256."""
 
-import gzip
-import os
-import shutil
-import tempfile
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torchvision.datasets import MNIST
 
-from data_prep import DataError, data_root, verify
+from data_prep import DataError, data_root, download, sha256, verify
 
 
 def raw(kind: type[MNIST], root: str | Path | None) -> Path:
@@ -27,17 +22,19 @@ def checksums(folder: Path, files: dict[str, str], remedy: str) -> dict[str, str
 
 
 def prepare(folder: Path, files: dict[str, str], remedy: str, mirrors: Sequence[str]) -> Path:
-    """Download what is missing or corrupt; returns the folder.
-
-    A file is downloaded beside its place, verified, and only then renamed, so that an interrupted
-    download leaves nothing that looks finished.
-    """
+    """Download what is missing or corrupt, from the first mirror that has it; returns the folder."""
     for name, expected in files.items():
-        try:
-            verify(folder / name, expected, remedy)
-        except DataError:
-            folder.mkdir(parents=True, exist_ok=True)
-            _download(folder / name, expected, mirrors, remedy)
+        path, reasons = folder / name, []
+        if path.is_file() and sha256(path) == expected:
+            continue
+        for mirror in mirrors:
+            try:
+                download(f"{mirror}{name}.gz", path, expected, gunzip=True)
+                break
+            except DataError as error:
+                reasons.append(str(error))
+        else:
+            raise DataError(f"{name} could not be downloaded ({'; '.join(reasons)}): {remedy}")
     return folder
 
 
@@ -48,23 +45,3 @@ def load(kind: type[MNIST], root: str | Path | None) -> dict[str, torch.Tensor]:
         data = kind(data_root(root), train=part == "train")
         parts[f"{part}_x"], parts[f"{part}_y"] = data.data[:, None].float() / 255, data.targets
     return parts
-
-
-def _download(path: Path, expected: str, mirrors: Sequence[str], remedy: str) -> None:
-    reasons = []
-    for mirror in mirrors:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        temporary = Path(name)
-        try:
-            url = f"{mirror}{path.name}.gz"
-            with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as packed:
-                shutil.copyfileobj(gzip.GzipFile(fileobj=packed), file)
-            verify(temporary, expected, "try again")
-            temporary.chmod(0o644)
-            temporary.replace(path)
-            return
-        except (OSError, EOFError, DataError) as error:  # HTTP, network, gzip and checksum errors
-            reasons.append(f"{mirror}: {error}")
-        finally:
-            temporary.unlink(missing_ok=True)
-    raise DataError(f"{path.name} could not be downloaded ({'; '.join(reasons)}): {remedy}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attrain import LRP, Gradient, InputXGradient, explain
-from attrain.challenger import Challenger, contrast_target
+from attrain.challenger import Challenger, contrast_target, rival_target
 from attrain.models import NormCNN, SmallCNN
 from attrain.training import fit
 
@@ -215,6 +215,32 @@ def test_contrast_is_the_margin_and_its_gradient_that_of_two_logits():
     assert gradient.tolist() == [[0, 1, -1], [-1, 0, 1]]
 
 
+def test_a_rival_is_any_other_class_each_as_often_and_a_function_of_the_generator():
+    y = torch.tensor([0, 1, 2]).repeat(2000)
+    logits = torch.tensor([[0.0, 1.0, 10.0]]).expand(6000, 3)
+    margin = rival_target(y, drawn(1))(logits)
+    counts = {c: margin[y == c].unique(return_counts=True) for c in range(3)}
+    assert {c: values.tolist() for c, (values, _) in counts.items()} == {0: [-10, -1], 1: [-9, 1], 2: [9, 10]}
+    assert all(900 < count < 1100 for _, found in counts.values() for count in found)
+    assert torch.equal(margin, rival_target(y, drawn(1))(logits))
+    assert not torch.equal(margin, rival_target(y, drawn(2))(logits))
+
+
+@pytest.mark.parametrize("start", ["logit", "contrast", "rival"])
+def test_the_push_goes_against_the_gradient_of_what_is_explained(start):
+    torch.manual_seed(0)
+    net, x, y = SmallCNN(2, width=4).eval(), torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 0, 1, 1, 0])
+    challenger = Challenger(start=start, top=0.2, generator=drawn())  # with two classes every rival is the strongest
+    moved = challenger.challenge(x, challenger.relevance(net, x, x, y), y)
+    leaf = x.clone().requires_grad_()
+    logits = net(leaf)
+    own, other = (logits.gather(1, c[:, None]).sum() for c in (y, 1 - y))
+    (gradient,) = torch.autograd.grad(own if start == "logit" else own - other, leaf)
+    pushed = moved != x
+    assert pushed.flatten(1).sum(1).tolist() == [13] * 6
+    assert ((moved - x).sign() == -gradient.sign())[pushed].all()
+
+
 def test_a_callable_gets_the_network_from_the_site_on():
     net, x, y = Words(), torch.randint(20, (2, 5)), torch.tensor([0, 1])
     seen = {}
@@ -233,7 +259,7 @@ def test_a_callable_gets_the_network_from_the_site_on():
     ("settings", "message"),
     [
         (dict(attribution="lpr"), 'attribution must be "lrp", "gxi"'),
-        (dict(start="label"), "start must be one of 'logit', 'contrast', got 'label'"),
+        (dict(start="label"), "start must be one of 'logit', 'contrast', 'rival', got 'label'"),
         (dict(mode="shove"), "mode must be one of"),
         (dict(per="pixel"), "per must be one of"),
         (dict(control="shuffle"), "control must be one of"),

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from attrain.models import Mirrored, SequenceCNN, SmallCNN, StridedCNN, UNet, classifier, randomised
+from attrain import LRP, InputXGradient, explain
+from attrain.models import Mirrored, SequenceCNN, SeriesCNN, SmallCNN, StridedCNN, TextCNN, UNet, classifier, randomised
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,67 @@ def test_a_sequence_network_takes_any_length_from_two_kernels_on():
     assert SequenceCNN()(torch.rand(2, 4, 300)).shape == (2, 3)
     assert SequenceCNN(1, 6, 3)(torch.rand(2, 4, 5)).shape == (2, 1)
     assert all((layer.bias == 0).all() for layer in SequenceCNN() if hasattr(layer, "bias"))
+
+
+def test_a_sentences_logits_do_not_depend_on_the_padding_behind_it():
+    net, x = TextCNN(20, 3).eval(), torch.randint(1, 20, (4, 7))
+    padded = torch.nn.functional.pad(x, (0, 9))
+    torch.testing.assert_close(net(padded), net(x))
+    assert net(x[:, :1]).shape == (4, 3), "one word is enough"
+    assert not torch.equal(net(x[:, :6]), net(x)), "a word more is not padding"
+
+
+class FromEmbedding(torch.nn.Module):
+    """A TextCNN whose input are its embeddings, (N, T, size)."""
+
+    def __init__(self, net, x):
+        super().__init__()
+        self.net, self.x = net, x
+
+    def forward(self, h):
+        handle = self.net.embedding.register_forward_hook(lambda module, args, output: h)
+        try:
+            return self.net(self.x)
+        finally:
+            handle.remove()
+
+
+@pytest.mark.parametrize("method", [InputXGradient(), LRP(epsilon=1e-9)])
+def test_relevance_of_words_adds_up_to_the_logit_less_the_last_bias_and_padding_has_none(method):
+    net = TextCNN(20, 3).double().eval()
+    x = torch.nn.functional.pad(torch.randint(1, 20, (4, 7)), (0, 3))
+    h = net.embedding(x).detach()
+    found = explain(FromEmbedding(net, x), h, 1, method)
+    torch.testing.assert_close(found.logits, net(x).detach())
+    torch.testing.assert_close(found.heatmap.sum((1, 2)), found.logits[:, 1] - net.head.bias[1].detach())
+    assert (found.heatmap[:, 7:] == 0).all()
+
+
+def test_paddings_embedding_stays_zero_when_the_network_learns():
+    net, x = TextCNN(20, 3), torch.tensor([[3, 4, 0, 0]])
+    descent = torch.optim.Adam(net.parameters(), 0.1)
+    for _ in range(3):
+        descent.zero_grad()
+        net(x)[:, 0].sum().backward()
+        descent.step()
+    assert (net.embedding.weight[0] == 0).all()
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_network_for_series_takes_any_length_and_channels(norm):
+    net = SeriesCNN(5, channels=2, width=4, norm=norm).eval()
+    assert net(torch.randn(3, 2, 1)).shape == net(torch.randn(3, 2, 40)).shape == (3, 5)
+    assert [m.out_channels for m in net if isinstance(m, torch.nn.Conv1d)] == [4, 8, 4]
+    assert norm == any(isinstance(m, torch.nn.BatchNorm1d) for m in net)
+
+
+def test_relevance_of_a_series_adds_up_to_its_logit_where_no_layer_has_a_bias():
+    net, x = SeriesCNN(3, width=4, norm=False).double().eval(), torch.randn(4, 1, 30).double()
+    for layer in net:
+        if getattr(layer, "bias", None) is not None:
+            torch.nn.init.zeros_(layer.bias)
+    found = explain(net, x, 2, InputXGradient())
+    torch.testing.assert_close(found.heatmap.sum((1, 2)), found.logits[:, 2])
 
 
 def test_unknown_model_is_named():

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from attrain import regularisers as reg
-from attrain.models import NormCNN, SmallCNN
+from attrain.challenger import Challenger
+from attrain.models import NormCNN, SmallCNN, TextCNN
 
 STEPS = {
     "label smoothing": (reg.label_smoothing_step, {}),
@@ -15,6 +16,7 @@ STEPS = {
     "input dropout": (reg.input_dropout_step, {"generator": 0}),
     "cutout": (reg.cutout_step, {"generator": 0}),
     "mixup": (reg.mixup_step, {"generator": 0}),
+    "mixup of a layer": (reg.mixup_step, {"generator": 0, "layer": "2"}),
     "dropout": (reg.dropout_step, {"layer": "9"}),
     "FGSM": (reg.fgsm_step, {"generator": 0}),
     "RelDrop pixel": (reg.relevance_dropout_step, {"generator": 0, "p": 1.0}),
@@ -94,6 +96,60 @@ def test_mixup_mixes_pairs_by_one_share():
     assert ((shares == 1) | torch.isclose(shares, shares[shares < 1][:1])).all() or (shares == 1).all()
     with pytest.raises(ValueError, match="p must be in"):
         reg.input_dropout_step(SmallCNN(), *batch(), p=1.0)
+
+
+def test_mixup_of_embeddings_mixes_what_stands_for_the_words():
+    net, x, y = TextCNN(9, 3, dropout=0.0), torch.randint(1, 9, (5, 4)), torch.arange(5) % 3
+    logits, loss, _ = reg.mixup_step(net, x, y, layer="embedding", generator=torch.Generator().manual_seed(1))
+    draws = torch.Generator().manual_seed(1)
+    a, b = torch._standard_gamma(torch.full((2,), 0.4), generator=draws).tolist()
+    share, other = a / (a + b), torch.randperm(5, generator=draws)
+    h = net.embedding(x)
+    handle = net.embedding.register_forward_hook(lambda *_: share * h + (1 - share) * h[other])
+    torch.testing.assert_close(logits, net(x))
+    handle.remove()
+    torch.testing.assert_close(
+        loss, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other])
+    )
+    assert not net.embedding._forward_hooks
+
+
+def test_word_dropout_makes_words_unknown_at_its_rate_but_never_padding():
+    seen = []
+
+    def net(x):
+        seen.append(x)
+        return torch.zeros(len(x), 2)
+
+    x = torch.randint(2, 50, (200, 30))
+    x[:, 20:] = 0
+    reg.word_dropout_step(net, x, torch.zeros(200).long(), p=0.3, generator=torch.Generator().manual_seed(0))
+    dropped = seen[0] != x
+    assert (seen[0][dropped] == 1).all() and (seen[0][:, 20:] == 0).all()
+    assert dropped[:, :20].double().mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_fgsm_on_embeddings_is_a_challenger_whose_map_is_against_the_loss():
+    net, y = TextCNN(30, 3, dropout=0.0).double(), torch.arange(6) % 3
+    x = F.pad(torch.randint(1, 30, (6, 5)), (0, 2))
+
+    def against_loss(tail, h, y):
+        leaf = h.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(tail(leaf), y, reduction="sum"), leaf)
+        return -h * gradient
+
+    h = net.embedding(x).detach()
+    leaf = h.clone().requires_grad_()
+    handle = net.embedding.register_forward_hook(lambda *_: leaf)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(net(x), y, reduction="sum"), leaf)
+    handle.remove()
+    settings = dict(site="embedding", channel_dim=-1, attribution=against_loss, top=1.0, eps_max=0.7)
+    challenger = Challenger(**settings, generator=torch.Generator().manual_seed(5))
+    moved = challenger.challenge(h, challenger.relevance(net, x, h, y))
+    eps = 0.7 * torch.rand((6, 1, 1), generator=torch.Generator().manual_seed(5)).double()
+    step = eps * h.flatten(1).std(1, correction=0)[:, None, None] * gradient.sign()
+    torch.testing.assert_close(moved[:, :5], (h + step)[:, :5], atol=1e-12, rtol=0)
+    assert (moved[:, 5:] == 0).all() and (step[:, 5:] != 0).any(), "padding stays padding, where plain FGSM would not"
 
 
 def test_fgsm_moves_up_the_loss_by_at_most_its_strength():

@@ -45,7 +45,8 @@ class Challenger:
         attribution: "lrp" (`LRP()`), "gxi" (`InputXGradient()`), any method of `attrain.explain`, or a callable
             (model, h, y) -> R, for which `model` is the network from the site on. Dropout and batch norm
             are in evaluation mode for it.
-        start: what is explained: "logit", that of the label, or "contrast", less that of the strongest other class.
+        start: what is explained: "logit", that of the label; "contrast", less that of the strongest other class; or
+            "rival", less that of another class, drawn for each sample anew, all alike.
         site: what is changed: "" for the input, which then must be floating point, or a module's output, by
             name, for instance an embedding. Layers below it learn from the challenged samples too.
         top: in (0, 1].
@@ -87,7 +88,7 @@ class Challenger:
     def __post_init__(self):
         if isinstance(self.attribution, str) and self.attribution not in _METHODS:
             raise ValueError(f'attribution must be "lrp", "gxi", a method or a callable, got {self.attribution!r}')
-        choices = {"start": ("logit", "contrast"), "mode": _MODES, "per": ("element", "position")}
+        choices = {"start": ("logit", "contrast", "rival"), "mode": _MODES, "per": ("element", "position")}
         for name, known in {**choices, "control": (None, "permute", "random")}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
@@ -144,7 +145,16 @@ class Challenger:
         with evaluating(model):
             if not isinstance(method, Method):
                 return method(tail, h, y).detach()
-            return explain(tail, h, y if self.start == "logit" else contrast_target(y), method).heatmap
+            return explain(tail, h, self._target(y), method).heatmap
+
+    def _target(self, y: Tensor):
+        match self.start:
+            case "logit":
+                return y
+            case "contrast":
+                return contrast_target(y)
+            case "rival":
+                return rival_target(y, self.generator)
 
     def challenge(self, h: Tensor, R: Tensor, y: Tensor | None = None, eps_max: float | None = None) -> Tensor:
         """The challenged activation h̃.
@@ -220,6 +230,26 @@ def contrast_target(y: Tensor) -> Callable[[Tensor], Tensor]:
     def target(logits: Tensor) -> Tensor:
         own = F.one_hot(y, logits.shape[1]).bool()
         return logits[own] - logits.masked_fill(own, -torch.inf).amax(1)
+
+    return target
+
+
+def rival_target(y: Tensor, generator: torch.Generator | None = None) -> Callable[[Tensor], Tensor]:
+    """The label's logit less that of another class, drawn anew at each call, as a target for `explain`.
+
+    Args:
+        y: labels (N,).
+        generator: draws (on the CPU); None uses torch's default generator.
+
+    Example:
+        >>> rival_target(torch.tensor([1]))(torch.tensor([[0.5, 2.0]]))
+        tensor([1.5000])
+    """
+
+    def target(logits: Tensor) -> Tensor:
+        further = torch.randint(1, logits.shape[1], y.shape, generator=generator).to(y.device)
+        rival = (y + further) % logits.shape[1]
+        return (logits.gather(1, y[:, None]) - logits.gather(1, rival[:, None]))[:, 0]
 
     return target
 

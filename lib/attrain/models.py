@@ -1,7 +1,7 @@
-"""Small networks for small images, anything larger comes from torchvision; and networks with weights drawn anew."""
+"""Small networks for images, sentences and series, anything larger comes from torchvision; and weights drawn anew."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,58 @@ class SequenceCNN(nn.Sequential):
             if isinstance(layer, (nn.Conv1d, nn.Linear)):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+
+
+class TextCNN(nn.Module):
+    """Kim's network for sentences (2014), with learned embeddings: convolutions of several widths over words, of each
+    filter's ReLU the largest value, dropout, and a linear layer.
+
+    Input: word numbers (N, T), T ≥ 1, 0 where a sentence has ended; output logits (N, classes). A logit does not depend
+    on the number of zeros at the end: padding's embedding is zero, convolutions have no bias and see every
+    window with a word in it, and all others are 0 before the maximum, as is a filter that finds nothing.
+
+    Its embeddings are the module "embedding", of output (N, T, size): there a map is read and a word is changed. As no
+    layer before the last has a bias, gradient × input there adds up to the logit less the last layer's bias.
+
+    Args:
+        vocabulary: how many word numbers there are, ≥ 1.
+        size: of an embedding; filters: of each width; widths: of the convolutions, in words; all ≥ 1.
+        dropout: in [0, 1).
+    """
+
+    def __init__(
+        self, vocabulary: int, classes: int = 2, size: int = 50, filters: int = 50,
+        widths: Sequence[int] = (3, 4, 5), dropout: float = 0.5,
+    ):  # fmt: skip
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, size, padding_idx=0)
+        self.convolutions = nn.ModuleList(nn.Conv1d(size, filters, k, padding=k - 1, bias=False) for k in widths)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(filters * len(widths), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x).movedim(-1, 1)
+        return self.head(self.dropout(torch.cat([F.relu(conv(h)).amax(-1) for conv in self.convolutions], 1)))
+
+
+class SeriesCNN(nn.Sequential):
+    """The fully convolutional network for time series (Wang, Yan, Oates 2017), narrower: three convolutions of widths
+    8, 5 and 3 with ReLU, the mean over time, and a linear layer.
+
+    Input (N, channels, L) with L ≥ 1, output logits (N, classes).
+
+    Args:
+        width: filters of the first and the last convolution; the one between has twice as many. The paper's: 128.
+        norm: with batch norm, as in the paper. Without, a sample's map never depends on the rest of its batch.
+    """
+
+    def __init__(self, classes: int = 2, channels: int = 1, width: int = 32, norm: bool = True):
+        widths = (channels, width, 2 * width, width)
+        layers = []
+        for before, after, kernel in zip(widths, widths[1:], (8, 5, 3)):
+            layers.append(nn.Conv1d(before, after, kernel, padding=kernel // 2, bias=not norm))
+            layers += [nn.BatchNorm1d(after), nn.ReLU()] if norm else [nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, classes))
 
 
 class Mirrored(nn.Module):

@@ -53,25 +53,40 @@ def cutout_step(model: nn.Module, x: Tensor, y: Tensor, *_, size: int = 3, gener
     return _on(model, x * outside[:, None].to(x), y)
 
 
-def mixup_step(model: nn.Module, x: Tensor, y: Tensor, *_, alpha: float = 0.4, generator: Generator = None) -> Result:
+def mixup_step(
+    model: nn.Module, x: Tensor, y: Tensor, *_, alpha: float = 0.4, layer: str = "", generator: Generator = None
+) -> Result:
     """Mixup (Zhang et al. 2018): λ·x + (1 − λ)·x', and the labels likewise, λ of Beta(α, α), one a batch.
 
     The logits that it returns are those of mixed inputs: an accuracy in training says little.
+
+    Args:
+        layer: a module's name, to mix its output instead of the input (Verma et al. 2019): embeddings of words.
     """
     a, b = torch._standard_gamma(torch.full((2,), float(alpha)), generator=generator).tolist()
     share = a / (a + b) if a + b else 0.5
     other = torch.randperm(len(x), generator=generator).to(x.device)
-    logits = model(share * x + (1 - share) * x[other])
+    logits = _changed(model, x, layer, lambda h: share * h + (1 - share) * h[other])
     return _result(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
 
 
 def dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_, layer: str, p: float = 0.5) -> Result:
     """Cross-entropy with dropout at the output of `layer`, a module's name; drawn by torch's default generator."""
-    handle = dict(model.named_modules())[layer].register_forward_hook(lambda module, args, out: F.dropout(out, p))
-    try:
-        return _on(model, x, y)
-    finally:
-        handle.remove()
+    logits = _changed(model, x, layer, lambda h: F.dropout(h, p))
+    return _result(logits, F.cross_entropy(logits, y))
+
+
+def word_dropout_step(
+    model: nn.Module, x: Tensor, y: Tensor, *_, p: float = 0.1, unknown: int = 1, generator: Generator = None
+) -> Result:
+    """Cross-entropy on sentences of which a share `p` of the words is replaced by the unknown one.
+
+    Args:
+        x: word numbers (N, T); 0, where a sentence has ended, stays.
+        unknown: that word's number.
+    """
+    dropped = torch.rand(x.shape, generator=generator).to(x.device) < p
+    return _on(model, x.masked_fill(dropped & (x != 0), unknown), y)
 
 
 def fgsm_step(
@@ -146,6 +161,17 @@ def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform
     down = (rows - (centre // width)[:, None]).abs() <= half[:, :1]
     across = (columns - (centre % width)[:, None]).abs() <= half[:, 1:]
     return down[:, :, None] & across[:, None, :]
+
+
+def _changed(model: nn.Module, x: Tensor, layer: str, change) -> Tensor:
+    """Logits with a layer's output changed, or with the input if there is no layer."""
+    if not layer:
+        return model(change(x))
+    handle = dict(model.named_modules())[layer].register_forward_hook(lambda module, args, output: change(output))
+    try:
+        return model(x)
+    finally:
+        handle.remove()
 
 
 def _on(model: nn.Module, x: Tensor, y: Tensor) -> Result:

@@ -1,0 +1,118 @@
+"""Pictures of ways of training compared: outcomes by number of samples, and reliability."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from attrain.plots import COLOURS, STYLE
+
+BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = COLOURS
+# A method looks the same in every picture; in grey, markers and dashes tell it from others.
+METHODS = {
+    "plain": (BLACK, "o", "-"),
+    "plain ×3": (BLACK, "v", "--"),
+    "dropout": (SKY, "^", "-"),
+    "input dropout": (SKY, ">", "--"),
+    "cutout": (PINK, "P", "-"),
+    "noise": (PINK, "X", "--"),
+    "mixup": (GREEN, "d", "-"),
+    "label smoothing": (GREEN, "p", "--"),
+    "FGSM": (BLUE, "s", "-"),
+    "RelDrop": (ORANGE, "*", "-"),
+    "Challenger": (RED, "D", "-"),
+    "Challenger gate": (RED, "<", "--"),
+    "permuted": (RED, "x", ":"),
+}
+EMPHASISED = ("plain", "FGSM", "Challenger", "permuted")
+
+
+def method_styles(names: Iterable[str]) -> dict[str, dict]:
+    """How each method's line is drawn; methods beyond `METHODS` take colours and markers in their order."""
+    names = list(names)
+    others = [name for name in names if name not in METHODS]
+    spare = {name: (COLOURS[i % 7], "h8H1234"[i % 7], "-.") for i, name in enumerate(others)}
+    return {name: dict(zip(("color", "marker", "linestyle"), (METHODS | spare)[name])) for name in names}
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Mapping[int, Mapping]]],
+    xlabel: str = "training samples",
+    emphasised: Collection[str] = EMPHASISED,
+    columns: int = 3,
+) -> Figure:
+    """One panel an outcome, one line a method, along a logarithmic axis of sample counts.
+
+    Args:
+        panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `attrain.study.estimate`; a
+            method may lack panels and sample counts.
+        xlabel: what the sample counts are.
+        emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel (over two
+            seeds it is very wide); others are thin, without.
+        columns: panels in a row.
+    """
+    if not panels or not all(line for lines in panels.values() for line in lines.values()):
+        raise ValueError(f"panels must each hold lines with points, got {panels}")
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    sizes = sorted({n for lines in panels.values() for line in lines.values() for n in line})
+    styles, columns = method_styles(names), min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3 * rows + 0.6), squeeze=False)
+        figure.set_layout_engine("constrained")
+        for axis, (outcome, lines) in zip(axes.flat, panels.items()):
+            for name in sorted(lines, key=lambda name: name in emphasised):
+                _line(axis, lines[name], styles[name], name in emphasised)
+            means = [point["mean"] for line in lines.values() for point in line.values()]
+            margin = 0.2 * (max(means) - min(means)) or 0.1
+            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(min(means) - margin, max(means) + margin))
+            axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+            axis.xaxis.set_minor_locator(NullLocator())
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        handles = [plt.Line2D([], [], **styles[name], **_width(name in emphasised)) for name in names]
+        figure.legend(handles, names, ncols=min(len(names), 2 * columns + 1), loc="outside lower center")
+    return figure
+
+
+def _width(emphasised: bool) -> dict:
+    return {"linewidth": 2.2, "markersize": 6} if emphasised else {"linewidth": 1, "markersize": 4, "alpha": 0.75}
+
+
+def _line(axis, line: Mapping[int, Mapping], style: Mapping, emphasised: bool) -> None:
+    sizes = sorted(line)
+    mean = [line[n]["mean"] for n in sizes]
+    axis.plot(sizes, mean, **style, **_width(emphasised), zorder=3 if emphasised else 2)
+    if emphasised:
+        low, high = ([line[n]["mean" if line[n][side] is None else side] for n in sizes] for side in ("low", "high"))
+        axis.fill_between(sizes, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+
+
+def reliability_diagrams(bins: Mapping[str, tuple], size: float = 2.7) -> Figure:
+    """Accuracy against confidence, a panel a method; a calibrated network's points lie on the diagonal.
+
+    Grey bars are the share of samples in each bin. Below the diagonal a network is surer than it should be.
+
+    Args:
+        bins: method -> confidence, accuracy (both NaN where a bin is empty) and number of samples, each (bins,): what
+            `attrain.calibration.reliability` returns.
+        size: edge of a panel in inches.
+    """
+    styles = method_styles(bins)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(bins), figsize=(size * len(bins) + 0.4, size + 0.5), sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, (name, found) in zip(axes[0], bins.items()):
+            confidence, accuracy, count = (np.asarray(values, float) for values in found)
+            share, filled = count / count.sum(), count > 0
+            error = (share * np.abs(accuracy - confidence))[filled].sum()
+            axis.bar((np.arange(len(count)) + 0.5) / len(count), share, 0.9 / len(count), color="0.85", zorder=1)
+            axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":", zorder=2)
+            axis.plot(confidence[filled], accuracy[filled], **styles[name], markersize=5, zorder=3)
+            axis.set(title=f"{name}\nECE {error:.3f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        axes[0, 0].set_ylabel("accuracy (bars: share)")
+    return figure

@@ -1,0 +1,369 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: notebooks///ipynb,notebooks///py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Can a network learn more from few images if its own evidence is challenged?
+#
+# **The question.** A network that has seen twenty or a hundred images decides by whatever it found first, and is far too
+# sure of it. Does it help to find out, by an attribution map, what it relies on, to change just that, and to train on the
+# changed image as well?
+#
+# **The claim.** *CHALLENGER: Training with Attribution Maps* (Tomani, Cremers 2022,
+# [arXiv 2205.15094](https://arxiv.org/abs/2205.15094), abstract): a module that uses attribution maps to **manipulate
+# particularly relevant input patterns** during training regularises a network, makes its filters more diverse, and
+# improves classification and calibration, from a few samples up to thousands.
+#
+# **The body of the paper was not read; only the abstract was to be had.** What is manipulated, how, how strongly and
+# with which loss is therefore our reconstruction, none of the paper's numbers is known, and what fails here need not
+# fail there. We test the abstract's claims, against rivals that get the same search and against two controls.
+#
+# **What you will see.** Learning curves of all methods, how far each network's confidence can be trusted, and what a
+# challenged image looks like.
+
+# %% tags=["parameters"]
+scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
+dataset: str = (
+    "digits"  # digits (comes with scikit-learn), mnist, fashion_mnist or cifar10_jpeg (python -m data_prep NAME)
+)
+methods: str = "plain, label smoothing, FGSM, Challenger, permuted"  # what to train, rows of the table below
+sizes: str = "20, 50, 200"  # numbers of training images, class-balanced
+shown: int = 50  # one of them, for the pictures
+pool: int = 0  # images that these and those for validation are drawn from, 0 for all
+n_validation: int = 500  # other training images, which choose each method's settings
+n_test: int = 0  # test images, 0 for all
+model: str = "cnn"  # cnn (three convolutions), cnn-norm (four, batch norm) or resnet18
+width: int = 16  # filters of the first convolution of a cnn
+dropout_layer: str = "9"  # where dropout acts: 9 of cnn, 16 of cnn-norm, avgpool of resnet18
+steps: int = 150  # of Adam, whatever the number of images
+batch_size: int = 32  # images a step
+lr: float = 2.0e-3  # learning rate
+tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
+seed: int = 0  # first seed of the evaluation
+seeds: int = 2  # number of seeds, at least 2: intervals are over seeds
+device: str = "cpu"  # cpu, cuda, cuda:1, mps
+threads: int = 1  # CPU threads of this run; results depend on it in the last bits
+out: str = ""  # folder of the results; "" for results/<scale>/challenger/few_samples_vision
+
+# %%
+from functools import partial
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from attrain import plots, regularisers
+from attrain.calibration import reliability
+from attrain.challenger import Challenger
+from attrain.few_samples import balanced_subset, best_settings, judge, paired_tests, predict, train
+from attrain.intervals import estimate
+from attrain.learning_curves import learning_curves, reliability_diagrams
+from attrain.models import classifier
+from attrain.study import Study, listed
+from attrain.training import plain_step
+from data_prep import dataset as data_module
+
+# %%
+study = Study("challenger/few_samples_vision", globals())
+names, counts = listed(methods), [int(n) for n in listed(sizes)]
+if seeds < 2 or shown not in counts or "plain" not in names:
+    raise ValueError("seeds must be at least 2, shown one of sizes, and methods hold plain, which is compared with")
+
+# %% [markdown]
+# ## Few images
+#
+# For each number n and each seed, n training images are drawn, equally many of each class. All methods of a seed train
+# on the same images, from the same weights, in the same order, for the same number of steps, so that every
+# difference below is paired.
+#
+# Images are standardised. This matters: gradient × input gives a pixel of value 0 no relevance at all, so on
+# images in [0, 1] a black background would never be challenged.
+
+# %%
+source = data_module(dataset)
+options = {"digits": dict(size=8), "cifar10_jpeg": dict(train=pool, test=n_test)}.get(dataset, {})
+data = source.load(**options)
+study.data(dataset, source.checksums())
+images, labels = data["train_x"][: pool or None], data["train_y"][: pool or None].to(study.device)
+mean, sd = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
+standardised = lambda x: ((x - mean) / sd).to(study.device)  # noqa: E731
+x, test_x = standardised(images), standardised(data["test_x"][: n_test or None])
+test_y = data["test_y"][: n_test or None].to(study.device)
+make = partial(classifier, model, int(labels.max()) + 1, x.shape[1], width)
+
+
+def split(n, seed):
+    """Which images train, and which validate: at most `n_validation` of the others."""
+    draws = torch.Generator().manual_seed(seed)
+    chosen, others = balanced_subset(labels, n, draws)
+    return chosen, others[torch.randperm(len(others), generator=draws)[:n_validation]]
+
+
+# %% tags=["nbval-check-output"]
+print(f"{dataset}: {len(x)} training and {len(test_x)} test images of {tuple(x.shape[1:])}")
+for n in counts:
+    print(f"n = {n}: images of each class:", sorted(set(labels[split(n, seed)[0]].bincount().tolist())))
+
+# %% [markdown]
+# ## Challenger, a reconstruction
+#
+# Let $R$ be the relevance of the pixels $x$ for a number $f$ that the network computes, by gradient × input. Here $f$ is the
+# **margin** by which the label's logit exceeds that of a rival class $c$, which is drawn for each image anew: what
+# speaks for one rather than the other. Challenger pushes the most relevant share of the pixels ($M$, here 30 %) towards
+# the rival, and keeps the label:
+#
+# $$R = x \odot \nabla_{\!x}\,(z_y - z_c), \qquad
+# \tilde x = x - \varepsilon\,s\;\mathrm{sign}(x)\,\mathrm{sign}(R)\odot M, \qquad
+# L = \tfrac12\,\mathrm{CE}(x, y) + \tfrac12\,\mathrm{CE}(\tilde x, y)$$
+#
+# with $\varepsilon$ uniform in $[0, \varepsilon_\mathrm{max})$ an image and $s$ the image's standard deviation.
+#
+# **An identity worth knowing.** $\mathrm{sign}(x)\,\mathrm{sign}(R) = \mathrm{sign}(\nabla_{\!x} f)$. So this push *is* a step of
+# FGSM, the fast gradient sign method of adversarial training (Goodfellow et al. 2015), on $f$, at the pixels that the
+# map calls most relevant. Two comparisons follow, without which a win over plain training would say nothing about maps:
+#
+# - **FGSM**: all pixels, along the gradient of the cross-entropy. No map at all.
+# - **permuted**: Challenger with the map's values dealt out to other pixels at random.
+
+# %% tags=["nbval-check-output"]
+chosen, _ = split(shown, seed)
+torch.manual_seed(seed)
+net, challenger = make().to(study.device), Challenger(eps_max=1.0, top=0.3)
+h, y = x[chosen], labels[chosen]
+moved = challenger.challenge(h, challenger.relevance(net, h, h, y))
+leaf = h.clone().requires_grad_()
+(gradient,) = torch.autograd.grad(net(leaf).gather(1, y[:, None]).sum(), leaf)
+pushed = moved != h
+print(f"pixels pushed: {pushed.double().mean():.0%}")
+print("all against the gradient of the logit:", bool(((moved - h).sign() == -gradient.sign())[pushed].all()))
+
+# %% [markdown]
+# ## The methods, with equal search
+#
+# Each method has four settings to choose from (plain training none). For each n the one with the least negative
+# log-likelihood on validation images is taken, over seeds that the evaluation does not use; test images are never
+# seen by that choice. The permuted control takes Challenger's settings.
+#
+# | name | idea |
+# |---|---|
+# | plain, plain ×3 | cross-entropy; three times the steps, which is what a challenged step costs |
+# | dropout, input dropout | random features, or random pixels, are zero (Srivastava et al. 2014) |
+# | cutout | a random square is zero (DeVries, Taylor 2017) |
+# | noise | Gaussian noise on the image |
+# | mixup | images and labels are mixed (Zhang et al. 2018) |
+# | label smoothing | the label gives some of its weight to all classes (Szegedy et al. 2016) |
+# | FGSM | adversarial images too (Goodfellow et al. 2015) |
+# | RelDrop | the most relevant pixels by LRP become the mean, at random (Gururaj et al. 2025, from the authors' formula) |
+# | Challenger | push towards the rival, as above |
+# | Challenger gate | instead, relevant pixels fade: $\tilde x = x \max(0, 1 - \varepsilon\, r^+)$, $r = R/\max\lvert R\rvert$ |
+# | permuted | Challenger with permuted maps: the control |
+
+# %%
+grid = lambda key, *values, **fixed: [{key: value, **fixed} for value in values]  # noqa: E731
+edge = x.shape[-1]
+METHODS = {
+    "plain": (plain_step, [{}]),
+    "plain ×3": (plain_step, [{}]),
+    "dropout": (regularisers.dropout_step, grid("p", 0.2, 0.35, 0.5, 0.7, layer=dropout_layer)),
+    "input dropout": (regularisers.input_dropout_step, grid("p", 0.1, 0.2, 0.35, 0.5)),
+    "cutout": (regularisers.cutout_step, grid("size", *(round(share * edge) for share in (0.25, 0.375, 0.5, 0.625)))),
+    "noise": (regularisers.noise_step, grid("sd", 0.1, 0.3, 0.5, 0.8)),
+    "mixup": (regularisers.mixup_step, grid("alpha", 0.1, 0.2, 0.4, 1.0)),
+    "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
+    "FGSM": (regularisers.fgsm_step, grid("eps", 0.3, 0.6, 1.0, 1.6)),
+    "RelDrop": (regularisers.relevance_dropout_step, [dict(p=p, beta=b) for p in (0.3, 0.6) for b in (0.3, 0.5)]),
+    "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
+    "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="contrast", mode="gate")),
+}
+
+# %%
+METHODS["permuted"] = METHODS["Challenger"]
+if unknown := set(names) - set(METHODS):
+    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
+searched = [name for name in names if name != "permuted" and len(METHODS[name][1]) > 1]
+searched += ["Challenger"] if "permuted" in names and "Challenger" not in names else []
+
+
+def trained(name, n, seed, settings):
+    """A method's network; those of a seed share images, weights and order."""
+    chosen, _ = split(n, seed)
+    longer = 3 if name == "plain ×3" else 1
+    how = dict(seed=seed, steps=steps * longer, batch_size=batch_size, lr=lr)
+    bar.update()
+    return train(make, x[chosen], labels[chosen], METHODS[name][0], settings, **how)
+
+
+# %%
+def tune(seed):
+    """Of each method's settings the negative log-likelihood on validation images, for each n."""
+    loss = {n: {name: [] for name in searched} for n in counts}
+    for n in counts:
+        _, others = split(n, seed)
+        for name in searched:
+            for settings in METHODS[name][1]:
+                logits = predict(trained(name, n, seed, settings), x[others])
+                loss[n][name].append(torch.nn.functional.cross_entropy(logits, labels[others]).item())
+    return {"loss": loss, "metrics": {}}
+
+
+with tqdm(total=tuning_seeds * len(counts) * sum(len(METHODS[m][1]) for m in searched), desc="search") as bar:
+    tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
+
+# %%
+used = {name: METHODS[name] for name in {**dict.fromkeys(names), **dict.fromkeys(searched)} if name != "permuted"}
+best = {n: best_settings(used, [found["loss"][n] for found in tuned]) for n in counts}
+if "permuted" in names:
+    for n in counts:
+        best[n]["permuted"] = best[n]["Challenger"] | {"control": "permute"}
+pd.DataFrame({f"n = {n}": {m: ", ".join(f"{k} {v}" for k, v in best[n][m].items()) for m in names} for n in counts})
+
+# %% tags=["nbval-check-output"]
+for name in names:
+    print(f"{name}:", "Challenger's settings" if name == "permuted" else f"searched among {len(METHODS[name][1])}")
+
+
+# %%
+def pictures(net, n, seed):
+    """Some training images, their maps by Challenger, and the images challenged, each as strongly as drawn."""
+    chosen = split(n, seed)[0]
+    chosen = chosen[labels[chosen].cpu().argsort(stable=True)][:: max(1, n // 10)][:10]
+    challenger = Challenger(**best[n]["Challenger"])
+    R = challenger.relevance(net, x[chosen], x[chosen], labels[chosen])
+    moved = challenger.challenge(x[chosen], R, labels[chosen]).cpu() * sd + mean
+    return {"images": images[chosen], "maps": R.cpu(), "challenged": moved, "labels": labels[chosen].cpu()}
+
+
+# %%
+def run(seed):
+    """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
+    result = {"metrics": {}, "logits": {}}
+    for n in counts:
+        for name in names:
+            net = trained(name, n, seed, best[n][name])
+            result["metrics"] |= {f"{n}.{name}.{key}": value for key, value in judge(net, test_x, test_y).items()}
+            if n == shown:
+                result["logits"][name] = predict(net, test_x).cpu()
+            if n == shown and name == "Challenger":
+                result["pictures"] = pictures(net, n, seed)
+    return result
+
+
+with tqdm(total=seeds * len(counts) * len(names), desc="evaluation") as bar:
+    results = [study.seed(s, run) for s in study.seeds]
+
+# %% [markdown]
+# ## What a challenged image looks like
+#
+# Top: training images. Below: each pixel's relevance for the margin, red for the label, blue for its rival, and how the pixels were
+# pushed, red brighter, blue darker. Then the images beside which the network was trained (clipped to the grey scale).
+# Can you still read them? Then the label is fair, and the network has to rest its case on more of the image.
+
+# %%
+if "Challenger" in names:
+    found = results[0]["pictures"]
+    titles = [f"class {c}" for c in found["labels"].tolist()]
+    maps = {"relevance": found["maps"], "push": found["challenged"] - found["images"]}
+    rows = {"image": found["images"], "challenged": found["challenged"].clamp(0, 1)}
+    study.figure(plots.map_rows(found["images"], maps, titles=titles), "maps")
+    study.figure(plots.image_rows(rows, titles=titles), "challenged")
+
+# %% [markdown]
+# ## Learning curves
+#
+# One panel an outcome. Bands are 95 % intervals over seeds, of the methods that the claims are about. Accuracy and spread
+# should be high, all others low.
+#
+# - **ECE**, the expected calibration error: by how much confidence differs from accuracy, in 15 bins.
+# - **NLL** and **Brier** judge the probabilities as such, whether wrong or too sure.
+# - **filter |cos|**: how much alike a layer's filters are, mean over layers.
+# - **spread**: accuracy without the 30 % of an image that the network itself finds most relevant.
+
+# %%
+outcomes = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier score"}
+outcomes |= {"similarity": "filter |cos|", "spread": "spread"}
+
+
+def of(n, name, outcome):
+    """A number a seed."""
+    return [result["metrics"][f"{n}.{name}.{outcome}"] for result in results]
+
+
+lines = {
+    title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
+    for outcome, title in outcomes.items()
+}
+study.figure(learning_curves(lines), "learning_curves")
+
+# %% [markdown]
+# The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
+# Holm's correction for the number of methods (paired t-test over seeds, for each n).
+
+
+# %%
+def table(outcome, n):
+    """A number a method: its mean, and its difference from plain training."""
+    values = {name: of(n, name, outcome) for name in names}
+    tests = paired_tests(values, "plain")
+    marks = tests.holm.lt(0.05).map({True: "*", False: ""})
+    differences = " (" + tests.difference.map("{:+.3f}".format) + marks + ")"
+    return pd.Series(values).map(lambda v: f"{sum(v) / seeds:.3f}") + differences.reindex(names, fill_value="")
+
+
+tables = {
+    title: pd.DataFrame({f"n = {n}": table(outcome, n) for n in counts})
+    for outcome, title in outcomes.items()
+    if outcome in ("accuracy", "ece", "nll")
+}
+pd.concat(tables)
+
+
+# %% [markdown]
+# ## How far can its confidence be trusted?
+#
+# Points below the diagonal: surer than right. Grey bars: how many test images have that confidence.
+
+# %%
+compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
+pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
+truth = test_y.cpu().repeat(seeds)
+study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+
+# %% [markdown]
+# ## The claims
+#
+# A claim *holds* if the whole 95 % interval lies where the claim says, *fails* if none of it does, and is *undecided*
+# otherwise. Differences are paired by seed; the intervals are those of one claim at a time, not corrected for their number.
+
+
+# %%
+def difference(n, outcome, other):
+    return [a - b for a, b in zip(of(n, "Challenger", outcome), of(n, other, outcome))]
+
+
+against_plain = {"1": "accuracy", "2": "ece", "2-NLL": "nll", "5": "similarity", "5-rank": "rank", "6-spread": "spread"}
+against = {"plain": against_plain, "permuted": {"4": "accuracy", "5": "similarity", "5-rank": "rank"}}
+against["FGSM"] = {"9": "accuracy", "9-NLL": "nll"}
+for n in counts if "Challenger" in names else ():
+    for other in [name for name in against if name in names]:
+        for claim, outcome in against[other].items():
+            study.claim(f"challenger-{claim}", difference(n, outcome, other), of=f"{dataset}, n = {n}, − {other}")
+    if n >= 1000:
+        study.claim("challenger-3", difference(n, "accuracy", "plain"), of=f"{dataset}, n = {n}, − plain")
+    rivals = [name for name in ("dropout", "cutout", "mixup", "label smoothing") if name in names]
+    if rivals:
+        loss = {m: min(map(sum, zip(*(found["loss"][n][m] for found in tuned)))) for m in rivals}
+        rival = min(rivals, key=loss.get)
+        study.claim("challenger-8", difference(n, "accuracy", rival), of=f"{dataset}, n = {n}, − {rival}")
+study.claims_table().sort_index()
+
+# %%
+study.finish(results)
