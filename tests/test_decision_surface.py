@@ -32,6 +32,12 @@ def test_each_network_has_a_panel_on_one_scale_of_probability():
     assert sum(not axis.get_visible() for axis in figure.axes) == 1, "the fourth place of two rows of two is empty"
 
 
+def test_panels_are_shared_out_evenly_among_rows():
+    figure = decision_surface(dict.fromkeys("abcde", SURFACE), TRUTH, POINTS, LABELS, columns=4)
+    rows = [axis.get_subplotspec().rowspan.start for axis in panels(figure)]
+    assert rows == [0, 0, 0, 1, 1]
+
+
 def test_both_boundaries_lie_where_they_are():
     (axis,) = panels(decision_surface({"a": SURFACE}, TRUTH, POINTS, LABELS))
     true, own = lines(axis)

@@ -30,7 +30,7 @@ def decision_surface(
         truth: (rows, columns), such as the signed distance to the true boundary, which lies where this is 0.
         points, labels: the training points (n, 2), their classes (n,), 0 or 1.
         moves: network -> where its points go to (n, 2), drawn as arrows.
-        columns: of panels.
+        columns: of panels at most.
         size: edge of a panel in inches.
     """
     points, labels, truth = np.asarray(points), np.asarray(labels), np.asarray(truth)
@@ -38,8 +38,8 @@ def decision_surface(
     for name, surface in surfaces.items():
         if surface.shape != truth.shape or not (0 <= surface.min() and surface.max() <= 1):
             raise ValueError(f"{name!r} must be probabilities of truth's shape {truth.shape}, got {surface.shape}")
-    columns = min(columns, len(surfaces))
     rows = math.ceil(len(surfaces) / columns)
+    columns = math.ceil(len(surfaces) / rows)  # five panels are three and two, not four and one
     x, y = ((2 * np.arange(cells) + 1 - cells) / cells for cells in truth.T.shape)
     with plt.rc_context(STYLE | {"axes.grid": False}):
         shape = dict(figsize=(columns * size + 0.8, rows * (size + 0.25)), squeeze=False, layout="constrained")
@@ -55,9 +55,10 @@ def decision_surface(
                 axis.scatter(*points[labels == c].T, **style, zorder=3)
             if moves is not None:
                 steps = (moves[name] - points).T
-                axis.quiver(*points.T, *steps, angles="xy", scale_units="xy", scale=1, width=0.008, zorder=4)
+                axis.quiver(*points.T, *steps, angles="xy", scale_units="xy", scale=1, width=0.006, zorder=4)
             axis.set(title=name, xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
             axis.title.set_fontsize(10)
+            axis.spines[:].set_visible(False)
         for axis in axes.flat[len(surfaces) :]:
             axis.set_visible(False)
         figure.colorbar(drawn, ax=axes, label="probability of class 1", fraction=0.03, pad=0.02, aspect=30)
