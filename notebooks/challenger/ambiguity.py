@@ -162,6 +162,8 @@ METHODS = {
 }
 if unknown := {*names} - {*METHODS}:
     raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
+if missing := {"plain", "Challenger"} - {*names}:
+    raise ValueError(f"parameter methods: {' and '.join(sorted(missing))} must be among them, to compare with")
 
 
 def learn(method, settings, part, seed):
@@ -182,8 +184,6 @@ def learn(method, settings, part, seed):
 
 # %%
 searched = {name: METHODS[name] for name in names if len(METHODS[name][1]) > 1 and name != "permuted"}
-if "permuted" in names:
-    searched["Challenger"] = METHODS["Challenger"]
 
 
 def tune(seed):
@@ -202,7 +202,7 @@ with tqdm(total=tuning_seeds * len(ns) * sum(len(tried) for _, tried in searched
 # %%
 chosen = {}
 for n in ns:
-    tunable = {m: METHODS[m] for m in [*names, *searched] if m != "permuted"}
+    tunable = {m: METHODS[m] for m in names if m != "permuted"}
     chosen[n] = best_settings(tunable, [result["scores"][n] for result in tuned])
     if "permuted" in names:
         chosen[n]["permuted"] = chosen[n]["Challenger"] | dict(control="permute")
