@@ -166,6 +166,7 @@ if missing := {"plain", "Challenger"} - {*names}:
     raise ValueError(f"parameter methods: {' and '.join(sorted(missing))} must be among them, to compare with")
 
 
+# %%
 def learn(method, settings, part, seed):
     """A network with two hidden layers, trained; all of a seed start alike and see the samples in one order."""
     make = lambda: nn.Sequential(  # noqa: E731
