@@ -361,7 +361,8 @@ for n in ns:
 # ## Where a challenged sample goes
 #
 # The plain network's surface again, with its training points. An arrow leads from a point to the place of the surface that
-# is nearest to the pushed sample. Short arrows do not mean weak pushes: most of a push leads off the surface.
+# is nearest to the pushed sample. Short arrows do not mean weak pushes: most of a push
+# leads off the surface, and a strong one so far that the nearest place may be anywhere.
 
 # %%
 pushed = {m: feet for m, feet in results[0]["feet"][ns[0]].items() if m != "Challenger contrast"}
