@@ -118,7 +118,7 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        code = {"ArrowRight": 39, "ArrowDown": 40, "Enter": 13}[key]
+        code = {"ArrowLeft": 37, "ArrowRight": 39, "Enter": 13}[key]
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
