@@ -99,7 +99,10 @@ def panel(model, images, methods, layers=(), classes=()):
     for control in controls.values():
         control.observe(update, "value")
     update()
-    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), ipywidgets.VBox([picture, words])])
+    beside = ipywidgets.VBox(
+        [picture, words], layout={"align_items": "flex-start"}
+    )  # else the words stretch the picture
+    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), beside])
 
 
 def _settings(method) -> set[str]:
