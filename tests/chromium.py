@@ -80,7 +80,9 @@ class Page:
         self.number += 1
         self.connection.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while (answer := json.loads(self.connection.recv())).get("id") != self.number:
-            pass  # events
+            if answer.get("method") == "Page.javascriptDialogOpening":  # leave a page with unsaved changes? yes
+                leave = {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                self.connection.send(json.dumps(leave))
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
