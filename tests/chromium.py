@@ -80,7 +80,9 @@ class Page:
         self.number += 1
         self.connection.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while (answer := json.loads(self.connection.recv())).get("id") != self.number:
-            pass  # events
+            if answer.get("method") == "Page.javascriptDialogOpening":  # leave a page with unsaved changes? yes
+                leave = {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                self.connection.send(json.dumps(leave))
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
@@ -118,7 +120,7 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        code = {"ArrowRight": 39, "ArrowDown": 40, "Enter": 13}[key]
+        code = {"ArrowLeft": 37, "ArrowRight": 39, "Enter": 13}[key]
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 

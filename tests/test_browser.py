@@ -133,12 +133,14 @@ def test_the_explorers_map_follows_a_slider_and_a_choice(page, lab):
     picture = "document.querySelector('.jp-Notebook img.widget-image')"
     control = "[...document.querySelectorAll('.widget-inline-hbox')].find(e => e.textContent.startsWith('{}'))"
     page.wait(f"{picture}?.naturalWidth > 100")
-    for name, inside, key in (("image", ".noUi-handle", "ArrowRight"), ("method", "select", "ArrowDown")):
-        before = page.evaluate(f"{picture}.src")
-        page.evaluate(f"{control.format(name)}.querySelector('{inside}').scrollIntoView({{block: 'center'}})")
-        page.evaluate(f"{control.format(name)}.querySelector('{inside}').focus()")
-        page.press(key)
-        page.wait(f"{picture}.src != {json.dumps(before)} && {picture}.naturalWidth > 100", 60)
+    moved = f"{control.format('image')}.querySelector('.noUi-handle')"
+    chosen = f"{control.format('method')}.querySelector('select')"
+    before = page.evaluate(f"{moved}.scrollIntoView({{block: 'center'}}), {moved}.focus(), {picture}.src")
+    page.press("ArrowRight")
+    page.wait(f"{picture}.src != {json.dumps(before)} && {picture}.naturalWidth > 100", 60)
+    before = page.evaluate(f"{picture}.src")
+    page.evaluate(f"{chosen}.selectedIndex = 1, {chosen}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+    page.wait(f"{picture}.src != {json.dumps(before)} && {picture}.naturalWidth > 100", 60)
     assert "explained" in page.evaluate(f"{picture}.parentElement.textContent")
     keep_screenshot(page, "explorer")
 

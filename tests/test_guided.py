@@ -244,3 +244,55 @@ def test_evaluation_refuses_labels_and_objects_that_do_not_fit():
         evaluate(torch.zeros(4, 3), boxes, classes)
     with pytest.raises(ValueError, match="objects must be"):
         evaluate(y, boxes, classes, OBJECTS[:, :8])
+
+
+def label_map(boxes):
+    """The boxes of `scenes` as objects that fill them; they do not overlap."""
+    objects = torch.zeros(len(boxes), 16, 16, dtype=torch.uint8)
+    for n, own in enumerate(boxes.tolist()):
+        for b, (left, top, right, bottom) in enumerate(own):
+            objects[n, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = b + 1
+    return objects
+
+
+@pytest.mark.parametrize("loss", [energy_loss, l1_loss, ppce_loss, rrr_loss])
+def test_objects_that_fill_their_boxes_guide_as_the_boxes_do(loss):
+    x, y, boxes, classes = scenes()
+    model, found = net(), []
+    for area in (boxes, label_map(boxes)):
+        generator = torch.Generator().manual_seed(0)
+        found.append(guided_step(model, x, y, area, classes, loss=loss, weight=1.0, generator=generator)[1])
+    assert torch.equal(*found)
+
+
+def test_objects_that_fill_their_boxes_are_measured_as_the_boxes_are():
+    x, y, boxes, classes = scenes()
+    model = net().eval()
+    of_boxes, of_objects = (map_values(model, x, y, a, classes, threshold=0.1) for a in (boxes, label_map(boxes)))
+    for name, values in of_boxes.items():
+        assert torch.equal(values.nan_to_num(-1), of_objects[name].nan_to_num(-1)), name
+
+
+def test_what_is_not_known_of_objects_is_not_marked_and_an_image_without_any_is_left_out():
+    x, y, boxes, classes = scenes()
+    objects = label_map(boxes)
+    objects[0] = 255
+    values = map_values(net().eval(), x, y, objects, classes, threshold=0.1)
+    assert values["EPG"][values["image"] == 0].isnan().all() and values["EPG"][values["image"] == 1].isfinite().all()
+
+
+def test_the_background_share_is_that_outside_the_boxes_of_the_class():
+    x, y, boxes, classes = scenes()
+    model = net().eval()
+    share = map_values(model, x, y, boxes, classes, threshold=0.1)["background share"]
+    size = explain(model, x[:1], 0, InputXGradient()).heatmap.abs().sum(1)
+    inside = boxes_to_mask(boxes[:1], (16, 16))
+    assert share[0] == pytest.approx((size[~inside].sum() / size.sum()).item(), abs=1e-6)
+    assert share[0] != share[1] and ((share >= 0) & (share <= 1) | share.isnan()).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 16), (3, 16, 16), (4, 2, 4)])
+def test_a_label_map_of_another_size_is_refused(shape):
+    x, y, _, classes = scenes()
+    with pytest.raises(ValueError, match=r"or a label map \(N, H, W\) uint8 of its size"):
+        guided_step(net(), x, y, torch.zeros(shape, dtype=torch.uint8), classes)

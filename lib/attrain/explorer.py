@@ -62,7 +62,7 @@ def draw(model, images, methods, classes=(), *, image, target, method, layer, ep
     name = lambda c: str(classes[c]) if classes else str(c)  # noqa: E731
     explained = read if target < 0 else target
     title = f"read as {name(read)}, explained: {name(explained)}"
-    figure = plots.map_rows(images[image : image + 1].cpu(), {method: heatmap.cpu()}, [title], size=2.3)
+    figure = plots.map_rows(images[image : image + 1].cpu(), {"map": heatmap.cpu()}, [f"{method}\n{title}"], size=1.9)
     return figure, f"{title}; logit {found.logits[0, explained]:.3g}, the map sums to {heatmap.sum():.3g}"
 
 
@@ -92,14 +92,17 @@ def panel(model, images, methods, layers=(), classes=()):
             words.value = f"<b>no map:</b> {escape(str(error).splitlines()[0])}"
             return
         file = io.BytesIO()
-        figure.savefig(file, dpi=90)
+        figure.savefig(file, dpi=90, bbox_inches="tight")
         plt.close(figure)
         picture.value, words.value = file.getvalue(), escape(text)
 
     for control in controls.values():
         control.observe(update, "value")
     update()
-    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), ipywidgets.VBox([picture, words])])
+    beside = ipywidgets.VBox(
+        [picture, words], layout={"align_items": "flex-start"}
+    )  # else the words stretch the picture
+    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), beside])
 
 
 def _settings(method) -> set[str]:
