@@ -241,7 +241,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
         command.wait_for(lambda: command.below(kernels))
 
     def seed_is_done(command):
-        command.wait_for(lambda: command.out)
+        command.wait_for(lambda: any(line.startswith("done:") for line in command.out))
 
     def study_runs(command):
         command.wait_for(lambda: command.below(kernels) and not command.below("-p seed "))
