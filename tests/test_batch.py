@@ -192,7 +192,7 @@ def test_a_batch_prints_one_line_a_job_a_table_and_the_page(undisturbed):
     results, out = undisturbed["batch"].results, undisturbed["batch"].out
     first, done, table = out[0], [*sorted(out[1:3]), out[3]], out[4:]
     folder = results / "tiny" / REAL
-    assert first == "3 runs to do, time left unknown: not all of it has run before"
+    assert first == "3 runs to do, time left unknown, as not all of it has run before"
     for line, label, where in zip(done, (" seed 0", " seed 1", ""), ("/seeds/0", "/seeds/1", "")):
         assert re.match(rf"done: {REAL} tiny{label}, \d+ s, {folder}{where}/record.json \(\d of 3 done, ", line)
     left = [line.rpartition(" done, ")[2] for line in out[1:4]]
@@ -241,7 +241,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
         command.wait_for(lambda: command.below(kernels))
 
     def seed_is_done(command):
-        command.wait_for(lambda: command.out)
+        command.wait_for(lambda: any(line.startswith("done:") for line in command.out))
 
     def study_runs(command):
         command.wait_for(lambda: command.below(kernels) and not command.below("-p seed "))
@@ -351,7 +351,7 @@ def test_what_is_left_is_estimated_from_kept_records_and_the_pace_of_this_machin
 
 def test_without_an_earlier_run_the_runs_so_far_tell_and_before_them_nothing(progress, capsys):
     progress.plan(JOBS)
-    assert capsys.readouterr().out == "3 runs to do, time left unknown: not all of it has run before\n"
+    assert capsys.readouterr().out == "3 runs to do, time left unknown, as not all of it has run before\n"
     line = progress.done("done: a/b laptop seed 0, 300 s, /record.json")
     assert line.endswith("(1 of 3 done, about 5 min left by the runs so far)")
 

@@ -114,7 +114,7 @@ class Progress:
         mean = sum(self.took.values()) / len(self.took) if self.took else None
         guesses = {job: mean if self.expected[job] is None else pace * self.expected[job] for job in rest}
         if None in guesses.values():
-            return "time left unknown: not all of it has run before"
+            return "time left unknown, as not all of it has run before"
         seconds = max(*guesses.values(), sum(guesses[job] * self.share[job] for job in rest))
         words = "under a minute" if seconds < 50 else f"about {seconds / 60:.0f} min"
         words = words if seconds < 5400 else f"about {seconds / 3600:.1f} h"

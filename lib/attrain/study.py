@@ -202,12 +202,12 @@ class Study:
         """`run(seed)`, or its kept result if it has run before with the same everything.
 
         `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
-        undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far,
-        the sources of attrain and data_prep, the data's checksums and torch's version; a change to any of
-        these runs it anew. A study of several stages calls this once a stage, each in a cell of its own; the record's
-        time of a seed is that of all of them.
+        undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far
+        and the name of `run`, the sources of attrain and data_prep, the data's checksums and torch's version; a change
+        to any of these runs it anew. A study of several stages calls this once a stage, with functions of different
+        names; the record's time of a seed is that of all of them.
         """
-        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed)}.pt"
+        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.pt"
         if not file.exists():
             seed_everything(seed)
             started = time.time()
@@ -218,14 +218,14 @@ class Study:
         self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
         return result
 
-    def _fingerprint(self, seed: int) -> str:
+    def _fingerprint(self, seed: int, run: Callable) -> str:
         sources = sorted([*(ROOT / "lib/attrain").rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")])
         sources = [path.read_text("utf-8") for path in sources if path.stem not in PRESENTATION]
         cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
         if "__file__" in self._namespace:  # run as a script
             cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
         parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
-        state = [seed, parameters, cells, self._data, torch.__version__, sources]
+        state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, torch.__version__, sources]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
     def claim(self, id: str, values, of: str = "", draws=None) -> dict:
