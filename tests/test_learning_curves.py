@@ -42,6 +42,8 @@ def test_emphasised_methods_have_their_interval_as_a_band_and_a_thicker_line():
     assert corners[:, 1].min() == pytest.approx(0.5) and corners[:, 1].max() == pytest.approx(0.9)
     widths = {tuple(line.get_ydata()): line.get_linewidth() for line in axis.lines}
     assert widths[0.6, 0.8] > widths[0.5, 0.7]
+    without = learning_curves({"accuracy": {"mixup": estimates(0.6, 0.8)}}, emphasised=["mixup"], bands=False)
+    assert not without.axes[0].collections
 
 
 def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
@@ -84,3 +86,10 @@ def test_a_reliability_diagram_shows_what_reliability_found_and_its_title_the_ca
     assert math.isclose(error, calibration(logits, y)["ece"], abs_tol=5e-4)
     assert figure.axes[1].get_title().startswith("FGSM")
     assert to_rgb(figure.get_facecolor()) == (1, 1, 1) and figure.patch.get_alpha() in (None, 1)
+
+
+def test_bins_of_next_to_no_samples_have_no_point_but_count_in_the_calibration_error():
+    bins = np.array([0.1, np.nan, 0.9]), np.array([1.0, np.nan, 0.8]), np.array([1, 0, 999])
+    (axis,) = reliability_diagrams({"plain": bins}).axes
+    assert axis.lines[-1].get_xdata().tolist() == [0.9]
+    assert axis.get_title() == f"plain\nECE {(0.9 * 1 + 0.1 * 999) / 1000:.3f}"
