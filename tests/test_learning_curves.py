@@ -53,6 +53,12 @@ def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
     assert all(np.ptp(band.get_paths()[0].vertices[:, 1]) == 0 for band in figure.axes[0].collections)
 
 
+def test_the_axis_is_set_by_the_means_and_goes_below_zero_only_with_them():
+    figure = learning_curves({"NLL": {"plain": estimates(2.0, 0.1, wide=9)}, "log": {"plain": estimates(1.0, -1.0)}})
+    nll, log = (axis.get_ylim() for axis in figure.axes)
+    assert nll == pytest.approx((0, 2.38)) and log == pytest.approx((-1.4, 1.4))
+
+
 def test_panels_go_into_rows_and_empty_places_are_left_out():
     panels = {str(i): {"plain": estimates(0.5, 0.7)} for i in range(4)}
     figure = learning_curves(panels, columns=3)

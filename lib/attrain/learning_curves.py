@@ -70,7 +70,9 @@ def learning_curves(
                 _line(axis, lines[name], styles[name], name in emphasised, bands)
             means = [point["mean"] for line in lines.values() for point in line.values()]
             margin = 0.2 * (max(means) - min(means)) or 0.1
-            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(min(means) - margin, max(means) + margin))
+            low = min(means) - margin
+            low = max(low, 0) if min(means) >= 0 else low  # of what cannot be negative
+            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(low, max(means) + margin))
             axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
             axis.xaxis.set_minor_locator(NullLocator())
         for axis in axes.flat[len(panels) :]:
