@@ -389,8 +389,8 @@ study.claims_table().sort_index(kind="stable")
 # - **Nor is it the best regulariser.** With 20 digits dropout reaches .603, so *better than common regularisers* fails there, by
 #   −.068 [−.131, −.006], and label smoothing has the lowest NLL and ECE; it has on photographs, too, with .254 accuracy.
 # - **The search ends at its edge** for 20 digits: both FGSM and Challenger took their strongest setting (1.6 and 2), dropout too;
-#   label smoothing took its weakest from 100 images on, FGSM and Challenger for 1,000. A longer list of settings may
-#   move all of them.
+#   label smoothing took its weakest from 100 digits on, FGSM and Challenger for 1,000; on photographs Challenger and label
+#   smoothing took their strongest. A longer list of settings may move all of them.
 
 # %% [markdown]
 # ## What else was tried
