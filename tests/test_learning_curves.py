@@ -42,6 +42,8 @@ def test_emphasised_methods_have_their_interval_as_a_band_and_a_thicker_line():
     assert corners[:, 1].min() == pytest.approx(0.5) and corners[:, 1].max() == pytest.approx(0.9)
     widths = {tuple(line.get_ydata()): line.get_linewidth() for line in axis.lines}
     assert widths[0.6, 0.8] > widths[0.5, 0.7]
+    without = learning_curves({"accuracy": {"mixup": estimates(0.6, 0.8)}}, emphasised=["mixup"], bands=False)
+    assert not without.axes[0].collections
 
 
 def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
@@ -49,6 +51,12 @@ def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
     figure = learning_curves({"accuracy": {"plain": {10: point, 50: point}, "FGSM": {50: point}}})
     assert sorted(len(line.get_xdata()) for line in figure.axes[0].lines) == [1, 2]
     assert all(np.ptp(band.get_paths()[0].vertices[:, 1]) == 0 for band in figure.axes[0].collections)
+
+
+def test_the_axis_is_set_by_the_means_and_goes_below_zero_only_with_them():
+    figure = learning_curves({"NLL": {"plain": estimates(2.0, 0.1, wide=9)}, "log": {"plain": estimates(1.0, -1.0)}})
+    nll, log = (axis.get_ylim() for axis in figure.axes)
+    assert nll == pytest.approx((0, 2.38)) and log == pytest.approx((-1.4, 1.4))
 
 
 def test_panels_go_into_rows_and_empty_places_are_left_out():
@@ -84,3 +92,10 @@ def test_a_reliability_diagram_shows_what_reliability_found_and_its_title_the_ca
     assert math.isclose(error, calibration(logits, y)["ece"], abs_tol=5e-4)
     assert figure.axes[1].get_title().startswith("FGSM")
     assert to_rgb(figure.get_facecolor()) == (1, 1, 1) and figure.patch.get_alpha() in (None, 1)
+
+
+def test_bins_of_next_to_no_samples_have_no_point_but_count_in_the_calibration_error():
+    bins = np.array([0.1, np.nan, 0.9]), np.array([1.0, np.nan, 0.8]), np.array([1, 0, 999])
+    (axis,) = reliability_diagrams({"plain": bins}).axes
+    assert axis.lines[-1].get_xdata().tolist() == [0.9]
+    assert axis.get_title() == f"plain\nECE {(0.9 * 1 + 0.1 * 999) / 1000:.3f}"

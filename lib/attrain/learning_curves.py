@@ -43,6 +43,7 @@ def learning_curves(
     xlabel: str = "training samples",
     emphasised: Collection[str] = EMPHASISED,
     columns: int = 3,
+    bands: bool = True,
 ) -> Figure:
     """One panel an outcome, one line a method, along a logarithmic axis of sample counts.
 
@@ -50,9 +51,10 @@ def learning_curves(
         panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `attrain.study.estimate`; a
             method may lack panels and sample counts.
         xlabel: what the sample counts are.
-        emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel (over two
-            seeds it is very wide); others are thin, without.
+        emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel; others are
+            thin, without.
         columns: panels in a row.
+        bands: whether intervals are drawn; over two seeds they would fill the panels.
     """
     if not panels or not all(line for lines in panels.values() for line in lines.values()):
         raise ValueError(f"panels must each hold lines with points, got {panels}")
@@ -65,10 +67,12 @@ def learning_curves(
         figure.set_layout_engine("constrained")
         for axis, (outcome, lines) in zip(axes.flat, panels.items()):
             for name in sorted(lines, key=lambda name: name in emphasised):
-                _line(axis, lines[name], styles[name], name in emphasised)
+                _line(axis, lines[name], styles[name], name in emphasised, bands)
             means = [point["mean"] for line in lines.values() for point in line.values()]
             margin = 0.2 * (max(means) - min(means)) or 0.1
-            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(min(means) - margin, max(means) + margin))
+            low = min(means) - margin
+            low = max(low, 0) if min(means) >= 0 else low  # of what cannot be negative
+            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(low, max(means) + margin))
             axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
             axis.xaxis.set_minor_locator(NullLocator())
         for axis in axes.flat[len(panels) :]:
@@ -82,11 +86,11 @@ def _width(emphasised: bool) -> dict:
     return {"linewidth": 2.2, "markersize": 6} if emphasised else {"linewidth": 1, "markersize": 4, "alpha": 0.75}
 
 
-def _line(axis, line: Mapping[int, Mapping], style: Mapping, emphasised: bool) -> None:
+def _line(axis, line: Mapping[int, Mapping], style: Mapping, emphasised: bool, bands: bool) -> None:
     sizes = sorted(line)
     mean = [line[n]["mean"] for n in sizes]
     axis.plot(sizes, mean, **style, **_width(emphasised), zorder=3 if emphasised else 2)
-    if emphasised:
+    if emphasised and bands:
         low, high = ([line[n]["mean" if line[n][side] is None else side] for n in sizes] for side in ("low", "high"))
         axis.fill_between(sizes, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
 
@@ -94,7 +98,8 @@ def _line(axis, line: Mapping[int, Mapping], style: Mapping, emphasised: bool) -
 def reliability_diagrams(bins: Mapping[str, tuple], size: float = 2.7) -> Figure:
     """Accuracy against confidence, a panel a method; a calibrated network's points lie on the diagonal.
 
-    Grey bars are the share of samples in each bin. Below the diagonal a network is surer than it should be.
+    Grey bars are the share of samples in each bin; a bin with less than 0.5 % of them has no point, as that would be
+    noise. Below the diagonal a network is surer than it should be.
 
     Args:
         bins: method -> confidence, accuracy (both NaN where a bin is empty) and number of samples, each (bins,): what
@@ -108,8 +113,9 @@ def reliability_diagrams(bins: Mapping[str, tuple], size: float = 2.7) -> Figure
         )
         for axis, (name, found) in zip(axes[0], bins.items()):
             confidence, accuracy, count = (np.asarray(values, float) for values in found)
-            share, filled = count / count.sum(), count > 0
-            error = (share * np.abs(accuracy - confidence))[filled].sum()
+            share = count / count.sum()
+            error = np.nansum(share * np.abs(accuracy - confidence))
+            filled = share >= 0.005
             axis.bar((np.arange(len(count)) + 0.5) / len(count), share, 0.9 / len(count), color="0.85", zorder=1)
             axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":", zorder=2)
             axis.plot(confidence[filled], accuracy[filled], **styles[name], markersize=5, zorder=3)

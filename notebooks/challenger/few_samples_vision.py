@@ -32,9 +32,7 @@
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
-dataset: str = (
-    "digits"  # digits (comes with scikit-learn), mnist, fashion_mnist or cifar10_jpeg (python -m data_prep NAME)
-)
+dataset: str = "digits"  # digits (with scikit-learn), mnist, fashion_mnist or cifar10_jpeg (python -m data_prep NAME)
 methods: str = "plain, label smoothing, FGSM, Challenger, permuted"  # what to train, rows of the table below
 sizes: str = "20, 50, 200"  # numbers of training images, class-balanced
 shown: int = 50  # one of them, for the pictures
@@ -44,7 +42,7 @@ n_test: int = 0  # test images, 0 for all
 model: str = "cnn"  # cnn (three convolutions), cnn-norm (four, batch norm) or resnet18
 width: int = 16  # filters of the first convolution of a cnn
 dropout_layer: str = "9"  # where dropout acts: 9 of cnn, 16 of cnn-norm, avgpool of resnet18
-steps: int = 150  # of Adam, whatever the number of images
+steps: int = 120  # of Adam, whatever the number of images
 batch_size: int = 32  # images a step
 lr: float = 2.0e-3  # learning rate
 tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
@@ -143,7 +141,7 @@ moved = challenger.challenge(h, challenger.relevance(net, h, h, y))
 leaf = h.clone().requires_grad_()
 (gradient,) = torch.autograd.grad(net(leaf).gather(1, y[:, None]).sum(), leaf)
 pushed = moved != h
-print(f"pixels pushed: {pushed.double().mean():.0%}")
+print(f"pixels pushed, 30 % rounded up: {pushed.double().mean():.0%}")
 print("all against the gradient of the logit:", bool(((moved - h).sign() == -gradient.sign())[pushed].all()))
 
 # %% [markdown]
@@ -279,8 +277,8 @@ if "Challenger" in names:
 # %% [markdown]
 # ## Learning curves
 #
-# One panel an outcome. Bands are 95 % intervals over seeds, of the methods that the claims are about. Accuracy and spread
-# should be high, all others low.
+# One panel an outcome. Bands, from three seeds on, are 95 % intervals of the methods that the claims are about. Accuracy
+# and spread should be high, all others low.
 #
 # - **ECE**, the expected calibration error: by how much confidence differs from accuracy, in 15 bins.
 # - **NLL** and **Brier** judge the probabilities as such, whether wrong or too sure.
@@ -301,7 +299,7 @@ lines = {
     title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines), "learning_curves")
+study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -329,7 +327,7 @@ pd.concat(tables)
 # %% [markdown]
 # ## How far can its confidence be trusted?
 #
-# Points below the diagonal: surer than right. Grey bars: how many test images have that confidence.
+# Points below the diagonal: surer than right. Grey bars: how many test images have that confidence. All seeds together.
 
 # %%
 compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
@@ -346,7 +344,8 @@ study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for na
 
 # %%
 def difference(n, outcome, other):
-    return [a - b for a, b in zip(of(n, "Challenger", outcome), of(n, other, outcome))]
+    """A number a seed, rounded: equal numbers differ by 0, not by 1e-17."""
+    return [round(a - b, 9) for a, b in zip(of(n, "Challenger", outcome), of(n, other, outcome))]
 
 
 against_plain = {"1": "accuracy", "2": "ece", "2-NLL": "nll", "5": "similarity", "5-rank": "rank", "6-spread": "spread"}
@@ -363,7 +362,127 @@ for n in counts if "Challenger" in names else ():
         loss = {m: min(map(sum, zip(*(found["loss"][n][m] for found in tuned)))) for m in rivals}
         rival = min(rivals, key=loss.get)
         study.claim("challenger-8", difference(n, "accuracy", rival), of=f"{dataset}, n = {n}, − {rival}")
-study.claims_table().sort_index()
+study.claims_table().sort_index(kind="stable")
+
+# %% [markdown]
+# ## What came out
+#
+# This reconstruction, so not a verdict on the paper. The numbers are of the records in the README, each with 5 seeds, width 8 and
+# 2,000 test images: MNIST at `laptop` (150 steps) and `laptop-2000` (2,000 images, 600 steps), photographs at
+# `laptop-cifar` (100 images, 200 steps). The digits above are two seeds, whose intervals decide next to nothing.
+#
+# - **With 20 digits (2 a class) most claims hold, and the map matters.** Accuracy rises from .432 to .534, by .103
+#   [.064, .141]; ECE falls from .455 to .186, NLL from 6.8 to 2.0. The same pushes with permuted maps give .461: the map
+#   is worth .073 [.023, .123]. Filters are less alike than in plain training and than in the control, and
+#   accuracy without the most relevant pixels is higher.
+# - **With 100 digits** accuracy .807 against .788, ECE and NLL are all a little better, and none of it is sure. Less similar filters
+#   and spread hold.
+# - **With thousands nothing is sure but the filters and the spread.** At 2,000 accuracy differs by .004 [−.003, .011] and NLL by −.026
+#   [−.055, .002]; filters are less alike (by .021 [.011, .031]; the same against the control), accuracy without
+#   the most relevant pixels is .073 instead of .034. At 1,000 nothing differs, but there 150 steps were too few:
+#   *plain ×3* beats every regulariser, .919. Its mean accuracy on digits is at no n below plain training's.
+# - **On 100 photographs it calibrates but does not classify better.** ECE falls from .515 to .207, NLL from 5.2 to 2.6, filters are
+#   less alike than in plain training and than in the control; accuracy is .231 against .241, −.011 [−.031, .010], and
+#   the map makes no difference to it.
+# - **It is hardly better than dense FGSM.** On digits no difference in accuracy or NLL is sure at any n; on photographs accuracy is
+#   higher by .012 [.002, .021], but both are below plain training there. A push along a map's sign is FGSM at fewer pixels.
+# - **Nor is it the best regulariser.** With 20 digits dropout reaches .603, so *better than common regularisers* fails there, by
+#   −.068 [−.131, −.006], and label smoothing has the lowest NLL and ECE; it has on photographs, too, with .254 accuracy.
+# - **The search ends at its edge** for 20 digits: both FGSM and Challenger took their strongest setting (1.6 and 2), dropout too;
+#   label smoothing took its weakest from 100 digits on, FGSM and Challenger for 1,000; on photographs Challenger and label
+#   smoothing took their strongest. A longer list of settings may move all of them.
+
+# %% [markdown]
+# ## What else was tried
+#
+# The abstract says what is manipulated, not how, so the form above was searched for, on validation images alone (training
+# images that the network had not seen, seeds 100 to 105; test images played no part). **This is all that was tried.** A cell is
+# accuracy in % / NLL / ECE in %; *z*ᵧ − *z*꜀ for "contrast" has *c* the strongest rival, for "rival" one drawn at random, and for "rival by
+# odds" one drawn by the network's own probabilities; .3 and 1 are the share of pixels pushed; ε is ε_max.
+#
+# Digits of 8×8, 6 seeds, 150 steps at 2e-3:
+#
+# | form | ε | n = 20 | n = 50 | n = 200 |
+# |---|--:|---|---|---|
+# | plain | | 69.5 / 2.02 / 21.4 | | |
+# | FGSM | .3 | | | 94.3 / .19 / 2.4 |
+# | FGSM | .6 | 76.0 / 1.06 / 11.5 | **88.7 / .40 / 2.6** | 94.9 / .20 / 6.1 |
+# | FGSM | 1 | 74.7 / .90 / 6.2 | | |
+# | FGSM | 1.5 | 71.9 / .96 / 5.0 | | |
+# | contrast .3 | .6 | | | **94.8 / .18 / 3.8** |
+# | contrast .3 | 1 | 74.9 / .93 / 8.9 | | 94.5 / .23 / 8.7 |
+# | contrast .3 | 2 | 73.2 / .88 / 4.4 | | |
+# | contrast .3 | 3 | 70.6 / .97 / 4.4 | | |
+# | contrast .6 | .6 | | 88.3 / .39 / 2.9 | 94.8 / .20 / 6.3 |
+# | contrast .6 | 1 | | 88.5 / .42 / 7.0 | |
+# | contrast 1 | .3 | | | 94.4 / .18 / 2.5 |
+# | contrast 1 | .6 | 75.6 / .94 / 9.9 | 87.8 / .40 / 3.5 | 94.3 / .23 / 7.4 |
+# | contrast 1 | 1 | 75.5 / .86 / 4.9 | | |
+# | contrast 1 | 1.5 | 73.2 / .89 / 6.4 | | |
+# | **rival .3** (used here) | .6 | | 88.2 / .48 / 4.4 | **94.3 / .18 / 2.0** |
+# | **rival .3** (used here) | 1 | | 88.4 / .42 / 3.2 | |
+# | **rival .3** (used here) | 2 | 73.6 / .85 / 4.4 | | |
+# | rival 1 | .3 | | | 94.2 / .20 / 1.9 |
+# | rival 1 | 1 | 76.0 / .81 / 4.6 | | |
+# | rival by odds .3 | .6 | | | 94.2 / .19 / 2.9 |
+# | rival by odds .3 | 1 | 77.0 / .86 / 7.8 | | |
+# | rival by odds .3 | 2 | 73.2 / .84 / 5.2 | | |
+# | rival by odds 1 | .3 | | | 93.9 / .20 / 2.3 |
+# | rival by odds 1 | .6 | | 87.8 / .43 / 3.6 | |
+# | rival by odds 1 | 1 | **76.4 / .80 / 4.6** | | |
+# | contrast, step of fixed Euclidean length | .4 | | | 94.9 / .22 / 8.5 |
+# | the same | .5 | | 88.1 / .40 / 5.5 | |
+# | the same | .6 | 74.3 / .84 / 4.6 | | |
+# | the same | 1 | 71.5 / .93 / 4.5 | | |
+# | swap .3 with another class, label moved by up to .5 | 1 | 76.3 / .82 / 8.7 | 88.2 / .45 / 10.2 | 94.8 / .26 / 10.5 |
+# | swap .3, label by up to .3 | 1 | 75.1 / .83 / 5.3 | | 94.8 / .22 / 7.8 |
+# | swap .5, label by up to .5 | 1 | 74.2 / .85 / 5.8 | | |
+# | swap .5, label by up to .3 | 1 | 72.9 / .89 / 4.5 | | |
+#
+# Digits of 8×8, 6 seeds, 300 steps at 1e-3. At n = 20: plain 71.8 / 1.39 / 15.6, FGSM .3 75.3 / 1.22 / 13.5, .6 75.1 / 1.11 / 12.9, 1
+# 75.7 / .93 / 7.5, 1.6 73.4 / .92 / 4.0; at n = 200: plain 93.3 / .25 / 2.3, FGSM .3 95.1 / .15 / 2.0, .6 95.5 / .18 / 5.3, 1 95.3 / .23 / 10.7,
+# 1.6 95.4 / .22 / 8.8. At n = 50:
+#
+# | form | smaller ε | larger ε |
+# |---|---|---|
+# | plain | 84.7 / .68 / 7.3 | |
+# | FGSM | .3: 88.3 / .50 / 5.3; .6: 89.5 / .37 / 2.6 | 1: 88.4 / .42 / 4.5; 1.6: 87.4 / .45 / 7.5 |
+# | logit .3 | 1: 89.0 / .44 / 3.8 | 2: 86.5 / .46 / 5.0 |
+# | contrast .3 | 1: 88.3 / .39 / 2.8 | 2: 87.8 / .48 / 10.3 |
+# | contrast 1 | .6: **89.5 / .35 / 2.3** | |
+# | contrast .3, KL to the plain prediction instead of the label | 1: 88.4 / .38 / 3.0 | 2: 87.6 / .45 / 8.7 |
+# | contrast .3, label moved to the rival by up to .4 | 1: 88.9 / .41 / 5.0 | 2: 87.9 / .46 / 8.2 |
+# | contrast .3, label smoothed by up to .4 | 1: 89.6 / .45 / 13.6 | 2: 88.4 / .47 / 14.2 |
+# | contrast .3, both labels smoothed by .1 | 1: 89.3 / .49 / 17.3 | 2: 87.5 / .60 / 21.5 |
+# | contrast .3, gradient averaged over 3×3 pixels | 1: 87.6 / .43 / 3.4 | 2: 81.2 / .61 / 4.4 |
+# | contrast, pushed in proportion to relevance | | 2: 88.2 / .39 / 3.9 |
+# | contrast, step of fixed Euclidean length | .5: 88.2 / .39 / 4.4 | |
+#
+# MNIST, n = 100, 4 seeds, width 8, 300 steps at 1e-3:
+#
+# | form | | | |
+# |---|---|---|---|
+# | plain | 78.1 / .80 / 8.7 | | |
+# | FGSM | .3: 80.8 / .63 / 6.5 | .6: 83.5 / .53 / 4.2 | 1: 84.4 / **.50** / 6.1 |
+# | contrast .3 | .6: 82.5 / .56 / 4.1 | 1: 83.0 / .54 / 6.3 | |
+# | rival .3 | .6: 81.4 / .59 / 4.7 | 1: 83.4 / .53 / **4.0** | 1.5: **84.5** / .52 / 6.3 |
+# | rival 1 | .6: 82.1 / .57 / 4.2 | | |
+# | swap .3, label by up to .3 | 1: 81.1 / .58 / 5.6 | | |
+#
+# **No form beats dense FGSM throughout.** With 20 images the best one, a rival by odds with all pixels, has an NLL lower
+# than FGSM's best by .10 [.02, .18] (paired over 6 seeds, not corrected for the number of forms). The form used here
+# differs from FGSM's best NLL by −.05 [−.20, .10] at n = 20, +.02 at n = 50, −.00 [−.04, .04] at n = 200 and +.02 [−.06, .10] on
+# MNIST: no difference that these few seeds could show. A drawn rival was taken because it did most at n = 20, and
+# 30 % of the pixels because with all of them nothing would be left of *particularly relevant* patterns.
+
+# %% [markdown]
+# ## What to try next
+#
+# - `methods="plain, FGSM, Challenger, Challenger gate, permuted"`: relevant pixels that fade instead of being pushed.
+# - In the table of methods `start="logit"` or `"contrast"`, `top=1.0`, `attribution="lrp"`, or `site="0"`, which challenges
+#   what the first convolution has found instead of pixels.
+# - `dataset="cifar10_jpeg"`, `sizes="100, 1000"`, `model="cnn-norm"`, `dropout_layer="16"`: more photographs, and batch norm.
+# - `steps=1000`: how much of what regularisers gain is left when training takes its time?
 
 # %%
 study.finish(results)
