@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data_prep import DataError, mnist
+from tests.batches import notebooks, start  # noqa: F401 fixtures
 
 
 @pytest.fixture(autouse=True)
