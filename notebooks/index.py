@@ -62,7 +62,7 @@ show_paper("isnet", "mnist_background_bias/accuracy")
 # boxes keep two thirds of the gain and boxes on one image in a hundred a twentieth, and where stripes mislead the worst group rises from 0.01 to 0.28, too unevenly for a verdict.
 
 # %%
-show_paper("energy", "guidance/fronts")
+show_paper("energy", "limited_boxes/annotation")
 
 # %% [markdown]
 # ## DeepLIFT

@@ -69,9 +69,8 @@ def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int 
         file = record["folder"] / "figures" / f"{figure}.png"
         if record["experiment"] == f"{paper}/{name}" and file.is_file():
             display(_small(file, width))
-            display(
-                Markdown(f"*{figure[:1].upper()}{figure[1:]}, from {record['experiment']} at {scale(record)} scale.*")
-            )
+            title = f"{figure[:1].upper()}{figure[1:]}".replace("_", " ")
+            display(Markdown(f"*{title}, from {record['experiment']} at {scale(record)} scale.*"))
             break
     ours = [experiment for experiment in experiments() if experiment.split("/")[0] == paper]
     display(Markdown(notebooks_table(ours, folder) if ours else "There is no notebook yet."))
