@@ -391,6 +391,10 @@ print("not clearly better than a random order:", ", ".join(no_better) or "none")
 # - `epsilon=1.0`, `steps=2`: how far from complete are they, and does the deletion curve care?
 # - `model="resnet18"`, `layers="layer1 layer2 layer3"`; `dataset="fashion_mnist"`; `classes="1 4 7"`, `image=3`.
 # - A method of your own is a row in `methods`: any composite of zennit's, or a frozen dataclass as those in `attrain.methods`.
+#   `attrain.ZPlus()` is LRP-z⁺ with a map that can be trained on, `attrain.Dual()` both of LRP-ε and LRP-z⁺ in one pass.
+# - An operation of your own that a method refuses: `attrain.register_rule(op, "linear")` says what it is ("elementwise", "product").
+# - `explain(net, x, attrain.mean_normalised_target(c))` explains what sets class c apart from the mean of all classes: a softmax does not see
+#   what raises all logits alike (DeepLIFT, section 3.6).
 # - Maps can be trained on, too: `explain(…, create_graph=True)`, see [isnet/mnist_background_bias](isnet/mnist_background_bias.ipynb).
 
 # %%
