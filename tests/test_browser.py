@@ -102,7 +102,7 @@ def choose(page, menu: str, item: str) -> None:
 def run_all(page, lab, name: str) -> None:
     """Open a notebook, choose Run > Run All Cells from the menu, and wait until the last cell has run."""
     address, token = lab
-    page.goto(f"{address}lab/tree/{name}.ipynb?token={token}")
+    page.goto(f"{address}lab/workspaces/{name}/tree/{name}.ipynb?token={token}")  # else earlier tabs come back
     idle = "/[|] Idle/.test(document.querySelector('#jp-main-statusbar')?.textContent)"  # its kernel has answered
     agreed = "(d => {d?.click(); return !d})(document.querySelector('.jp-Dialog .jp-mod-accept'))"
     page.click("document.querySelector('.jp-Notebook h1')", 300)
