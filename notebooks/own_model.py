@@ -70,7 +70,6 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/own_model
 
 # %%
-import copy
 import tempfile
 from functools import partial
 
@@ -85,7 +84,7 @@ from attrain.intervals import estimate, number
 from attrain.own import check_logits, load_model, model_checksums
 from attrain.scores import micro_f1, patient_draws
 from attrain.study import Study, listed
-from attrain.training import fit, plain_step, ranged_isnet_step
+from attrain.training import fit_copy, plain_step, ranged_isnet_step
 from data_prep import example_folder, folder
 
 study = Study("own_model", globals())
@@ -199,20 +198,9 @@ def guidance(loss, plain, seed):
 # %%
 def trained(net, step, tensors, seed, epochs, lr):
     """A copy of a network after more training; all copies of a seed see the images in one order."""
-    net, order = copy.deepcopy(net), torch.Generator().manual_seed(seed)
     on_images = lambda net, x, *rest: step(net, as_images(x), *rest)  # noqa: E731
-    fit(
-        net,
-        tensors,
-        on_images,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        clip=1.0,
-        generator=order,
-        on_epoch=bar.update,
-    )
-    return net
+    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=1.0, on_epoch=bar.update)
+    return fit_copy(net, tensors, on_images, seed=seed, **settings)
 
 
 # %%
