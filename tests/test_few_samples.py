@@ -120,6 +120,12 @@ def test_methods_that_do_not_differ_have_p_1():
     assert table.loc["same", ["difference", "t", "wilcoxon", "holm"]].tolist() == [0, 1, 1, 1]
 
 
+def test_a_single_seed_has_a_difference_and_no_more():
+    table = paired_tests({"plain": [1.0], "a": [1.5], "b": [1.0]}, "plain")
+    assert table["difference"].tolist() == [0.5, 0.0]
+    assert table[["low", "high", "t", "wilcoxon", "holm"]].isna().all().all()
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holms_correction_keeps_the_order_and_is_between_p_and_bonferroni(p):
     corrected = holm(p)

@@ -115,26 +115,26 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
     """Differences of each method from one of them over the same seeds.
 
     Args:
-        values: method -> one number a seed, at least two; the same seeds in the same order.
+        values: method -> one number a seed; the same seeds in the same order.
         against: the method that the others are compared with.
 
     Returns:
         a row a method: "difference" (its mean), "low" and "high" (95 %, Student's t), the p-values "t" and "wilcoxon"
         (two-sided; 1 where no seed differs), and "holm": of "t", corrected for the number of methods
-        (Holm 1979).
+        (Holm 1979). Of a single seed there is the difference alone, and NaN for the rest.
     """
     rows = {}
     for name in [name for name in values if name != against]:
         gain = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)
         found = estimate(gain)
-        p = {"t": 1.0, "wilcoxon": 1.0}
-        if gain.any():
+        p = dict.fromkeys(("t", "wilcoxon"), 1.0 if len(gain) > 1 else math.nan)
+        if len(gain) > 1 and gain.any():
             error = stats.sem(gain)
             p["t"] = stats.ttest_1samp(gain, 0).pvalue if error > 0 else 0.0
             p["wilcoxon"] = stats.wilcoxon(gain).pvalue
         rows[name] = {"difference": found["mean"], "low": found["low"], "high": found["high"], **p}
-    table = pd.DataFrame(rows).T
-    return table.assign(holm=holm(table["t"]))
+    table = pd.DataFrame(rows).T.astype(float)
+    return table.assign(holm=math.nan if table["t"].isna().any() else holm(table["t"]))
 
 
 def holm(p: Sequence[float]) -> list[float]:
