@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_prep import DataError, data_root, verify
+from data_prep import DataError, data_root, download, verify
 
 PADDING, UNKNOWN = 0, 1  # the first two word numbers
 NO_WORDS = ("<padding>", "<unknown>")
@@ -21,6 +21,14 @@ def checksums(root: str | Path | None, files: Mapping[str, str], remedy: str) ->
     for name, expected in files.items():
         verify(data_root(root) / "text" / name, expected, remedy)
     return {f"text/{name}": expected for name, expected in files.items()}
+
+
+def prepare(root: str | Path | None, files: Mapping[str, str], url: str) -> Path:
+    """Download what is missing or corrupt of files, name -> sha256; returns the folder `text`."""
+    folder = data_root(root) / "text"
+    for name, expected in files.items():
+        download(url + name, folder / name, expected)
+    return folder
 
 
 def read(path: Path, encoding: str = "utf-8") -> Labelled:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data_prep import data_root, download, sentences
+from data_prep import data_root, sentences
 
 NAME = "sst2"
 TITLE = "9,613 sentences of film reviews, negative or positive"
@@ -27,9 +27,7 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
 
 def prepare(root: str | Path | None = None, url: str = sentences.URL) -> Path:
     """Download what is missing or corrupt; returns the folder."""
-    for name, expected in FILES.items():
-        download(url + name, data_root(root) / "text" / name, expected)
-    return data_root(root) / "text"
+    return sentences.prepare(root, FILES, url)
 
 
 def load(root: str | Path | None = None, length: int | None = None) -> dict[str, Tensor]:

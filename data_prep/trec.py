@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data_prep import data_root, download, sentences
+from data_prep import data_root, sentences
 
 NAME = "trec"
 TITLE = "5,952 questions in six classes, by the kind of answer"
@@ -26,9 +26,7 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
 
 def prepare(root: str | Path | None = None, url: str = sentences.URL) -> Path:
     """Download what is missing or corrupt; returns the folder."""
-    for name, expected in FILES.items():
-        download(url + name, data_root(root) / "text" / name, expected)
-    return data_root(root) / "text"
+    return sentences.prepare(root, FILES, url)
 
 
 def load(root: str | Path | None = None, length: int | None = None) -> dict[str, Tensor]:

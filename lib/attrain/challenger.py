@@ -117,7 +117,7 @@ class Challenger:
         eps_max = self._strength()
         self.steps += 1
         seen = []
-        with _hooked(model, self.site, lambda module, args, output: seen.append(output)):
+        with hooked(model, self.site, lambda module, args, output: seen.append(output)):
             logits = model(x)
         if self.site and (len(seen) != 1 or not isinstance(seen[0], Tensor)):
             raise ValueError(f"site {self.site!r} must be called once in a forward pass and return a tensor")
@@ -126,7 +126,7 @@ class Challenger:
             h = seen[0].detach() if self.site else x
             moved = self.challenge(h, self.relevance(model, x, h, y), y, eps_max)
             shift = lambda module, args, output: output + (moved - h)  # noqa: E731
-            with _hooked(model, self.site, shift), statistics_kept(model):
+            with hooked(model, self.site, shift), statistics_kept(model):
                 challenged = F.cross_entropy(model(x if self.site else moved), y)
         loss = (1 - self.beta) * plain + self.beta * challenged
         return loss, {"logits": logits, "classification": plain.detach(), "challenged": challenged.detach()}
@@ -269,12 +269,12 @@ class _From(nn.Module):
         self.model, self.site, self.x = model, site, x
 
     def forward(self, h: Tensor) -> Tensor:
-        with _hooked(self.model, self.site, lambda module, args, output: h):
+        with hooked(self.model, self.site, lambda module, args, output: h):
             return self.model(self.x)
 
 
 @contextmanager
-def _hooked(model: nn.Module, site: str, hook):
+def hooked(model: nn.Module, site: str, hook):
     """Let the hook see, or replace, the site's output; does nothing at the input."""
     if not site:
         yield

@@ -92,6 +92,16 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, removed: float = 0.3) -> dict[
     return found
 
 
+def grid(name: str, *values, **fixed) -> list[dict]:
+    """Settings that differ in one, for a table of methods.
+
+    Example:
+        >>> grid("eps", 0.1, 0.3, start="rival")
+        [{'start': 'rival', 'eps': 0.1}, {'start': 'rival', 'eps': 0.3}]
+    """
+    return [fixed | {name: value} for value in values]
+
+
 def best_settings(methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], scores: Sequence[Mapping]) -> dict:
     """The settings of each method with the least score: method -> settings.
 
@@ -135,6 +145,23 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
         rows[name] = {"difference": found["mean"], "low": found["low"], "high": found["high"], **p}
     table = pd.DataFrame(rows).T.astype(float)
     return table.assign(holm=math.nan if table["t"].isna().any() else holm(table["t"]))
+
+
+def means_and_differences(values: Mapping[str, Sequence[float]], against: str) -> pd.Series:
+    """In words: each method's mean, and its difference from one of them, with a star if Holm's p < 0.05.
+
+    Args:
+        values, against: as for `paired_tests`.
+
+    Example:
+        >>> means_and_differences({"plain": [0.5, 0.6], "FGSM": [0.6, 0.8]}, "plain").tolist()
+        ['0.550', '0.700 (+0.150)']
+    """
+    tests = paired_tests(values, against)
+    stars = tests["holm"].lt(0.05).map({True: "*", False: ""})
+    differences = " (" + tests["difference"].map("{:+.3f}".format) + stars + ")"
+    means = pd.Series({name: f"{sum(each) / len(each):.3f}" for name, each in values.items()})
+    return means + differences.reindex(means.index, fill_value="")
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrain.challenger import evaluating, statistics_kept
+from attrain.challenger import evaluating, hooked, statistics_kept
 from attrain.explain import explain
 from attrain.methods import LRP
 
@@ -165,13 +165,8 @@ def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform
 
 def _changed(model: nn.Module, x: Tensor, layer: str, change) -> Tensor:
     """Logits with a layer's output changed, or with the input if there is no layer."""
-    if not layer:
-        return model(change(x))
-    handle = dict(model.named_modules())[layer].register_forward_hook(lambda module, args, output: change(output))
-    try:
-        return model(x)
-    finally:
-        handle.remove()
+    with hooked(model, layer, lambda module, args, output: change(output)):
+        return model(x if layer else change(x))
 
 
 def _on(model: nn.Module, x: Tensor, y: Tensor) -> Result:

@@ -62,7 +62,7 @@ from tqdm import tqdm
 from attrain import plots, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, judge, paired_tests, predict, train
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, means_and_differences, predict, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import classifier
@@ -166,7 +166,6 @@ print("all against the gradient of the logit:", bool(((moved - h).sign() == -gra
 # | permuted | Challenger with permuted maps: the control |
 
 # %%
-grid = lambda key, *values, **fixed: [{key: value, **fixed} for value in values]  # noqa: E731
 edge = x.shape[-1]
 METHODS = {
     "plain": (plain_step, [{}]),
@@ -309,11 +308,7 @@ study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    values = {name: of(n, name, outcome) for name in names}
-    tests = paired_tests(values, "plain")
-    marks = tests.holm.lt(0.05).map({True: "*", False: ""})
-    differences = " (" + tests.difference.map("{:+.3f}".format) + marks + ")"
-    return pd.Series(values).map(lambda v: f"{sum(v) / seeds:.3f}") + differences.reindex(names, fill_value="")
+    return means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 tables = {

@@ -59,7 +59,7 @@ from tqdm import tqdm
 from attrain import regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, judge, paired_tests, predict, train
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, means_and_differences, predict, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import TextCNN
@@ -137,10 +137,6 @@ def against_loss(tail, h, y):
     leaf = h.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(tail(leaf), y, reduction="sum"), leaf)
     return -h * gradient
-
-
-def grid(name, *values, **fixed):
-    return [fixed | {name: value} for value in values]
 
 
 # %%
@@ -295,11 +291,7 @@ study.figure(learning_curves(lines), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    values = {name: of(n, name, outcome) for name in names}
-    tests = paired_tests(values, "plain")
-    marks = tests.holm.lt(0.05).map({True: "*", False: ""})
-    differences = " (" + tests.difference.map("{:+.3f}".format) + marks + ")"
-    return pd.Series(values).map(lambda v: f"{sum(v) / seeds:.3f}") + differences.reindex(names, fill_value="")
+    return means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t in list(outcomes.items())[:3]})

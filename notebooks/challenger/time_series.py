@@ -58,7 +58,7 @@ from tqdm import tqdm
 from attrain import plots, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, judge, paired_tests, predict, train
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, means_and_differences, predict, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import SeriesCNN
@@ -123,10 +123,6 @@ for name in sets:
 
 
 # %%
-def grid(name, *values, **fixed):
-    return [fixed | {name: value} for value in values]
-
-
 METHODS = {
     "plain": (plain_step, [{}]),
     "plain ×3": (plain_step, [{}]),  # three times the steps: what Challenger costs
@@ -285,11 +281,7 @@ for outcome in ("accuracy", "nll") if drawn else ():
 # %%
 def table(outcome, cell):
     """A number a method: its mean, and its difference from plain training."""
-    values = {name: of(cell, name, outcome) for name in names}
-    tests = paired_tests(values, "plain")
-    marks = tests.holm.lt(0.05).map({True: "*", False: ""})
-    differences = " (" + tests.difference.map("{:+.3f}".format) + marks + ")"
-    return pd.Series(values).map(lambda v: f"{sum(v) / seeds:.3f}") + differences.reindex(names, fill_value="")
+    return means_and_differences({name: of(cell, name, outcome) for name in names}, "plain")
 
 
 titles = {cell: f"{cell[0]}, {cell[1]}" for cell in cells}
