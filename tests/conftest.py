@@ -10,6 +10,10 @@ from data_prep import DataError, mnist
 from tests.batches import notebooks, start  # noqa: F401 fixtures
 
 
+def pytest_collectstart():
+    torch.manual_seed(0)  # for models made as parameters of tests, when a file is imported
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)

@@ -40,6 +40,22 @@ def test_a_failing_run_is_named_the_others_run_and_it_is_done_again_next_time(no
     assert files(results / "smoke/two") == kept
 
 
+@pytest.mark.parametrize(
+    ("line", "kind", "said"),
+    [
+        ("done: two smoke seed 0, 3 s, /r.json", "done", "done: two smoke seed 0, 3 s, /r.json"),
+        ("    exec env run (one of)done: a/b laptop, 3 s, /r.json", "done", "done: a/b laptop, 3 s, /r.json"),
+        ("Exiting.error: a/b smoke: E: no error: here", "error", "error: a/b smoke: E: no error: here"),
+        ('Job stats:plan: [["a", "smoke", ""]]', "plan", 'plan: [["a", "smoke", ""]]'),
+        ("RuleException: an error: of its own", None, None),
+        ("nothing was done: all is here", None, None),
+    ],
+)
+def test_what_a_job_says_is_found_behind_a_message_that_has_no_end_yet(line, kind, said):
+    found = batch.SAID.search(line)
+    assert (found and (found[1], line[found.start() :])) == (kind and (kind, said))
+
+
 # ---------------------------------------------------------------- what is left
 
 

@@ -21,6 +21,10 @@ from attrain import records, report
 from attrain.run import SCALES, Parser, experiments, settings
 from attrain.study import NOTEBOOKS, check_device, check_writable, results_root
 
+# What a job says of itself, wherever it is in a line: Snakemake ends its messages by a second write, and a job's
+# line may come between the two.
+SAID = re.compile(r"(plan|done|error): (?=\[|\S+ \S+?(?: seed \d+)?[,:] )")
+
 
 @contextmanager
 def sole_batch(folder: Path):
@@ -51,13 +55,15 @@ def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
     with subprocess.Popen(command, **options) as process:
         try:
             for line in process.stdout:
-                if line.startswith("plan: "):
+                said = SAID.search(line)
+                kind, line = (said[1], line[said.start() :]) if said else ("", line)
+                if kind == "plan":
                     progress.plan(json.loads(line.removeprefix("plan: ")))
-                elif line.startswith("done: "):
+                elif kind == "done":
                     print(progress.done(line.rstrip()), flush=True)
                 else:
                     messages.append(line)
-                    if line.startswith("error: "):
+                    if kind == "error":
                         progress.failed(line)
                         print(line, end="", file=sys.stderr, flush=True)
             code = process.wait()

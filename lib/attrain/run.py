@@ -248,6 +248,12 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _say(line: str, stream) -> None:
+    """Print in one write, so that the jobs of a batch, which share a pipe, do not write into each other's lines."""
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as all errors here do."""
 
@@ -284,12 +290,12 @@ def main(arguments: list[str] | None = None) -> int:
         out = (options.out or results_root() / options.scale / options.experiment).absolute()
         record = run(options.experiment, options.scale, given, out)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {label}: {_first_line(error)}", file=sys.stderr)
+        _say(f"error: {label}: {_first_line(error)}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted: {label}; the seeds that have finished are kept", file=sys.stderr)
         return 130
-    print(f"done: {label}, {time.time() - started:.0f} s, {record}", flush=True)
+    _say(f"done: {label}, {time.time() - started:.0f} s, {record}", sys.stdout)
     return 0
 
 
