@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrain import compositions, operations
+from attrain import blocks, compositions, operations
 from attrain.operations import UnsupportedOperation, mapped, tensors
 from attrain.pairs import AbsoluteLinear, Call, Link, OneByOne, Pair, PairRules, pair
-from attrain.secants import phi, secant_of
+from attrain.secants import phi, ratio, secant_of
 from attrain.visible import ADVICE
 
 
@@ -150,23 +150,45 @@ def elementwise(engine, call):
     if call.times > 1:
         raise UnsupportedOperation(f"DeepLIFT has no rule for {call} of several activations; {ADVICE}")
     (x,) = call.active
+    reveals = call.name in operations.ACTIVATIONS and _reveals(engine, call)
+    if call.name == "relu" and not (reveals or engine.several or engine.create_graph):
+        return _relu(engine, call)
     with engine.graph():
         y = call.on(x)
     y0 = engine.on_reference(call, y)
     r = pair(x).reference
-    if call.name in operations.ACTIVATIONS and _reveals(engine, call):
+    if reveals:
         return _reveal_cancel(engine, call, y, y0)
     slope = secant_of(call.released())
     if engine.several:
         kept = engine.kept(call, x), y.detach()
 
+        def product(g, x, y, a, f_a):
+            return (g * slope(a, x, f_a, y),)
+
         def pull(number, g):
-            return (g * slope(r[number : number + 1], kept[0], y0[number : number + 1], kept[1]),)
+            rows = r[number : number + 1], y0[number : number + 1]
+            return blocks.elementwise(product, g, *kept, *rows) if call.name == "relu" else product(g, *kept, *rows)
 
         return engine.link(call, y, y0, engine.guard(pull, (*kept, r, y0)))
     with engine.graph():
         s = slope(r, x, y0, y)
     return engine.link(call, y, y0, lambda _, g: (g * s,))
+
+
+def _relu(engine, call):
+    """Rescale's secants of the one operation that most networks have most of; in place where the model is."""
+    (x,), switch, slope = call.active, engine.switch, secant_of(call)
+    r, y0, inplace = pair(x).reference, engine.on_reference(call, x), call.inplace and not x._is_view()
+
+    def both(x, r):
+        y = x.relu()
+        return y, slope(r, x, r.relu(), y)
+
+    with torch.no_grad():
+        y, s = blocks.elementwise(both, x.detach(), r, out=[x.detach()] if inplace else [])
+    pull = lambda _, g: (s.mul_(g) if switch["last"] else g * s,)  # noqa: E731
+    return engine.link(call, x if inplace else y, y0, pull)
 
 
 def _reveals(engine, call) -> bool:
@@ -256,25 +278,29 @@ def _cross_max(engine, find: Call, flat, dim):
         y, winner = find.run(lambda t: t)
     y0, other_winner = engine.on_reference(find, (y, winner))
 
-    def multipliers(number):
-        b, b_y, b_winner = (engine.row(v, number) for v in (r, y0, other_winner))
-        place = flat(torch.where(y_kept >= b_y, winner, b_winner.expand_as(winner)))
-        d = flat(x_kept).gather(dim, place) - flat(b.expand_as(x_kept)).gather(dim, place)
-        return place, torch.where(d == 0, 1.0, flat(y_kept - b_y) / torch.where(d == 0, 1.0, d))
+    def multiplier(y, x, winner, b, b_y, b_winner):
+        place = flat(torch.where(y >= b_y, winner, b_winner.expand_as(winner)))
+        d = flat(x).gather(dim, place) - flat(b.expand_as(x)).gather(dim, place)
+        return place, ratio(flat(y - b_y), d, lambda: 1.0)
 
-    x_kept, y_kept = (x, y) if not engine.several else (x.detach(), y.detach())
-    ready = None
-    if not engine.several:
+    def multipliers(number):
+        return blocks.samplewise(multiplier, *kept, *(engine.row(v, number) for v in (r, y0, other_winner)))
+
+    kept, ready, switch = (y, x, winner), None, engine.switch
+    if engine.several:
+        kept = y.detach(), x.detach(), winner
+    else:
         with engine.graph():
             ready = multipliers(0)
-        x_kept = y_kept = None
+        kept = ()
     shape, empty = x.shape, flat(x.detach()).shape
 
     def pull(number, g):
-        place, m = multipliers(number) if ready is None else ready
-        return (g.new_zeros(empty).scatter_add(dim, place, flat(g) * m).reshape(shape),)
+        place, m = ready or multipliers(number)
+        share = m.mul_(flat(g)) if switch["last"] or not ready else flat(g) * m
+        return (g.new_zeros(empty).scatter_add_(dim, place, share).reshape(shape),)
 
-    return engine.link(find, y, y0, engine.guard(pull, () if ready else (x_kept, y_kept, r, y0)))
+    return engine.link(find, y, y0, engine.guard(pull, () if ready else (*kept, r, y0)))
 
 
 def setitem(engine, call):

@@ -127,14 +127,15 @@ class _Pass:
         """The map at the input and those at the layers, averaged over the references."""
         total = None
         for number in range(rules.references):
-            with rules.explaining(number):
+            retain = self.create_graph or not last or number + 1 < rules.references
+            with rules.explaining(number, last=not retain):
                 start, weight = rules.start(logits, score)
                 gradients = torch.autograd.grad(
                     start,
                     [rules.root, *(edge for edge, _, _ in outputs)],
                     weight,
                     create_graph=self.create_graph,
-                    retain_graph=self.create_graph or not last or number + 1 < rules.references,
+                    retain_graph=retain,
                     allow_unused=True,
                 )
                 if gradients[0] is None:

@@ -9,6 +9,7 @@ from torch.autograd import Function
 from torch.overrides import resolve_name
 
 from attrain import visible
+from attrain.batchnorm import batch_norm
 from attrain.convolution import convolution
 from attrain.operations import (
     CONVOLUTIONS,
@@ -44,7 +45,7 @@ class LRPRules(InputXGradientRules):
 
     def call(self, func, name, args, kwargs):
         if name == "batch_norm" and func is F.batch_norm:
-            out = _batch_norm(self.switch, *args, **kwargs)
+            out = batch_norm(self.switch, "semi-constant", *args, **kwargs)
         elif name in ("relu", "relu_"):
             out = _relu(args, kwargs, name == "relu_", self.epsilon, self.switch)
         else:
@@ -183,44 +184,6 @@ class _EpsilonMultiplier(Function):
 def _relu(args, kwargs, inplace, epsilon, switch):
     x, inplace = (*args, kwargs.get("inplace", inplace))[:2] if args else (kwargs["input"], inplace)
     return _EpsilonReLU.apply(x, epsilon, switch, inplace)
-
-
-def _batch_norm(switch, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    statistics = training or running_mean is None
-    if not statistics or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
-        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch)[0]
-
-
-class _BatchNorm(Function):
-    """Batch norm by the batch's statistics; while explaining, a product with γ/σ, itself a function of the batch."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch):
-        y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, True, momentum, eps)
-        ctx.save_for_backward(x, weight, mean, inverse)
-        ctx.set_materialize_grads(False)
-        ctx.eps, ctx.switch = eps, switch
-        return y, inverse
-
-    @staticmethod
-    def backward(ctx, g, of_inverse):
-        x, weight, mean, inverse = ctx.saved_tensors
-        along = [1, -1, *[1] * (x.ndim - 2)]
-        if ctx.switch["explaining"]:
-            scale = inverse if weight is None else inverse * weight
-            return g * scale.view(along).to(g.dtype), *[None] * 7
-        of_x = of_weight = of_bias = None
-        if g is not None:
-            wanted = ctx.needs_input_grad[:3]
-            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-                g, x, weight, None, None, mean, inverse, True, ctx.eps, wanted
-            )
-        if of_inverse is not None:
-            factor = -of_inverse * inverse**3 * x.shape[1] / x.numel()
-            direct = (x - mean.view(along)) * factor.view(along)
-            of_x = direct if of_x is None else of_x + direct
-        return of_x, of_weight, of_bias, *[None] * 5
 
 
 def _is_scaling(func, args: tuple) -> bool:

@@ -52,6 +52,8 @@ class Link(Function):
     def forward(ctx, switch, pull, values, count, *inputs):
         ctx.set_materialize_grads(False)
         ctx.switch, ctx.pull, ctx.count, ctx.ordinary = switch, pull, count, len(inputs) - count
+        if values[0] is inputs[0]:
+            ctx.mark_dirty(inputs[0])
         return values if len(values) > 1 else values[0]
 
     @staticmethod
@@ -262,7 +264,8 @@ class PairRules(Rules):
     def link(self, call: Call, y: Tensor, reference: Tensor, pull, layer=None):
         """The result y of a call, with pull(number of the reference, gradient) as its backward."""
         ordinary = [y] if self.create_graph else []
-        out = Link.apply(self.switch, pull, (y.detach(),), len(call.active), *call.active, *ordinary)
+        values = (y if y is call.active[0] else y.detach(),)  # an activation itself: overwritten already
+        out = Link.apply(self.switch, pull, values, len(call.active), *call.active, *ordinary)
         return self.attach(call, out, reference, layer=layer)
 
     # -------------------------------------------------------- after the model

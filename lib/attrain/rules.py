@@ -19,11 +19,13 @@ the loss alike.
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from attrain import visible
+from attrain.batchnorm import batch_norm
 from attrain.convolution import convolution
 from attrain.operations import (
     ACTIVATIONS,
@@ -60,12 +62,12 @@ class Rules(TorchFunctionMode):
         super().__init__()
         self.x, self.entry, self.root, self.known = x, entry, x, set()
         # A box of its own, not self: autograd nodes keep it, and must not keep the tensors that self holds.
-        self.switch = {"explaining": False, "reference": 0}
+        self.switch = {"explaining": False, "reference": 0, "last": False}
 
     @contextmanager
-    def explaining(self, reference: int = 0):
-        """Within this context the backward pass follows the rules, those of one reference."""
-        self.switch.update(explaining=True, reference=reference)
+    def explaining(self, reference: int = 0, last: bool = False):
+        """Within this context the backward pass follows the rules, those of one reference; the last may use them up."""
+        self.switch.update(explaining=True, reference=reference, last=last)
         try:
             yield
         finally:
@@ -92,6 +94,8 @@ class Rules(TorchFunctionMode):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
         if self.create_graph and name in CONVOLUTIONS:
             return convolution(func, name, self.switch, bool(args) and args[0] is self.entry, *args, **kwargs)
+        if self.create_graph and func is F.batch_norm:
+            return batch_norm(self.switch, "differentiated", *args, **kwargs)
         return func(*args, **kwargs)
 
     def around(self, model):

@@ -22,12 +22,20 @@ def secant_of(call, from_right=False):
 
 def _relu_secant(from_right, a, b, f_a, f_b):
     d = b - a
-    near = d.abs() < NEAR if from_right else d == 0  # away from 0 the quotient of ReLU is exact, however small
-    slope_a = ((a >= 0) if from_right else (a > 0)).to(d.dtype)
+    if not from_right:  # away from 0 the quotient of ReLU is exact, however small
+        return ratio(f_b - f_a, d, lambda: (a > 0).to(d.dtype))
+    near = d.abs() < NEAR
+    return torch.where(near, (a >= 0).to(d.dtype), (f_b - f_a) / d.masked_fill(near, 1.0))
+
+
+def ratio(change, d, at_zero):
+    """change / d, and at_zero() where d and the change are 0; may write into the change."""
     if torch.is_grad_enabled():
-        return torch.where(near, slope_a, (f_b - f_a) / d.masked_fill(near, 1.0))
-    quotient = (f_b - f_a).div_(d)
-    return torch.where(near, slope_a, quotient, out=quotient)
+        return torch.where(d == 0, at_zero(), change / d.masked_fill(d == 0, 1.0))
+    found = change.div_(d)
+    if d.device.type == "cpu" and not found.sum().isnan():  # no 0/0: the usual case, known for less than `where` costs
+        return found
+    return torch.where(d == 0, at_zero(), found)
 
 
 def _secant(f, from_right, a, b, f_a, f_b):
