@@ -14,41 +14,39 @@ _forward, _backward = torch.native_batch_norm, torch.ops.aten.native_batch_norm_
 
 
 def batch_norm(
-    switch, statistics, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    switch, through, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ) -> Tensor:
     """`F.batch_norm`; where it takes the batch's own statistics, with a rule for maps.
 
     Args:
         switch: the rules' switch; while "explaining", the map's rule holds.
-        statistics: what μ and σ are to the map: "differentiated", functions of all samples, as for the loss;
-            "semi-constant", constants to the map, but σ a function of the batch to the map's derivative;
-            "constant" to both.
+        through: whether the map's gradient passes through μ and σ to the other samples, as the loss's does. If not,
+            the map takes them as constants, and only the map's own derivative knows that σ depends on the batch.
         x, …, eps: as for `F.batch_norm`.
     """
     own = training or running_mean is None
     if not own or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch, statistics)[0]
+    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch, through)[0]
 
 
 class _BatchNorm(Function):
     """The output, and 1/σ, by which a map's derivative reaches the batch."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch, statistics):
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch, through):
         y, mean, inverse = _forward(x, weight, bias, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.set_materialize_grads(False)
-        ctx.eps, ctx.switch, ctx.statistics = eps, switch, statistics
+        ctx.eps, ctx.switch, ctx.through = eps, switch, through
         return y, inverse
 
     @staticmethod
     def backward(ctx, g, of_inverse):
         x, weight, mean, inverse = ctx.saved_tensors
         if ctx.switch["explaining"]:
-            if ctx.statistics == "differentiated":
+            if ctx.through:
                 return _InputGradient.apply(g, x, weight, mean.detach(), inverse.detach(), ctx.eps), *[None] * 8
-            inverse = inverse.detach() if ctx.statistics == "constant" else inverse
             scale = inverse if weight is None else inverse * weight
             return g * _along(scale, x).to(g.dtype), *[None] * 8
         of_x = of_weight = of_bias = None
@@ -90,7 +88,8 @@ class _InputGradient(Function):
         scale = gamma * inverse**2 / m
         of_centred = scale * inverse * (2 * gx * hx / m - total)
         constant = scale * (g_sum * hx + h_sum * gx) / m - of_centred * mean
-        by_g, by_h, by_x, constant = (_along(v, x).to(x.dtype) for v in (-scale * hx, -scale * gx, of_centred, constant))
+        factors = constant, -scale * hx, -scale * gx, of_centred
+        constant, by_g, by_h, by_x = (_along(factor, x).to(x.dtype) for factor in factors)
         torch.addcmul(constant, g, by_g, out=of_x)
         of_x.addcmul_(h, by_h).addcmul_(x, by_x)
         return of_g, of_x, total * inverse if ctx.needs_input_grad[2] else None, None, None, None

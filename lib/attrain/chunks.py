@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import torch
 from torch import Tensor, nn
 
 
@@ -13,24 +12,19 @@ def in_chunks(explain, model: nn.Module, x: Tensor, target, method, chunk_size: 
     if any(m.training and isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):
         raise ValueError("with chunk_size, batch norm in training mode sees other batches: call model.eval() first")
     device = next((p.device for p in model.parameters()), x.device)
-    found = []
+    whole = None
     for start in range(0, max(len(x), 1), chunk_size):
         rows = slice(start, start + chunk_size)
-        part = x[rows].to(device)
         classes = target[rows].to(device) if isinstance(target, Tensor) else target
-        result = explain(model, part, classes, _rows(method, rows, x))
-        if out is not None:
-            _check(out, x, result.heatmap)
-            out[rows] = result.heatmap.to(out)
-            result = result._replace(heatmap=result.heatmap.new_empty(0))  # a slice would keep its memory
-        found.append(_moved(result, x.device))
-    logits, heatmaps, layers, deltas = zip(*found)
-    return found[0]._replace(
-        logits=torch.cat(logits),
-        heatmap=torch.cat(heatmaps) if out is None else out,
-        layers={name: torch.cat([part[name] for part in layers]) for name in layers[0]},
-        delta=None if deltas[0] is None else torch.cat(deltas),
-    )
+        found = explain(model, x[rows].to(device), classes, _rows(method, rows, x))
+        if whole is None:  # made at once: small results kept one by one would hold the memory between them
+            if out is not None:
+                _check(out, x, found.heatmap)
+            first = found if out is None else found._replace(heatmap=found.heatmap[..., :0])
+            whole = _map(lambda part: part.new_empty((len(x), *part.shape[1:]), device=x.device), first)
+            whole = whole if out is None else whole._replace(heatmap=out)
+        _map(lambda total, part: total[rows].copy_(part), whole, found)  # noqa: B023
+    return whole
 
 
 def _rows(method, rows: slice, x: Tensor):
@@ -45,11 +39,14 @@ def _rows(method, rows: slice, x: Tensor):
     return method
 
 
-def _moved(explanation, device: torch.device):
-    move = lambda value: None if value is None else value.to(device)  # noqa: E731
-    layers = {name: move(value) for name, value in explanation.layers.items()}
-    return explanation._replace(
-        logits=move(explanation.logits), heatmap=move(explanation.heatmap), layers=layers, delta=move(explanation.delta)
+def _map(function, *found):
+    """An Explanation, of what the function makes of the tensors of one or more."""
+    logits, heatmap, layers, delta = zip(*found)
+    return found[0]._replace(
+        logits=function(*logits),
+        heatmap=function(*heatmap),
+        layers={name: function(*(part[name] for part in layers)) for name in layers[0]},
+        delta=None if delta[0] is None else function(*delta),
     )
 
 

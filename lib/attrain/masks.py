@@ -68,7 +68,7 @@ def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:
     x, y = (torch.arange(n, device=boxes.device) + 0.5 for n in (width, height))
     across = (left[..., None] <= x) & (x < right[..., None]) & there[..., None]  # (N, B, W)
     down = (top[..., None] <= y) & (y < bottom[..., None])
-    return (down[..., :, None] & across[..., None, :]).any(1)
+    return down.float().mT @ across.float() > 0  # how many boxes a pixel is in
 
 
 def dilate_boxes(boxes: Boxes, fraction: float, size: tuple[int, int]) -> Tensor:

@@ -48,12 +48,16 @@ class InputXGradient(Method):
 
     Args:
         reference: what is subtracted from the input, as for `DeepLift`; maps at layers are gradient times output.
+        batch_statistics: whether the gradient passes through the mean and variance of a batch norm in training mode.
+            Without, they are constants to the map, as they are to LRP: a sample's map has no part in other samples'
+            logits, and a training step on maps costs less.
     """
 
     reference: float | Tensor = 0.0
+    batch_statistics: bool = True
 
     def rules(self, x: Tensor, entry: Tensor) -> Rules:
-        return InputXGradientRules(x, entry, _mean_reference(self.reference, x))
+        return InputXGradientRules(x, entry, _mean_reference(self.reference, x), self.batch_statistics)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,10 +53,11 @@ class Rules(TorchFunctionMode):
         references: how many backward passes, each with a reference of its own, are averaged.
         create_graph: whether the map is to be differentiated.
         sees_all: whether an operation that cannot be seen would make the map wrong, and is refused.
+        through: whether the gradient passes through the statistics of a batch norm in training mode.
         known: kinds of `autograd.Function` that belong to operations with a rule.
     """
 
-    references, create_graph, sees_all = 1, False, False
+    references, create_graph, sees_all, through = 1, False, False, True
 
     def __init__(self, x: Tensor, entry: Tensor):
         super().__init__()
@@ -94,8 +95,8 @@ class Rules(TorchFunctionMode):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
         if self.create_graph and name in CONVOLUTIONS:
             return convolution(func, name, self.switch, bool(args) and args[0] is self.entry, *args, **kwargs)
-        if self.create_graph and func is F.batch_norm:
-            return batch_norm(self.switch, "differentiated", *args, **kwargs)
+        if func is F.batch_norm and (self.create_graph or not self.through):
+            return batch_norm(self.switch, self.through, *args, **kwargs)
         return func(*args, **kwargs)
 
     def around(self, model):
@@ -133,9 +134,9 @@ class Rules(TorchFunctionMode):
 class InputXGradientRules(Rules):
     """gradient · (x − reference)."""
 
-    def __init__(self, x, entry, reference: float | Tensor = 0.0):
+    def __init__(self, x, entry, reference: float | Tensor = 0.0, through: bool = True):
         super().__init__(x, entry)
-        self.reference = reference
+        self.reference, self.through = reference, through
 
     def contract(self, gradient, create_graph):
         return gradient * (self.x.detach() - self.reference)

@@ -92,7 +92,7 @@ class ZPlusRules(LRPRules):
         self.output = self.input = self.layer = self.version = None  # of the last layer
 
     @contextmanager
-    def explaining(self, reference: int = 0):
+    def explaining(self, reference: int = 0, last: bool = False):
         self.positive["explaining"] = True
         try:
             yield
@@ -138,7 +138,7 @@ class ZPlusRules(LRPRules):
     ):
         if training or running_mean is None:
             dims = [d for d in range(x.ndim) if d != 1]
-            mean, var = x.detach().mean(dims), x.detach().var(dims, correction=0)
+            var, mean = torch.var_mean(x.detach(), dims, correction=0)
         else:
             mean, var = running_mean.detach().clone(), running_var.detach().clone()
         scale = (var + eps).rsqrt() * (1 if weight is None else weight)
@@ -215,9 +215,9 @@ class _ZPlus(Function):
         x, weight, active = ctx.saved_tensors
         layer, create_graph = ctx.layer, torch.is_grad_enabled()
         with torch.enable_grad():
-            parts, weights = [x.relu()], [weight.clamp(min=0)]
+            parts, weights = [x.relu()], [weight.relu()]
             if (x < 0).any():
-                parts, weights = [parts[0], -(-x).relu()], [weights[0], weight.clamp(max=0)]
+                parts, weights = [parts[0], -(-x).relu()], [weights[0], -(-weight).relu()]
             parts = [p if p.requires_grad else p.requires_grad_() for p in parts]
             positive = [layer.apply(p, w) for p, w in zip(parts, weights)]
             z = sum(positive)
