@@ -29,6 +29,7 @@ from attrain import (
     register_rule,
 )
 from attrain.targets import selective_target, stochastic_target
+from attrain.zplus import ZPlus
 
 
 def conv_net(batch_norm=False, channels=2, dtype=torch.float64):
@@ -715,3 +716,34 @@ def test_methods_differ_by_their_references_numbers(make):
     zeros, ones = torch.zeros(1, 3), torch.ones(1, 3)
     assert make(zeros) == make(zeros.clone()) and hash(make(zeros)) == hash(make(zeros.clone()))
     assert make(zeros) != make(ones) and make(zeros) != make(0.0) and make(0.0) != make(1.0)
+
+
+@pytest.mark.parametrize("method", [InputXGradient(), LRP(first_layer=ZB()), DeepLift(), ZPlus()])
+@pytest.mark.parametrize("target", [0, "all"])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_without_the_map_at_the_input_those_at_layers_are_the_same(method, target, chunk_size):
+    net, x = conv_net(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    whole, layers_only = (
+        explain(net, x, target, method, layers=["0", "2"], at_input=there, chunk_size=chunk_size)
+        for there in (True, False)
+    )
+    assert layers_only.heatmap.numel() == 0 and len(layers_only.heatmap) == 3
+    for name, heatmap in whole.layers.items():
+        torch.testing.assert_close(layers_only.layers[name], heatmap)
+
+
+def test_a_loss_of_a_layers_map_has_the_same_gradients_without_the_map_at_the_input():
+    net, x = conv_net(batch_norm=True).train(), torch.rand(3, 2, 8, 8, dtype=torch.float64)
+    found = []
+    for there in (True, False):
+        net.zero_grad()
+        made = explain(net, x, 0, InputXGradient(), layers=["2"], at_input=there, create_graph=True)
+        (made.layers["2"].square().sum() + made.logits.sum()).backward()
+        found.append([p.grad.clone() for p in net.parameters()])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b)
+
+
+def test_no_map_at_all_is_refused():
+    with pytest.raises(ValueError, match="at_input"):
+        explain(conv_net(), torch.rand(1, 2, 8, 8, dtype=torch.float64), 0, at_input=False)

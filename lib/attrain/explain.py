@@ -42,7 +42,7 @@ class Explanation(NamedTuple):
 
 def explain(
     model: nn.Module, x: Tensor, target: Target = None, method=LRP(), *, layers=(), create_graph: bool = False,
-    chunk_size: int | None = None, out: Tensor | None = None,
+    at_input: bool = True, chunk_size: int | None = None, out: Tensor | None = None,
 ) -> Explanation:  # fmt: skip
     """Attribute a model's output to its input.
 
@@ -60,6 +60,8 @@ def explain(
         create_graph: make the map (and the logits) differentiable with respect to the parameters, so
             that both can be trained on. This is then the forward pass of a training step: batch norm
             in training mode updates its running statistics, as it would without `explain`.
+        at_input: without, only the maps at the layers are made, by a backward pass no longer than they need, and
+            `heatmap` is an empty (N, 0).
         chunk_size: explain at most so many samples at once, so that memory does not grow with N; for maps that
             are only looked at, not with `create_graph`. x, and what belongs to its samples (classes, references),
             may lie elsewhere than the model, on the CPU or in a memory-mapped file: chunks are brought to the
@@ -82,14 +84,16 @@ def explain(
     if chunk_size is not None:
         if create_graph:
             raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
-        return in_chunks(partial(explain, layers=layers), model, x, target, method, chunk_size, out)
+        return in_chunks(partial(explain, layers=layers, at_input=at_input), model, x, target, method, chunk_size, out)
     if out is not None:
         raise ValueError("out is written to chunk by chunk: give a chunk_size too")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not (at_input or layers):
+        raise ValueError("without at_input there must be layers to make maps at, got none")
     with torch.enable_grad(), uncompiled(), _buffers_kept(model, keep=not create_graph):
-        result = method.run(_Pass(model, create_graph), x, target, layers, create_graph)
+        result = method.run(_Pass(model, create_graph, at_input), x, target, layers, create_graph)
     if create_graph:
         return result
     logits, heatmap, at_layers, delta = result
@@ -102,6 +106,7 @@ class _Pass:
 
     model: nn.Module
     create_graph: bool
+    at_input: bool = True
     explanation = Explanation
 
     def __call__(self, x: Tensor, target: Target, make_rules, layers: tuple) -> Explanation:
@@ -130,18 +135,19 @@ class _Pass:
             retain = self.create_graph or not last or number + 1 < rules.references
             with rules.explaining(number, last=not retain):
                 start, weight = rules.start(logits, score)
-                gradients = torch.autograd.grad(
+                root, *gradients = torch.autograd.grad(
                     start,
-                    [rules.root, *(edge for edge, _, _ in outputs)],
+                    [rules.root if self.at_input else start, *(edge for edge, _, _ in outputs)],
                     weight,
                     create_graph=self.create_graph,
                     retain_graph=retain,
                     allow_unused=True,
                 )
-                if gradients[0] is None:
+                if root is None:
                     raise ValueError("the model's output does not depend differentiably on x; is it detached inside?")
-                maps = [rules.contract(gradients[0], self.create_graph)]
-                for g, (_, value, reference) in zip(gradients[1:], outputs):
+                empty = rules.x.detach().new_empty(len(rules.x), 0)
+                maps = [rules.contract(root, self.create_graph) if self.at_input else empty]
+                for g, (_, value, reference) in zip(gradients, outputs):
                     maps.append(rules.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
             total = maps if total is None else [a + b for a, b in zip(total, maps)]
         return [m / rules.references for m in total] if rules.references > 1 else total

@@ -210,7 +210,7 @@ def _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size) -> I
 def _explained(model, x, target, method, layer: str, create_graph: bool = False) -> Explanation:
     own = getattr(method, "layer", "")  # Grad-CAM's: its map before it is enlarged
     layers = [layer or own] if layer or own else []
-    return explain(model, x, target, method, layers=layers, create_graph=create_graph)
+    return explain(model, x, target, method, layers=layers, create_graph=create_graph, at_input=not layers)
 
 
 def _map(found: Explanation) -> Tensor:

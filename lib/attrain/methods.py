@@ -3,7 +3,7 @@
 A method says how the rules of one pass are made and which passes `attrain.explain` is to make.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -243,7 +243,7 @@ class GradCAM(Method):
     def run(self, once, x, target, layers, create_graph):
         if set(layers) - {self.layer}:
             raise ValueError(f"GradCAM makes a map at its own layer {self.layer!r} only, got layers={layers}")
-        found = once(x, target, GradCAMRules, (self.layer,))
+        found = replace(once, at_input=False)(x, target, GradCAMRules, (self.layer,))
         cam = found.layers[self.layer]
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
         large = F.interpolate(cam.reshape(-1, 1, *cam.shape[-(x.ndim - 2) :]), x.shape[2:], mode=mode)
