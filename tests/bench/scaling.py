@@ -1,0 +1,56 @@
+"""How time and memory grow with the batch, the edge of the images, the number of classes and that of references.
+
+Work is proportional to batch and to pixels, so exponents of 1 and 2 are expected, somewhat less where small sizes leave
+the processor idle; 0 for classes; less than 1 for references that all samples share.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+import torchvision
+
+from attrain import LRP, DeepLift, explain, sequences
+from attrain.models import SequenceCNN
+from attrain.training import isnet_step, plain_step
+from tests.bench.cases import training_step
+from tests.bench.measure import Run
+
+# What grows -> its values; the other sizes stay at (batch, edge, classes).
+POINTS = {
+    "small": ({"batch": (1, 2, 4, 8, 16), "edge": (32, 48, 64, 96, 128), "classes": (2, 10, 100, 1000)}, (4, 64, 10)),
+    "large": ({"batch": (8, 16, 32, 64, 128), "edge": (64, 96, 128, 192, 256), "classes": (2, 10, 100, 1000)},
+              (32, 128, 10)),
+}  # fmt: skip
+REFERENCES = (1, 2, 5, 10, 20, 40)
+
+
+def lines(sizes: str, device: torch.device) -> Iterator[tuple[str, str, dict[int, Run]]]:
+    """(what is run, what grows, size -> function)."""
+    grows, fixed = POINTS[sizes]
+    runs = {
+        "LRP-ε map": partial(lrp_map, device=device),
+        "plain step": partial(training_step, plain_step, device=device),
+        "Selective ISNet step": partial(training_step, isnet_step, device=device),
+    }
+    for name, make in runs.items():
+        for what, values in grows.items():
+            of = dict(zip(("n", "edge", "classes"), fixed))
+            key = "n" if what == "batch" else what
+            yield name, what, {value: make(**of | {key: value}) for value in values}
+    samples = 16 if sizes == "small" else 256
+    yield "DeepLIFT map", "references", {count: genomics_map(samples, count, device) for count in REFERENCES}
+
+
+def lrp_map(n: int, edge: int, classes: int, device: torch.device) -> Run:
+    """Of a resnet18."""
+    model = torchvision.models.resnet18(num_classes=classes).eval().to(device)
+    x = torch.rand(n, 3, edge, edge, device=device)
+    return lambda: explain(model, x, 0, LRP())
+
+
+def genomics_map(n: int, references: int, device: torch.device) -> Run:
+    """Of the genomics network, with references shared by all sequences."""
+    net = SequenceCNN().eval().to(device)
+    x, shared = (sequences.simulate(k)["x"].to(device) for k in (n, references))
+    return lambda: explain(net, x, 0, DeepLift(shared[:, None]))
