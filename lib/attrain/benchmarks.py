@@ -159,7 +159,7 @@ def ratios(records: Mapping[str, dict]) -> Figure:
         xscale="log", xlabel="ratio (less is better)", yticks=[*places.values()], ylim=(min(places.values()) - 1, 1)
     )
     axis.set_yticklabels(places, fontsize=7.5)
-    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20], "0.1 0.2 0.5 1 2 5 10 20".split())
     axis.axvline(1, color="0.5", lw=1)
     figure.legend(*_legend([*records]), ncols=5, loc="outside upper center", fontsize=9)
     return figure

@@ -25,7 +25,7 @@ from attrain.study import check_device, commit, environment, results_root, write
 from tests.bench import cases, scaling
 from tests.bench.cases import SIZES, guided_training_step, training_step
 from tests.bench.epochs import epoch_cases
-from tests.bench.measure import Case, growth, measure, peaks, rounded, shares
+from tests.bench.measure import Case, growth, measure, peaks, shares
 from tests.bench.variations import variation_cases
 
 OTHERS = ("captum", "shap", "tangermeme")  # zennit's version is in the environment
@@ -96,24 +96,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.keep and (options.only or not commit() or commit().endswith("+changes")):
         print("error: a record is kept of all cases, and of code that is committed", file=sys.stderr)
         return 1
-    record = {"schema": 1, "device": device.type, "sizes": size, "machine": machine(device), "peak": peaks(device)}
-    print(benchmarks.header(), flush=True)
-    record["cases"] = []
-    for case in chosen:
-        row = measure(case, device, record["peak"], options.seconds, options.most)
-        record["cases"].append(row)
-        print(benchmarks.line(row), flush=True)
+    record = {"schema": 1, "device": device.type, "sizes": size, "machine": machine(device), "commit": commit()}
+    record |= {"environment": environment(device) | versions(), "peak": peaks(device), "cases": []}
     if not options.only:
+        record["profile"] = profiles(size, device)
         record["scaling"] = [
             {"run": run, "grows": what, **growth(points, device, 3)}
             for run, what, points in scaling.lines(size, device)
         ]
-        record["profile"] = profiles(size, device)
         print(benchmarks.scaling_table(record).to_string())
-    record["peak"] = {name: rounded(value) for name, value in record["peak"].items()}
-    record |= {"environment": environment(device) | versions(), "commit": commit()}
-    record["machine"]["load after"] = round(os.getloadavg()[0], 2)
-    record["seconds"] = round(time.time() - started)
+    print(benchmarks.header(), flush=True)
+    for case in chosen:
+        row = measure(case, device, record["peak"], options.seconds, options.most)
+        record["cases"].append(row)
+        print(benchmarks.line(row), flush=True)
+        record["machine"]["load after"] = round(os.getloadavg()[0], 2)
+        record["seconds"] = round(time.time() - started)
+        write_json(results_root() / "bench.json", record)  # after each case: what has been measured stays
     file = benchmarks.path(device.type, options.keep) if options.keep else results_root() / "bench.json"
     write_json(file, record)
     picture = results_root() / "bench.png"

@@ -127,10 +127,10 @@ def peaks(device: torch.device) -> dict[str, float]:
     a, b = (torch.rand(size, size, device=device) for _ in range(2))
     source, target = (torch.rand(length, device=device) for _ in range(2))
     torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")
-    fastest = lambda run: min(seconds(run, device) for _ in range(5))  # noqa: E731
+    fastest = lambda run: min(seconds(run, device) for _ in range(10))  # noqa: E731
     flops, bytes_ = 2 * size**3 / fastest(lambda: a @ b), 8 * length / fastest(lambda: target.copy_(source))
     torch.set_float32_matmul_precision("highest")
-    return {"flops": flops, "bytes": bytes_}
+    return {"flops": rounded(flops), "bytes": rounded(bytes_)}
 
 
 def count(run: Run, peak: dict) -> dict[str, float]:

@@ -38,8 +38,9 @@ def lines(sizes: str, device: torch.device) -> Iterator[tuple[str, str, dict[int
             of = dict(zip(("n", "edge", "classes"), fixed))
             key = "n" if what == "batch" else what
             yield name, what, {value: make(**of | {key: value}) for value in values}
-    samples = 16 if sizes == "small" else 256
+    batches, samples = grows["batch"], grows["batch"][-1]
     yield "DeepLIFT map", "references", {count: genomics_map(samples, count, device) for count in REFERENCES}
+    yield "DeepLIFT map, 20 references", "batch", {n: genomics_map(n, 20, device) for n in batches}
 
 
 def lrp_map(n: int, edge: int, classes: int, device: torch.device) -> Run:
