@@ -42,8 +42,9 @@ reproduce: $(READY)
 	@$(BIN)/python -m attrain.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 
-# The tests of the engine, which make what they need on torch's default device.
-ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible)
+# The tests of the engine, which make what they need on torch's default device; but for two that count torch's function
+# modes, of which the default device is one.
+ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible) -k "not comes_back_as_it_went_in and not is_untouched"
 
 # Notebooks run in a results folder of their own, so that they really run. With DEVICE=cuda the engine's tests only, there;
 # nobody has run these on CUDA yet.

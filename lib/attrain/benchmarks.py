@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +14,7 @@ from attrain.records import RECORDS
 from attrain.style import COLOURS, MARKERS, STYLE
 
 FOLDER = RECORDS / "benchmarks"
+KINDS = ("map", "step", "loss", "epoch")
 UNITS = {"seconds": "time of a run in seconds", "megabytes": "peak memory in MB"}
 
 
@@ -36,6 +37,12 @@ def load(device: str, label: str) -> dict:
 def kind(case: str) -> str:
     """The first word of a case's name: map, step, loss, epoch."""
     return re.match(r"\w+", case)[0]
+
+
+def names(records: Mapping[str, dict]) -> list[str]:
+    """All cases of the records, in the order of the last one, then those that it lacks; by kind."""
+    found = dict.fromkeys(row["case"] for record in reversed(records.values()) for row in record["cases"])
+    return sorted(found, key=lambda case: KINDS.index(kind(case)))
 
 
 def others(case: str) -> bool:
@@ -84,25 +91,43 @@ def table(records: Mapping[str, dict]) -> pd.DataFrame:
     Args:
         records: name, as "before" -> record; in the order of the columns.
     """
-    found = {}
+    found = {name: {} for name in names(records)}
     for name, record in records.items():
         for row in record["cases"]:
             told = cells(row)
-            found.setdefault(row["case"], {}).update({f"{name}": f"{told['ratio']} {told['interval']}"})
-            found[row["case"]].update({k: v for k, v in told.items() if k not in ("ratio", "interval")})
+            found[row["case"]][name] = f"{told['ratio']} {told['interval']}"
+            found[row["case"]] |= {k: v for k, v in told.items() if k not in ("ratio", "interval")}
     frame = pd.DataFrame(found).T.fillna("")
     columns = [*records, *(name for name in frame if name not in records)]
     return frame.reindex(columns=columns, fill_value="").rename_axis("case")
+
+
+def styled(frame: pd.DataFrame, caption: str) -> "pd.io.formats.style.Styler":
+    """A table for a page: small letters, what a row is about on the left, no line breaks within intervals."""
+    small = [{"selector": "th, td", "props": "font-size: 85%; text-align: left"}]
+    small += [{"selector": "th.row_heading", "props": "font-weight: normal"}]
+    whole = frame.map(lambda text: re.sub(r"(?<=[,/]) | (?=[/\[])", "\u00a0", text) if isinstance(text, str) else text)
+    return whole.style.set_table_styles(small).set_caption(caption)
 
 
 def scaling_table(record: dict) -> pd.DataFrame:
     """A row a run and what grows: the exponents of time and memory with their 95 % intervals."""
     rows = {}
     for found in record["scaling"]:
-        told = {unit: "{:.2f} [{:.2f}, {:.2f}]".format(*found[f"exponent of {unit}"]) for unit in UNITS}
+        told = {unit: exponent(found[f"exponent of {unit}"]) for unit in UNITS}
         sizes = f"{found['x'][0]:g} … {found['x'][-1]:g}"
         rows[found["run"], found["grows"]] = {"from … to": sizes, **told}
     return pd.DataFrame(rows).T.rename_axis(["run", "grows with"])
+
+
+def exponent(values: Sequence[float]) -> str:
+    """A slope and its interval, with the minus sign of the other tables.
+
+    Example:
+        >>> exponent([-0.001, -0.25, 0.25])
+        '0.00 [−0.25, 0.25]'
+    """
+    return "{} [{}, {}]".format(*(f"{round(v, 2) + 0.0:.2f}".replace("-", "−") for v in values))
 
 
 def profile_table(record: dict) -> pd.DataFrame:
@@ -139,10 +164,7 @@ def ratios(records: Mapping[str, dict]) -> Figure:
     Args:
         records: name -> record; the last one is filled, those before it are pale.
     """
-    names = list(dict.fromkeys(row["case"] for record in reversed(records.values()) for row in record["cases"]))
-    order = ("map", "step", "loss", "epoch")
-    names.sort(key=lambda name: order.index(kind(name)))
-    places = {name: -i - 1.5 * order.index(kind(name)) for i, name in enumerate(names)}
+    places = {name: -i - 1.5 * KINDS.index(kind(name)) for i, name in enumerate(names(records))}
     figure, axis = plt.subplots(figsize=(11, 0.21 * (max(-min(places.values()), 8) + 6)), layout="constrained")
     for age, record in enumerate(reversed(records.values())):
         for row in record["cases"]:
@@ -177,21 +199,26 @@ def _legend(names: list[str]) -> tuple[list, list[str]]:
 
 @plt.rc_context(STYLE)
 def scaling(record: dict) -> Figure:
-    """Time (above) and memory (below) against what grows, a panel each, with the exponents in the legends."""
+    """Time (above) and memory (below) against what grows, a panel each; exponents stand at the ends of lines."""
     grows = list(dict.fromkeys(found["grows"] for found in record["scaling"]))
     runs = list(dict.fromkeys(found["run"] for found in record["scaling"]))
     size = 3.1 * len(grows), 6
     figure, axes = plt.subplots(2, len(grows), figsize=size, layout="constrained", sharex="col", squeeze=False)
+    lines = {}
     for above, (unit, title) in zip(axes, UNITS.items()):
         above[0].set_ylabel(title)
         for axis, what in zip(above, grows):
             for found in (f for f in record["scaling"] if f["grows"] == what):
-                k = runs.index(found["run"])
-                label = f"{found['run']}: {found[f'exponent of {unit}'][0]:.2f}"
-                axis.loglog(found["x"], found[unit], f"-{MARKERS[k]}", color=COLOURS[k], label=label, markersize=4)
-            axis.legend(fontsize=7.5, title="exponent", title_fontsize=7.5)
+                look = dict(color=COLOURS[runs.index(found["run"])], marker=MARKERS[runs.index(found["run"])])
+                (drawn,) = axis.loglog(found["x"], found[unit], **look, markersize=4, label=found["run"])
+                end = dict(xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=look["color"])
+                axis.annotate(
+                    exponent(found[f"exponent of {unit}"]).split()[0], (found["x"][-1], found[unit][-1]), **end
+                )
+                lines[found["run"]] = drawn
             axis.set_xticks(found["x"], [f"{x:g}" for x in found["x"]])
             axis.minorticks_off()
     for axis, what in zip(axes[1], grows):
         axis.set_xlabel(what)
+    figure.legend(lines.values(), lines, ncols=len(lines), loc="outside upper center")
     return figure

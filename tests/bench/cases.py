@@ -80,7 +80,7 @@ class Sizes(NamedTuple):
 
 SIZES = {
     "small": Sizes(),
-    "large": Sizes(64, 224, 256, 224, (64, 448), (8, 256), 1024, (512, 448), 4096),
+    "large": Sizes(64, 224, 256, 224, (64, 288), (8, 96), 1024, (512, 448), 4096),  # at most some 80 GB
 }
 # A plain step and a map (two passes), and a step on the challenged samples, for a plain step.
 CHALLENGED = (3 + 2 + 3) / 3
