@@ -118,10 +118,14 @@ def test_what_grows_is_run_at_every_size():
         points[min(points)]()
 
 
-def test_shares_of_time_add_up_to_one_at_most():
+def test_the_times_of_operations_are_in_units_of_a_step_and_add_up():
     net, x, y = SmallCNN(width=2), torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
-    found = measure.shares(lambda: plain_step(net, x, y)[1].backward(), CPU)
-    assert 0.3 < sum(found.values()) <= 1.001 and any("convolution" in name for name in found)
+    step = lambda: plain_step(net, x, y)[1].backward()  # noqa: E731
+    twice = lambda: [step(), step()]  # noqa: E731
+    found = measure.in_units({"one": step, "two": twice}, step, CPU, most=4)
+    assert len(found["one"]) == 5 and "all others" in found["one"]
+    assert any("convolution" in name for name in found["one"])
+    assert sum(found["two"].values()) > 1.2 * sum(found["one"].values()) > 0.3
 
 
 def test_the_command_lists_cases_and_measures_those_that_are_asked_for(results, capsys):
@@ -155,7 +159,11 @@ def record(**change) -> dict:
     row |= {"verdict": "fails", "milliseconds": 3.25, "megabytes": [10.0, 5.0], "share_of_peak": 0.25, "error": None}
     grown = {"run": "map", "grows": "batch", "x": [1, 2], "seconds": [1.0, 2.0], "megabytes": [4.0, 4.0]}
     grown |= {"exponent of seconds": [1.0, 0.9, 1.1], "exponent of megabytes": [0.0, -0.1, 0.1]}
-    return {"cases": [row | change], "scaling": [grown], "profile": {"a": {"x": 0.1, "y": 0.3}, "b": {"x": 0.5}}}
+    return {
+        "cases": [row | change],
+        "scaling": [grown],
+        "profile": {"a": {"all others": 0.2, "x": 0.1, "y": 0.3}, "b": {"x": 0.5}},
+    }
 
 
 def test_the_table_has_a_column_a_record_and_the_words_of_a_row():
@@ -175,7 +183,8 @@ def test_a_line_has_its_columns_under_the_header():
 
 def test_tables_of_growth_and_of_operations():
     assert benchmarks.scaling_table(record()).loc[("map", "batch"), "seconds"] == "1.00 [0.90, 1.10]"
-    assert benchmarks.profile_table(record()).index.tolist() == ["x", "y"]
+    assert benchmarks.profile_table(record()).index.tolist() == ["x", "y", "all others", "sum"]
+    assert benchmarks.profile_table(record()).loc["sum"].tolist() == pytest.approx([0.6, 0.5])
 
 
 def test_a_trial_is_told_with_its_measurement(tmp_path):

@@ -131,9 +131,11 @@ def exponent(values: Sequence[float]) -> str:
 
 
 def profile_table(record: dict) -> pd.DataFrame:
-    """The share of time of torch's operations, the largest ones, one column a step."""
+    """The time of torch's operations, one column a step, where that of a plain step is 1; the largest first."""
     frame = pd.DataFrame(record["profile"])
-    return frame.loc[frame.max(axis=1).sort_values(ascending=False).index]
+    order = frame.drop(index="all others", errors="ignore").max(axis=1).sort_values(ascending=False).index
+    frame = frame.loc[[*order, *(frame.index.intersection(["all others"]))]]
+    return pd.concat([frame, frame.sum().to_frame("sum").T])
 
 
 def tried(record: dict, file: Path = FOLDER / "tried.yaml") -> pd.DataFrame:

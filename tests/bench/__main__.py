@@ -22,10 +22,11 @@ import torch
 
 from attrain import benchmarks
 from attrain.study import check_device, commit, environment, results_root, write_json
+from attrain.training import isnet_step, plain_step
 from tests.bench import cases, scaling
 from tests.bench.cases import SIZES, guided_training_step, training_step
 from tests.bench.epochs import epoch_cases
-from tests.bench.measure import Case, growth, measure, peaks, shares
+from tests.bench.measure import Case, growth, in_units, measure, peaks
 from tests.bench.variations import variation_cases
 
 OTHERS = ("captum", "shap", "tangermeme")  # zennit's version is in the environment
@@ -63,16 +64,13 @@ def versions() -> dict[str, str]:
 
 
 def profiles(size: str, device: torch.device) -> dict[str, dict[str, float]]:
-    """The shares of time of torch's operations in one step on LRP maps and one guided step."""
-    from attrain.training import isnet_step
-
-    n, edge = SIZES[size].batch, SIZES[size].step
-    name = f"resnet18 {n}×3×{edge}×{edge}"
-    steps = {
-        f"Selective ISNet step, {name}": training_step(isnet_step, n, edge, 10, device),
-        f"energy-guided step, {name}": guided_training_step("vanilla", "resnet18", "Input", n, edge, device),
-    }
-    return {title: shares(run, device) for title, run in steps.items()}
+    """The time of torch's operations in a plain step, a step on LRP maps and a guided one; the plain step's is 1."""
+    where = dict(n=SIZES[size].batch, edge=SIZES[size].step, device=device)
+    plain, isnet = (training_step(step, classes=10, **where) for step in (plain_step, isnet_step))
+    ordinary, guided = (guided_training_step("vanilla", "resnet18", depth, **where) for depth in (None, "Input"))
+    return in_units({"plain step": plain, "Selective ISNet step": isnet}, plain, device) | in_units(
+        {"energy-guided step": guided}, ordinary, device
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -161,8 +161,8 @@ class _Work(TorchDispatchMode):
         return out
 
 
-def shares(run: Run, device: torch.device, most: int = 10) -> dict[str, float]:
-    """The share of time of each of torch's operations in a run, those inside it not included; the largest ones."""
+def operations(run: Run, device: torch.device) -> Counter:
+    """Seconds of each of torch's operations in a run, without the operations inside it."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     run()
@@ -171,9 +171,21 @@ def shares(run: Run, device: torch.device, most: int = 10) -> dict[str, float]:
             run()
     times = Counter()
     for event in profile.key_averages():
-        times[event.key] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-    total = sum(times.values())
-    return {name: rounded(taken / total) for name, taken in times.most_common(most)}
+        taken = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        times[event.key] += taken / 3e6
+    return times
+
+
+def in_units(steps: dict[str, Run], unit: Run, device: torch.device, most: int = 10) -> dict[str, dict[str, float]]:
+    """The time of the largest operations of some steps, and of all others together, where that of the unit is 1."""
+    whole = sum(operations(unit, device).values())
+    found = {}
+    for name, run in steps.items():
+        times = operations(run, device)
+        largest = dict(times.most_common(most))
+        rest = sum(times.values()) - sum(largest.values())
+        found[name] = {op: rounded(taken / whole) for op, taken in {**largest, "all others": rest}.items()}
+    return found
 
 
 # ---------------------------------------------------------------- how it grows
