@@ -122,8 +122,8 @@ for found in after["scaling"]:
 # ## What explains the rest
 #
 # The time of torch's operations (without those inside them) in a plain step and in steps on maps, where that of a plain step of the same
-# network is 1. *Convolutions and their gradients are what the bound counts*: twice a plain step's would be 2 minus what else it does. All that
-# is more is what a better implementation could still win. (The profiler itself takes time, too.)
+# network is 1. *Convolutions and their gradients are what the bound counts*: of them a step on one map needs twice those of a plain step.
+# What is above that, and all the rest, is what a better implementation could still win. (The profiler itself takes time, too.)
 
 # %%
 operations = benchmarks.profile_table(after)
