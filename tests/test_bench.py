@@ -86,6 +86,11 @@ def test_a_run_is_counted_by_its_products_and_its_operands():
     assert found == {"flops": 0, "least_seconds": pytest.approx(4 * 3 * 200 / 1e6)}
 
 
+def test_peaks_are_those_of_a_processor():
+    found = measure.peaks(CPU)
+    assert 1e8 < found["bytes"] < 1e12 and 1e8 < found["flops"] < 1e13
+
+
 def test_a_row_has_the_ratio_of_the_sides_and_says_whether_the_target_is_met():
     def sides():
         a, b = torch.rand(400, 400), torch.rand(40, 400)
@@ -115,20 +120,21 @@ def test_what_grows_is_run_at_every_size():
     assert {what for _, what in found} == {"batch", "edge", "classes", "references"}
     for points in found.values():
         assert len(points) >= 4
-        points[min(points)]()
+        points[min(points)]()()
 
 
 def test_the_times_of_operations_are_in_units_of_a_step_and_add_up():
     net, x, y = SmallCNN(width=2), torch.rand(2, 1, 28, 28), torch.tensor([0, 1])
     step = lambda: plain_step(net, x, y)[1].backward()  # noqa: E731
-    twice = lambda: [step(), step()]  # noqa: E731
-    found = measure.in_units({"one": step, "two": twice}, step, CPU, most=4)
+    many = lambda: [step() for _ in range(10)]  # noqa: E731
+    found = measure.in_units({"one": step, "ten": many}, step, CPU, most=4)
     assert len(found["one"]) == 5 and "all others" in found["one"]
     assert any("convolution" in name for name in found["one"])
-    assert sum(found["two"].values()) > 1.2 * sum(found["one"].values()) > 0.3
+    assert sum(found["ten"].values()) > 2 * sum(found["one"].values()) > 0
 
 
-def test_the_command_lists_cases_and_measures_those_that_are_asked_for(results, capsys):
+def test_the_command_lists_cases_and_measures_those_that_are_asked_for(results, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "peaks", lambda device: {"flops": 1e12, "bytes": 1e12})  # a product of matrices is slow
     assert bench.main(["--cases", "--only", "FGSM"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 1 and listed[0].endswith("FGSM / plain")
@@ -136,7 +142,7 @@ def test_the_command_lists_cases_and_measures_those_that_are_asked_for(results, 
     record = json.loads((results / "bench.json").read_text("utf-8"))
     assert [row["case"] for row in record["cases"]] == listed and record["cases"][0]["repetitions"] == 3
     assert {"captum", "zennit", "torch"} <= record["environment"].keys() and record["machine"]["processor"]
-    assert 0 < record["cases"][0]["share_of_peak"] < 1.5 and (results / "bench.png").stat().st_size > 10_000
+    assert 0 < record["cases"][0]["share_of_peak"] < 1 and (results / "bench.png").stat().st_size > 10_000
 
 
 def test_a_record_of_some_cases_is_not_kept(results, capsys):
@@ -197,7 +203,7 @@ def test_a_trial_is_told_with_its_measurement(tmp_path):
     file.write_text(json.dumps(trials))
     found = benchmarks.tried(record(error=0.012), file)
     assert found["measured"].tolist() == [
-        "ratio 3.00 [2.50, 3.25], MB 10 / 5, error of the map 1e-02", "e", "not measured yet"
+        "ratio 3.00 [2.50, 3.25], MB 10 / 5, error of the map 1%", "e", "not measured yet"
     ]  # fmt: skip
     assert isinstance(found, pd.DataFrame) and len(benchmarks.tried(record())) >= 6
 

@@ -151,7 +151,7 @@ def tried(record: dict, file: Path = FOLDER / "tried.yaml") -> pd.DataFrame:
         if row:
             told = cells(row)
             trial["measured"] = f"ratio {told['ratio']} {told['interval']}, MB {told['MB']}"
-            trial["measured"] += f", error of the map {row['error']:.0e}" if row["error"] else ""
+            trial["measured"] += f", error of the map {row['error']:.0%}" if row["error"] else ""
         rows.append([trial["what"], trial["expected"], trial.get("measured", "not measured yet"), trial["decision"]])
     return pd.DataFrame(rows, columns=["what", "expected", "measured", "kept or rejected, and why"])
 

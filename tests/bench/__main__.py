@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.only:
         record["profile"] = profiles(size, device)
         record["scaling"] = [
-            {"run": run, "grows": what, **growth(points, device, 3)}
+            {"run": run, "grows": what, **growth({x: make() for x, make in points.items()}, device, 3)}
             for run, what, points in scaling.lines(size, device)
         ]
         print(benchmarks.scaling_table(record).to_string())

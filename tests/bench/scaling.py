@@ -5,7 +5,7 @@ them counts: weights to read and, in a step, their gradients, 45 MB in a resnet1
 references that all samples share.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -26,8 +26,8 @@ POINTS = {
 REFERENCES = (1, 2, 5, 10, 20, 40)
 
 
-def lines(sizes: str, device: torch.device) -> Iterator[tuple[str, str, dict[int, Run]]]:
-    """(what is run, what grows, size -> function)."""
+def lines(sizes: str, device: torch.device) -> Iterator[tuple[str, str, dict[int, Callable[[], Run]]]]:
+    """(what is run, what grows, size -> () -> the function to run)."""
     grows, fixed = POINTS[sizes]
     runs = {
         "LRP-ε map": partial(lrp_map, device=device),
@@ -38,10 +38,10 @@ def lines(sizes: str, device: torch.device) -> Iterator[tuple[str, str, dict[int
         for what, values in grows.items():
             of = dict(zip(("n", "edge", "classes"), fixed))
             key = "n" if what == "batch" else what
-            yield name, what, {value: make(**of | {key: value}) for value in values}
+            yield name, what, {value: partial(make, **of | {key: value}) for value in values}
     batches, samples = grows["batch"], grows["batch"][-1]
-    yield "DeepLIFT map", "references", {count: genomics_map(samples, count, device) for count in REFERENCES}
-    yield "DeepLIFT map, 20 references", "batch", {n: genomics_map(n, 20, device) for n in batches}
+    yield "DeepLIFT map", "references", {k: partial(genomics_map, samples, k, device) for k in REFERENCES}
+    yield "DeepLIFT map, 20 references", "batch", {n: partial(genomics_map, n, 20, device) for n in batches}
 
 
 def lrp_map(n: int, edge: int, classes: int, device: torch.device) -> Run:
