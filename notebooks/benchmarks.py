@@ -35,6 +35,7 @@ for name, run in runs.items():
     busy = f", load {machine['load before']}" if "load before" in machine else ""
     print(f"{name}: {machine['processor']}, {versions['threads']} of {machine['cores']} cores{busy}")
     print(f"        Python {versions['python']}, torch {versions['torch']}, {others}")
+    print(f"        {run.get('note', 'One run.')}")
 
 # %% [markdown]
 # ## How it is measured

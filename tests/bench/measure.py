@@ -162,29 +162,34 @@ class _Work(TorchDispatchMode):
 
 
 def operations(run: Run, device: torch.device) -> Counter:
-    """Seconds of each of torch's operations in a run, without the operations inside it."""
+    """Microseconds of each of torch's operations in a run, without the operations inside it."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-    run()
     with torch.profiler.profile(activities=kinds) as profile:
-        for _ in range(3):
-            run()
+        run()
     times = Counter()
     for event in profile.key_averages():
-        taken = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-        times[event.key] += taken / 3e6
+        times[event.key] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
     return times
 
 
-def in_units(steps: dict[str, Run], unit: Run, device: torch.device, most: int = 10) -> dict[str, dict[str, float]]:
-    """The time of the largest operations of some steps, and of all others together, where that of the unit is 1."""
-    whole = sum(operations(unit, device).values())
+def in_units(steps: dict[str, Run], unit: Run, device: torch.device, most: int = 10, rounds: int = 7) -> dict:
+    """The time of the largest operations of some steps, and of all others together, where that of the unit is 1.
+
+    All take turns, as in `measure`: each number is a median over rounds.
+    """
+    ratios = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        whole = sum(operations(unit, device).values())
+        for name, run in steps.items():
+            times = operations(run, device)
+            ratios[name] += [{op: taken / whole for op, taken in times.items()}] if turn else []
     found = {}
-    for name, run in steps.items():
-        times = operations(run, device)
-        largest = dict(times.most_common(most))
-        rest = sum(times.values()) - sum(largest.values())
-        found[name] = {op: rounded(taken / whole) for op, taken in {**largest, "all others": rest}.items()}
+    for name, turns in ratios.items():
+        median = Counter({op: statistics.median(turn.get(op, 0.0) for turn in turns) for op in set().union(*turns)})
+        largest = dict(median.most_common(most))
+        rest = sum(median.values()) - sum(largest.values())
+        found[name] = {op: rounded(taken) for op, taken in {**largest, "all others": rest}.items()}
     return found
 
 
