@@ -65,7 +65,8 @@ for name, run in runs.items():
 # | Challenger, FGSM: plain step, map, step on the challenged samples | 3 + 2 + 3 | 2.67 |
 #
 # So the number of classes, the batch and the size of the images should not matter for a step on one map, and if a ratio is
-# above its bound, the reason is what is *not* a product: activations, norms, the rules, the losses, and Python.
+# above its bound, the reason is what is *not* a product: activations, norms, the rules, the losses, and Python. The bound of an epoch is
+# that of its steps; what both sides pay besides, the optimiser, the batches and Python, can take the epochs of small networks below it.
 #
 # **Share of the peak** (`of peak`) asks the same of the machine. A large product and a large copy tell what it can do in a second. For
 # each operation the longer of its two times at these rates, that of its arithmetic or that of its operands, is the least that it

@@ -150,6 +150,12 @@ def test_a_record_of_some_cases_is_not_kept(results, capsys):
     assert "all cases" in capsys.readouterr().err and not benchmarks.path("cpu", "new").exists()
 
 
+def test_a_device_that_is_not_there_is_refused_in_a_line(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--device", "nowhere"])
+    assert "device 'nowhere' cannot be used here" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- what is made of a record
 
 

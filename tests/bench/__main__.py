@@ -84,7 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=11, help="repetitions of a case")
     parser.add_argument("--keep", metavar="LABEL", help="keep the record with the code, for the notebook")
     options = parser.parse_args(arguments)
-    device, started = check_device(options.device), time.time()
+    try:
+        device, started = check_device(options.device), time.time()
+    except ValueError as error:
+        parser.error(str(error))
     size = options.sizes or ("large" if device.type == "cuda" else "small")
     torch.set_num_threads(options.threads)
     chosen = [case for case in all_cases(size, device) if re.search(options.only, case.name)]

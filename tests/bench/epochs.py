@@ -1,8 +1,8 @@
 """One epoch of each study that trains on maps, for one plain epoch: steps, optimiser, batches, all of it.
 
-Networks, data and settings are those of the study's notebook at smoke scale; each epoch starts from the same
-weights. The bounds are those of the steps, see `tests.bench.cases`. The optimiser and the batches, which both sides
-pay, bring a ratio nearer to 1, and rules and losses of small networks take it away from there.
+Networks, data and settings are those of the study's notebook at smoke scale; each epoch starts from the same weights.
+The bounds are those of the steps, see `tests.bench.cases`: the optimiser, the batches and Python, which both sides pay,
+can take the epochs of small networks below them, and rules and losses take them above.
 """
 
 import copy
