@@ -38,6 +38,10 @@ from attrain.study import NOTEBOOKS
 Markdown(notebooks_table(experiment for experiment in experiments() if "/" not in experiment))
 
 # %% [markdown]
+# And a page that measures nothing itself: [benchmarks](benchmarks.ipynb), what maps and training on them cost, beside other
+# packages, and what they would have to cost at least.
+
+# %% [markdown]
 # ## Faster ISNet
 #
 # *Bassi, Decherchi, Cavalli 2024, [arXiv 2401.08409](https://arxiv.org/abs/2401.08409).* **Does training on its own map stop a

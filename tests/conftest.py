@@ -9,6 +9,10 @@ import torch
 from data_prep import DataError, mnist
 from tests.batches import notebooks, start  # noqa: F401 fixtures
 
+# A device for what the tests make, also when a file is imported: `make test DEVICE=cuda`, the engine's tests only.
+if device := os.environ.get("ATTRAIN_TEST_DEVICE"):
+    torch.set_default_device(device)
+
 
 def pytest_collectstart():
     torch.manual_seed(0)  # for models made as parameters of tests, when a file is imported

@@ -122,7 +122,14 @@ def files(folder):
 
 def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(notebooks, tmp_path, monkeypatch):
     assert run.experiments() == [REAL, "toy/steps"]
-    for name in ("a/b", "a/.ipynb_checkpoints/b-checkpoint", ".ipynb_checkpoints/c-checkpoint", "index", "a/b/c", "d"):
+    for name in (
+        "a/b",
+        "a/.ipynb_checkpoints/b-checkpoint",
+        ".ipynb_checkpoints/c-checkpoint",
+        *run.PAGES,
+        "a/b/c",
+        "d",
+    ):
         for ending in (".py", ".ipynb"):
             file = tmp_path / f"{name}{ending}"
             file.parent.mkdir(parents=True, exist_ok=True)

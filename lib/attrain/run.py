@@ -33,18 +33,19 @@ from attrain.study import (
 )
 
 SCALES = ("smoke", "laptop", "paper")
-INDEX = "index"  # the table of contents: a notebook that shows what the others found, and no experiment itself
+INDEX = "index"  # the table of contents, which shows what the others found
+PAGES = ("benchmarks", INDEX)  # notebooks that show what is on record, and no experiments themselves
 FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
 
 
 def experiments() -> list[str]:
     """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
 
-    The table of contents, `INDEX`, is none.
+    `PAGES`, as the table of contents, are none.
     """
     found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
     pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
-    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and path != Path(INDEX))
+    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and str(path) not in PAGES)
 
 
 def declared(experiment: str) -> dict[str, dict]:
@@ -146,7 +147,7 @@ def keep_outputs(experiment: str) -> None:
     """Run a notebook as it is, at smoke scale, and keep the outputs in it, for readers and for nbval."""
     import nbformat
 
-    if experiment != INDEX:
+    if experiment not in PAGES:
         declared(experiment)
     with _scratch() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
@@ -279,10 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
     label = f"{options.experiment} {options.scale}"
     try:
         if options.keep_outputs:
-            index = (
-                [INDEX] if (NOTEBOOKS / f"{INDEX}.ipynb").is_file() else []
-            )  # the last: it shows the others' results
-            for experiment in [*experiments(), *index] if options.experiment == "all" else [options.experiment]:
+            pages = [page for page in PAGES if (NOTEBOOKS / f"{page}.ipynb").is_file()]  # the last: they show results
+            for experiment in [*experiments(), *pages] if options.experiment == "all" else [options.experiment]:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)

@@ -38,7 +38,8 @@ SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
 # A change to these modules does not either.
-PRESENTATION = "batch contents explorer learning_curves maps plots records relevance_plots report run style".split()
+PRESENTATION = "batch benchmarks contents explorer learning_curves maps plots".split()
+PRESENTATION += "records relevance_plots report run style".split()
 
 
 def results_root() -> Path:

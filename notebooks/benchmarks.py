@@ -1,0 +1,151 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: notebooks///ipynb,notebooks///py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What does attribution cost, and how far is that from what it must cost?
+#
+# A map is one pass forward and one back; training on it doubles a step. This page shows how near to that we come, beside
+# captum, zennit, shap and tangermeme, before and after the last round of work on speed. **It measures nothing itself:** it
+# shows the records of `make bench`, which are kept in `notebooks/results/benchmarks`. To measure on your machine:
+#
+# ```
+# make bench                     # all cases, about ten minutes on two quiet cores
+# make bench ONLY="ISNet / plain"    # some of them
+# make bench DEVICE=cuda         # sizes that fill a large GPU
+# ```
+
+# %%
+from attrain import benchmarks
+
+before, after = benchmarks.load("cpu", "before"), benchmarks.load("cpu", "after")
+runs = {"before": before, "after": after}
+for name, run in runs.items():
+    machine, versions = run["machine"], run["environment"]
+    others = ", ".join(f"{p} {versions[p]}" for p in ("zennit", "captum", "shap", "tangermeme") if p in versions)
+    busy = f", load {machine['load before']}" if "load before" in machine else ""
+    print(f"{name}: {machine['processor']}, {versions['threads']} of {machine['cores']} cores{busy}")
+    print(f"        Python {versions['python']}, torch {versions['torch']}, {others}")
+    print(f"        {run.get('note', 'One run.')}")
+
+# %% [markdown]
+# ## How it is measured
+#
+# **Ratios, not times.** A time depends on the machine, its clock, and on what else it does at that moment. Two functions that
+# *take turns* meet the same conditions: a, b, a, b, … Each neighbouring pair gives one ratio, so a slow minute slows both
+# and leaves the ratio where it was.
+#
+# **The median**, since one interrupted repetition would spoil a mean. The *interval* is that in which the median lies with 95 %,
+# by the sign test: of n ratios about half lie on either side of the true median, as heads and tails do. With 9
+# ratios that is from the second to the eighth; with fewer than six all of them.
+#
+# **Memory** is the most that a run holds beyond what was held before it, on a CPU by the peak of a process of its own,
+# numerator / denominator.
+#
+# **The bound** counts what cannot be left out: products of activations with weights. Forward is one, back to the input another one,
+# and the weights' gradient a third.
+#
+# | | products | for a plain step |
+# |---|---|--:|
+# | plain step: forward, gradients of activations and of weights | 1 + 2 = 3 | 1 |
+# | map: forward, back to the input | 2 | |
+# | step on a map: its two products, and the gradients of both by activations and weights | 2 + 4 = 6 | 2 |
+# | step on maps of K classes | 3 (1 + K) | 1 + K |
+# | Dual ISNet: two maps, of which LRP-z⁺ has a forward pass of its own | 3 · 4 | 4 |
+# | a map at the last layers: the head alone | 3 | 1 |
+# | Challenger, FGSM: plain step, map, step on the challenged samples | 3 + 2 + 3 | 2.67 |
+#
+# So the number of classes, the batch and the size of the images should not matter for a step on one map, and if a ratio is
+# above its bound, the reason is what is *not* a product: activations, norms, the rules, the losses, and Python. The bound of an epoch is
+# that of its steps; what both sides pay besides, the optimiser, the batches and Python, can take the epochs of small networks below it.
+#
+# **Share of the peak** (`of peak`) asks the same of the machine. A large product and a large copy tell what it can do in a second. For
+# each operation the longer of its two times at these rates, that of its arithmetic or that of its operands, is the least that it
+# can take (the *roofline*); their sum for the numerator, divided by the time it took, is the share. Small operands that are still in
+# a cache beat the copy, so the share is no strict limit.
+
+# %%
+rate = after["peak"]
+print(f"peak: {rate['flops'] / 1e9:.0f} GFLOP/s (product of matrices), {rate['bytes'] / 1e9:.1f} GB/s (copy)")
+
+# %% [markdown]
+# ## All ratios at a glance
+#
+# A dot left of 1 is faster than what it is compared with. The black tick is the bound: how far right of it is the dot? Pale dots are
+# those before. The diamonds are other packages.
+
+# %%
+figure = benchmarks.ratios(runs)
+
+# %% [markdown]
+# ## The same in numbers
+#
+# *above it*: how far the ratio is above its bound. A target *holds* if the whole interval is within it, *fails* if none is, and is
+# *undecided* otherwise. Before, intervals were all of nine ratios, and two bounds, those of Dual and of maps at the last layers,
+# were not yet understood.
+
+# %%
+benchmarks.styled(benchmarks.table(runs), "Ratios with intervals; the other columns are those of the last run")
+
+# %% tags=["nbval-check-output"]
+targets = [row for row in after["cases"] if row["target"]]
+for said in ("holds", "undecided", "fails"):
+    print(f"{said}: {sum(row['verdict'] == said for row in targets)} of {len(targets)} targets")
+
+# %% [markdown]
+# ## How it grows
+#
+# Straight lines on two logarithmic axes are powers; the slope is the exponent. Work grows with the batch (1) and with the pixels, so
+# with the edge squared (2). What does not grow takes the exponent down: reading the weights and, in a step, holding their gradients, 45 MB
+# in a ResNet-18. With the number of classes nothing should grow (0), and with references less than their number, as all samples share them.
+
+# %%
+figure = benchmarks.scaling(after)
+
+# %%
+growth = benchmarks.scaling_table(after)
+benchmarks.styled(growth, "Exponents of time and memory, with 95 % intervals (how well a power describes the points)")
+
+# %% tags=["nbval-check-output"]
+for found in after["scaling"]:
+    if found["grows"] == "classes":
+        print(f"{found['run']}: its time grows with the classes:", found["exponent of seconds"][1] > 0)
+
+# %% [markdown]
+# ## What explains the rest
+#
+# The time of torch's operations (without those inside them) in a plain step and in steps on maps, where that of a plain step of the same
+# network is 1. *Convolutions and their gradients are what the bound counts*: of them a step on one map needs twice those of a plain step.
+# What is above that, and all the rest, is what a better implementation could still win. (The profiler itself takes time, too.)
+
+# %%
+operations = benchmarks.profile_table(after)
+benchmarks.styled(operations, "Time of operations, plain step = 1").format("{:.3f}", na_rep="")
+
+# %% tags=["nbval-check-output"]
+for step, times in operations.items():
+    convolutions = times.filter(regex="(?i)conv").sum()
+    print(f"{step}: convolutions take more than half of its time:", convolutions > 0.5 * times["sum"])
+
+# %% [markdown]
+# ## What was tried
+#
+# Not everything that ought to help does.
+
+# %%
+benchmarks.styled(benchmarks.tried(after), "What was tried").hide(axis="index")
+
+# %% [markdown]
+# ## Measure again
+#
+# `make bench KEEP=after` measures all cases of code that is committed and keeps the record as `cpu-after.json`; then
+# `make notebooks EXPERIMENTS=benchmarks` brings this page up to it. For another state of the code keep it under another label, and load that above.
