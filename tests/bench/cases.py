@@ -277,13 +277,16 @@ def isnet_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         )  # fmt: skip
 
 
-def guided_training_step(kind: str, size: str, depth: str | None, n: int, edge: int, device: torch.device) -> Run:
+def guided_training_step(
+    kind: str, size: str, depth: str | None, n: int, edge: int, device: torch.device, batch_statistics: bool = True
+) -> Run:
     """A step of the energy loss; without a depth a plain one."""
     torch.manual_seed(0)
     model, x = guided_resnet(kind, size, 10).train().to(device), torch.rand(n, 3, edge, edge, device=device)
     y = torch.nn.functional.one_hot(torch.arange(n) % 10, 10).float().to(device)
     boxes = torch.tensor([[[edge // 4, edge // 4, edge - edge // 4, edge - edge // 4]]] * n, device=device)
-    settings = dict(method=BCos() if kind == "bcos" else InputXGradient(), layer=DEPTHS[depth] if depth else "")
+    method = BCos() if kind == "bcos" else InputXGradient(batch_statistics=batch_statistics)
+    settings = dict(method=method, layer=DEPTHS[depth] if depth else "")
     classes = y.argmax(1, keepdim=True)
 
     def run():
@@ -302,6 +305,12 @@ def guided_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
                 f"step, {kind} {size} ResNet {sizes.batch}×3×{sizes.step}×{sizes.step}: energy at {depth} / plain",
                 lambda make=make, depth=depth: (make(depth), make(None)), bound, 2.2,
             )  # fmt: skip
+    fixed = partial(guided_training_step, "vanilla", "resnet18", "Input", **where)
+    yield Case(
+        f"step, vanilla resnet18 ResNet {sizes.batch}×3×{sizes.step}×{sizes.step}: energy at Input, statistics of batch "
+        "norm fixed / not",
+        lambda: (fixed(batch_statistics=False), fixed()),
+    )
 
 
 def challenger_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
