@@ -26,7 +26,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
 
@@ -255,8 +254,10 @@ class Study:
         """What has been stated so far, as the record will hold it."""
         return list(self._claims.values())
 
-    def claims_table(self) -> pd.DataFrame:
-        """The claims stated so far, to look at: claim, expectation, measurement, interval, verdict."""
+    def claims_table(self):
+        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
+        import pandas as pd  # slow to import, and `attrain.run`, which imports this module, shows no table
+
         rows = [
             {
                 "claim": claim["claim"],
