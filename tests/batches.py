@@ -35,7 +35,7 @@ out: str = ""  # output folder
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
-    """The real study with a tiny scale of two seeds, and with that scale too a toy that can fail and one of no paper."""
+    """The real study with a tiny scale of two seeds; with that scale too, a toy that can fail and one of no paper."""
     folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
