@@ -293,6 +293,7 @@ class Study:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
         picture = io.BytesIO()
         figure.savefig(picture, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.set_layout_engine("none")  # to lay it out anew for the notebook takes longer than to draw it
         self._figures[name] = picture.getvalue()
 
     def finish(self, results: Sequence[dict]) -> Path:
