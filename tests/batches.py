@@ -35,7 +35,7 @@ out: str = ""  # output folder
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
-    """The real study with a tiny scale of two seeds, a toy that can fail, and one of no paper with two seeds."""
+    """The real study with a tiny scale of two seeds; with that scale too, a toy that can fail and one of no paper."""
     folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
@@ -43,7 +43,8 @@ def notebooks(tmp_path_factory):
         shutil.copytree(ROOT / "notebooks" / name, folder / name)
     tiny = "scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\nseeds: 2\n"
     (folder / f"params/{REAL}.tiny.yaml").write_text(tiny)
-    (folder / "toy").mkdir()
+    for name in ("toy", "params/toy"):
+        (folder / name).mkdir()
     for name, seeds in (("toy/one", 1), ("two", 2)):
         broken = "Path('../broken').exists()" if name == "toy/one" else "False"
         cells = [
@@ -57,6 +58,7 @@ def notebooks(tmp_path_factory):
         kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
         (folder / f"{name}.py").touch()
+        (folder / f"params/{name}.tiny.yaml").write_text("scale: tiny\n")
     return folder
 
 

@@ -17,27 +17,27 @@ from tests.batches import REAL, files, jobs, marks, plan
 
 def test_a_failing_run_is_named_the_others_run_and_it_is_done_again_next_time(notebooks, start, tmp_path):
     results = tmp_path / "results with spaces"
-    broken = results / "smoke/toy/one"
-    toys = ("attrain.batch", "--experiments", "toy/one two", "--jobs", "2")
+    broken = results / "tiny/toy/one"
+    toys = ("attrain.batch", "--experiments", "toy/one two", "--scale", "tiny", "--jobs", "2")
     (notebooks / "broken").touch()
     first = start(results, *toys)
     assert first.finish() == 1
     assert first.err == [
-        f"error: toy/one smoke: RuntimeError: it was meant to fail (see {broken}/failed.ipynb)",
+        f"error: toy/one tiny: RuntimeError: it was meant to fail (see {broken}/failed.ipynb)",
         "error: some runs failed, see the lines that begin with 'error' above",
     ]
     done = sorted(line.split(",")[0] for line in first.out if line.startswith("done:"))
-    assert done == ["done: two smoke", "done: two smoke seed 0", "done: two smoke seed 1"]
-    assert first.out[-3].split()[:2] == ["two", "smoke"] and first.out[-1] == f"{results}/report.html"
+    assert done == ["done: two tiny", "done: two tiny seed 0", "done: two tiny seed 1"]
+    assert first.out[-3].split()[:2] == ["two", "tiny"] and first.out[-1] == f"{results}/report.html"
     assert not (broken / "record.json").exists() and (broken / "failed.ipynb").exists()
-    kept = files(results / "smoke/two")
+    kept = files(results / "tiny/two")
 
     (notebooks / "broken").unlink()
     again = start(results, *toys)
     assert again.finish() == 0 and not again.err
-    assert [line.split(",")[0] for line in again.out if line.startswith("done:")] == ["done: toy/one smoke"]
+    assert [line.split(",")[0] for line in again.out if line.startswith("done:")] == ["done: toy/one tiny"]
     assert not (broken / "failed.ipynb").exists() and (broken / "notebook.ipynb").exists()
-    assert files(results / "smoke/two") == kept
+    assert files(results / "tiny/two") == kept
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,10 @@ def test_no_notebooks_at_all_are_an_error(call, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
     code, err = call()
     assert code == 1 and err == [f"error: there are no experiments in {tmp_path}"]
+
+
+def test_at_smoke_scale_a_study_of_several_seeds_is_one_job(start, tmp_path):
+    assert set(jobs(plan(start, tmp_path / "a", "--cores", 1, config=["scale=smoke", "seeds=3"]))) == marks("smoke")
 
 
 # ---------------------------------------------------------------- on a cluster

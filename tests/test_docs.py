@@ -4,6 +4,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -50,7 +52,15 @@ def test_every_module_and_every_public_function_and_class_in_it_has_a_docstring(
 
 def test_the_names_that_are_exported_are_sorted_and_there():
     assert len(set(attrain.__all__)) == len(attrain.__all__)
-    assert set(attrain.__all__) <= vars(attrain).keys()
+    assert all(hasattr(attrain, name) for name in attrain.__all__) and not hasattr(attrain, "none")
+
+
+def test_what_is_slow_to_import_waits_for_its_use():
+    """A batch starts two processes a job, which begin with these imports."""
+    slow = "torchmetrics torchvision scipy.stats sklearn pandas matplotlib"
+    code = f"import sys, attrain.batch; print([name for name in {slow.split()} if name in sys.modules])"
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", attrain.__all__)

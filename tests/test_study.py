@@ -236,6 +236,34 @@ def test_a_seed_whose_run_fails_is_not_kept(results):
     assert Study("isnet/x", namespace()).seed(3, run)["metrics"] == {"x": 3.5}
 
 
+def _run_slowly(seconds, calls, seed=3):
+    def slow(seed):
+        with open(calls, "a") as file:
+            file.write("x")
+        time.sleep(seconds)
+        return {"metrics": {"x": 1.0}}
+
+    Study("isnet/x", namespace()).seed(seed, slow)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_of_two_processes_at_one_seed_the_second_waits_and_goes_on_if_the_first_is_killed(results, tmp_path, kill):
+    calls, fork = tmp_path / "calls", multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_run_slowly, args=(seconds, calls)) for seconds in (60 if kill else 1, 0)]
+    processes[0].start()
+    while not calls.exists():
+        time.sleep(0.01)
+    processes[1].start()
+    if kill:
+        time.sleep(0.2)
+        processes[0].kill()
+    for process in processes:
+        process.join(50)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL if kill else 0, 0]
+    assert calls.read_text() == ("xx" if kill else "x")
+    assert [file.suffix for file in results.rglob("*") if file.is_file()] == [".pt"]
+
+
 def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
     """By the functions' names: nbval runs cells without noting them in `In`."""
 

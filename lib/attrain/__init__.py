@@ -8,7 +8,7 @@ torch.Size([5, 1, 2, 2])
 
 from attrain.explain import Explanation, explain
 from attrain.guidance import corrected_energy_loss, energy_loss, l1_loss, ppce_loss, rrr_loss
-from attrain.localisation import EPG, HeatmapIoU, epg, heatmap_iou
+from attrain.localisation import epg, heatmap_iou
 from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss, isnet_loss
 from attrain.masks import boxes_to_mask, dilate_boxes
 from attrain.methods import (
@@ -76,3 +76,12 @@ __all__ = [
     "softmax_target",
     "stochastic_target",
 ]
+
+
+def __getattr__(name: str):
+    """The two metrics, imported when they are asked for: torchmetrics takes longer to import than all the rest."""
+    if name in ("EPG", "HeatmapIoU"):
+        from attrain import localisation_metrics
+
+        return getattr(localisation_metrics, name)
+    raise AttributeError(f"module 'attrain' has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Run experiments in batch: `make reproduce`, or `python -m attrain.batch --scale laptop`.
 
-Snakemake runs `notebooks/Snakefile` on this machine's cores; finished records are kept and not run again
-unless something they depend on has changed. One line a job, with an estimate of the time that is left, a summary
-table at the end, then the report.
+Snakemake runs `notebooks/Snakefile` on this machine's cores, each seed as a job of its own, but at smoke scale each
+study; finished records are kept and not run again unless something they depend on has changed. One line a job, with an
+estimate of the time that is left, a summary table at the end, then the report.
 """
 
 import ctypes

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 
 def calibration(logits: Tensor, y: Tensor, bins: int = 15) -> dict[str, float]:
@@ -21,6 +20,8 @@ def calibration(logits: Tensor, y: Tensor, bins: int = 15) -> dict[str, float]:
         >>> calibration(torch.tensor([[9.0, -9.0], [9.0, -9.0]]), torch.tensor([0, 1]))["ece"]
         0.5
     """
+    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+
     _check(logits, y)
     log_p = logits.double().log_softmax(1)
     p = log_p.exp()

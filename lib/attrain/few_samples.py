@@ -6,7 +6,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from attrain.calibration import calibration, effective_rank, filter_similarity
@@ -133,6 +132,8 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
         (two-sided; 1 where no seed differs), and "holm": of "t", corrected for the number of methods
         (Holm 1979). Of a single seed there is the difference alone, and NaN for the rest.
     """
+    from scipy import stats  # slow to import, as in `attrain.intervals`
+
     rows = {}
     for name in [name for name in values if name != against]:
         gain = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -12,6 +11,8 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
     Over three to five seeds it keeps its coverage, which the bootstrap does not.
     """
+    from scipy import stats  # slow to import, and only some of what imports this module needs an interval
+
     values = np.asarray(values, float)
     if len(values) < 2:
         raise ValueError(f"a t interval needs at least 2 values, got {len(values)}")
@@ -24,6 +25,8 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval for the mean of many values, one a test image."""
+    from scipy import stats
+
     values = np.asarray(values, float)
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])

@@ -1,14 +1,13 @@
 """How well maps agree with boxes: the energy pointing game and the intersection over union, and Pareto fronts.
 
 Shapes are those of `attrain.guidance`. Functions return a value an image, NaN where an image has no boxes;
-the `Metric` classes of the same name gather the mean over all images that have.
+`attrain.localisation_metrics` gathers the mean over all images that have.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from attrain.guidance import annotated, as_maps, enlarged, share_inside
 
@@ -111,48 +110,6 @@ def pareto_front(points: Tensor, bin_width: float = 0.005) -> Tensor:
     values = (points / bin_width).round() if bin_width else points
     as_good = (values[None] >= values[:, None]).all(2)
     return ~(as_good & (values[None] > values[:, None]).any(2)).any(1)
-
-
-class _MeanOverImages(Metric):
-    def __init__(self, **settings):
-        super().__init__()
-        self.settings = settings
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, heatmap: Tensor, mask: Tensor) -> None:
-        values = type(self).functional(heatmap, mask, **self.settings)
-        self.total += values.nansum()
-        self.count += values.isfinite().sum()
-
-    def compute(self) -> Tensor:
-        """The mean, NaN before any image with boxes."""
-        return self.total / self.count
-
-
-class EPG(_MeanOverImages):
-    """Mean `epg` over the images that have boxes.
-
-    Example:
-        >>> metric = EPG(corrected=True)
-        >>> metric.update(torch.ones(2, 4, 4), torch.eye(4).expand(2, 4, 4))
-        >>> metric.compute()
-        tensor(0., dtype=torch.float64)
-    """
-
-    functional = staticmethod(epg)
-
-    def __init__(self, corrected: bool = False):
-        super().__init__(corrected=corrected)
-
-
-class HeatmapIoU(_MeanOverImages):
-    """Mean `heatmap_iou` over the images that have boxes."""
-
-    functional = staticmethod(heatmap_iou)
-
-    def __init__(self, threshold: float):
-        super().__init__(threshold=threshold)
 
 
 def _scaled(positive: Tensor) -> Tensor:

@@ -135,6 +135,8 @@ def _grid(rows: int, columns: int, size: float, letters: int = 0):
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    for axis in axes[:, 1:].flat:  # the first column has the rows' names; empty axes cost a layout time
+        axis.set_axis_off()
     return figure, axes
 
 

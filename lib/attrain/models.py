@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 
@@ -153,6 +152,8 @@ def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16)
         return {"cnn": SmallCNN, "cnn-norm": NormCNN}[name](classes, channels, width)
     if name not in ("resnet18", "resnet34", "resnet50", "densenet121"):
         raise ValueError(f"model must be cnn, cnn-norm, resnet18, resnet34, resnet50 or densenet121, got {name!r}")
+    import torchvision  # slow to import, and the small networks do without
+
     model = getattr(torchvision.models, name)(num_classes=classes)
     first = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     if name == "densenet121":

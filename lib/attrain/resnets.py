@@ -12,7 +12,6 @@ of all of them are read at the same places, see `DEPTHS`. They take images in [0
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 DEPTHS = {"Input": "input", "Mid1": "layer1", "Mid2": "layer2", "Mid3": "layer3", "Final": "layer4"}
@@ -51,6 +50,8 @@ def guided_resnet(
         )
     net = _ResNet(kind, size, classes, channels, width if size == "small" else 64)
     if pretrained:  # the weights that the authors start from
+        import torchvision
+
         weights = torchvision.models.get_model(size, weights="IMAGENET1K_V1").state_dict()
         net.load_state_dict({name: w for name, w in weights.items() if not name.startswith("fc.")}, strict=False)
     return net
@@ -111,8 +112,10 @@ class Scale(nn.Module):
 
 
 def _normalised(channels: int) -> nn.Module:
+    from torchvision.transforms import Normalize  # slow to import
+
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
-    return torchvision.transforms.Normalize(mean, std)  # ImageNet's for colours
+    return Normalize(mean, std)  # ImageNet's for colours
 
 
 # What the three kinds are made of: input, convolution, norm, activation, pool.

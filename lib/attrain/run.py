@@ -299,5 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # jsonschema, which nbformat brings, builds a parser of international web addresses at import if it finds this
+    # package: for more than a second, and a notebook has no such address to check.
+    sys.modules["rfc3987_syntax"] = None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the clean-up: the kernel ends too
     sys.exit(main())

@@ -9,6 +9,7 @@ in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebo
 """
 
 import ast
+import fcntl
 import hashlib
 import io
 import json
@@ -21,12 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
 
@@ -76,6 +76,20 @@ def atomic_write(path: Path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole(path: Path):
+    """Wait until no other process makes the file `path`. The lock ends with its holder, even if that is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with open(lock, "w") as file:
+        with suppress(OSError):  # a file system without locks: each process then makes its own
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # one that waits for it finds the file, or makes it
 
 
 def write_json(path: Path, value) -> None:
@@ -206,15 +220,18 @@ class Study:
         undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far
         and the name of `run`, the sources of attrain and data_prep, the data's checksums and torch's version; a change
         to any of these runs it anew. A study of several stages calls this once a stage, with functions of different
-        names; the record's time of a seed is that of all of them.
+        names; the record's time of a seed is that of all of them. Where another process is at the same `run(seed)`, as
+        the jobs of a batch are that share a stage, this one waits for its result.
         """
         file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.pt"
         if not file.exists():
-            seed_everything(seed)
-            started = time.time()
-            result = {**run(seed), "seconds": time.time() - started}
-            with atomic_write(file) as temporary:
-                torch.save(result, temporary)
+            with sole(file):
+                if not file.exists():  # still, after the wait
+                    seed_everything(seed)
+                    started = time.time()
+                    result = {**run(seed), "seconds": time.time() - started}
+                    with atomic_write(file) as temporary:
+                        torch.save(result, temporary)
         result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
         self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
         return result
@@ -256,8 +273,10 @@ class Study:
         """What has been stated so far, as the record will hold it."""
         return list(self._claims.values())
 
-    def claims_table(self) -> pd.DataFrame:
-        """The claims stated so far, to look at: claim, expectation, measurement, interval, verdict."""
+    def claims_table(self):
+        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
+        import pandas as pd  # slow to import, and `attrain.run`, which imports this module, shows no table
+
         rows = [
             {
                 "claim": claim["claim"],
@@ -275,6 +294,7 @@ class Study:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
         picture = io.BytesIO()
         figure.savefig(picture, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.set_layout_engine("none")  # to lay it out anew for the notebook takes longer than to draw it
         self._figures[name] = picture.getvalue()
 
     def finish(self, results: Sequence[dict]) -> Path:

@@ -35,7 +35,7 @@ methods: str = "standard, Selective, RRR, replacement, oracle masks, unmarked"  
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white)
 model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
-epochs: int = 12  # passes over the training images
+epochs: int = 6  # passes over the training images
 batch_size: int = 32  # images a step
 optimizer: str = "adam"  # adam, or sgd with momentum 0.9
 lr: float = 2.0e-3  # learning rate
@@ -307,7 +307,7 @@ study.figure(figure, "maps")
 # %% [markdown]
 # ## How they learned
 #
-# The shortcut is learned at once: the standard network is done after two epochs. The ISNets learn the harder thing,
+# The shortcut is learned at once: the standard network is done after three epochs. The ISNets learn the harder thing,
 # and their two heatmap losses say how: relevance leaves the background while its amount stays in range.
 
 # %%
