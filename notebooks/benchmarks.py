@@ -48,8 +48,8 @@ for name, run in runs.items():
 # by the sign test: of n ratios about half lie on either side of the true median, as heads and tails do. With 9
 # ratios that is from the second to the eighth; with fewer than six all of them.
 #
-# **Memory** is the most that a run holds beyond what was held before it, on a CPU by the peak of a process of its own,
-# numerator / denominator.
+# **Memory** is the most that torch's tensors hold at once during a run beyond what they held before it, numerator / denominator
+# (before: the peak of a process of its own).
 #
 # **The bound** counts what cannot be left out: products of activations with weights. Forward is one, back to the input another one,
 # and the weights' gradient a third.

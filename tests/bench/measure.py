@@ -1,8 +1,5 @@
 """How a case is measured: in turns, with its memory, its operations and its share of the machine's peak."""
 
-import ctypes
-import os
-import resource
 import statistics
 import time
 from collections import Counter
@@ -55,7 +52,7 @@ def measure(case: Case, device: torch.device, peak: dict, budget: float, most: i
         pairs.append((seconds(top, device), seconds(bottom, device)))
     ratios = [a / b for a, b in pairs]
     low, high = median_interval(ratios)
-    memory = [megabytes(run, device) for run in (top, bottom)]
+    memory = [peak_memory(run, device) / 2**20 for run in (top, bottom)]
     taken = statistics.median(a for a, _ in pairs)
     row = {
         "case": case.name,
@@ -94,25 +91,6 @@ def median_interval(values: list[float]) -> tuple[float, float]:
     values = sorted(values)
     rank = max(int(stats.binom.ppf(0.025, len(values), 0.5)), 1)
     return values[rank - 1], values[-rank]
-
-
-def megabytes(run: Run, device: torch.device) -> float:
-    """The most memory that a run holds at once, beyond what was held before it."""
-    if device.type == "cuda":
-        return peak_memory(run, device) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # so that the child does not reuse what earlier runs have freed
-    pipe = os.pipe()
-    if os.fork() == 0:  # a process of its own has a peak of its own
-        try:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            run()
-            os.write(pipe[1], f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before}".encode())
-        finally:
-            os._exit(0)
-    os.wait()
-    os.close(pipe[1])
-    with os.fdopen(pipe[0]) as answer:
-        return int(answer.read()) / 2**10
 
 
 # ---------------------------------------------------------------- what the machine could do
