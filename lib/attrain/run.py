@@ -11,6 +11,7 @@ leaves `failed.ipynb` and touches nothing that an earlier run has left there.
 import argparse
 import ast
 import json
+import logging
 import os
 import re
 import signal
@@ -253,6 +254,14 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _interrupt(number, frame):
+    """End by way of the clean-up, so that the kernel ends too, and asyncio does not tell that it did."""
+    logging.disable()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(143)
+
+
 def _say(line: str, stream) -> None:
     """Print in one write, so that the jobs of a batch, which share a pipe, do not write into each other's lines."""
     stream.write(f"{line}\n")
@@ -306,5 +315,7 @@ if __name__ == "__main__":
     # jsonschema, which nbformat brings, builds a parser of international web addresses at import if it finds this
     # package: for more than a second, and a notebook has no such address to check.
     sys.modules["rfc3987_syntax"] = None
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of the clean-up: the kernel ends too
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     sys.exit(main())
