@@ -314,10 +314,11 @@ def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_p
     command = [sys.executable, "-m", "attrain.run", "toy/steps", "-p", "action", "wait"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     streams["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-    line = "interrupted: toy/steps smoke; the seeds that have finished are kept\n"
+    line = "interrupted: toy/steps smoke seed 1; the seeds that have finished are kept\n"
     endings = [(signal.SIGINT, 130, line), (signal.SIGTERM, 143, "")]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    processes = [subprocess.Popen(command, env=environment, **streams) for _ in endings]
+    # A seed each, or one would wait for the other's result.
+    processes = [subprocess.Popen([*command, "-p", "seed", str(n)], env=environment, **streams) for n in (1, 2)]
     try:
         for process, (number, code, last) in zip(processes, endings):
             while not (results / f"waiting-{process.pid}").exists():

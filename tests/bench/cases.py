@@ -307,7 +307,7 @@ def guided_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
             )  # fmt: skip
     fixed = partial(guided_training_step, "vanilla", "resnet18", "Input", **where)
     yield Case(
-        f"step, vanilla resnet18 ResNet {sizes.batch}×3×{sizes.step}×{sizes.step}: energy at Input, statistics fixed / not",
+        f"step, resnet18 {sizes.batch}×3×{sizes.step}×{sizes.step}, energy at Input: statistics fixed / not",
         lambda: (fixed(batch_statistics=False), fixed()),
     )
 
