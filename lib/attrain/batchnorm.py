@@ -55,7 +55,7 @@ class _BatchNorm(Function):
             of_x, of_weight, of_bias = _backward(g, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
         if of_inverse is not None:
             factor = -of_inverse * inverse**3 * x.shape[1] / x.numel()
-            direct = (x - _along(mean, x)) * _along(factor, x)
+            direct = torch.addcmul(_along(-mean * factor, x), x, _along(factor, x))
             of_x = direct if of_x is None else of_x + direct
         return of_x, of_weight, of_bias, *[None] * 6
 

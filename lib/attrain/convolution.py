@@ -69,9 +69,11 @@ class _Convolution(Function):
         if g is not None:
             wanted = [ctx.needs_input_grad[0] and not ctx.at_entry, *ctx.needs_input_grad[1:3]]
             wanted[1] &= h is None
-            of_x, of_weight, of_bias = _backward(
-                g, x, weight, [g.shape[1]] if ctx.biased else None, *ctx.geometry, wanted
-            )
+            if wanted == [False, True, False]:
+                of_weight = weight_gradient(g, x, weight, ctx.geometry)
+            elif any(wanted):
+                sizes = [g.shape[1]] if ctx.biased else None
+                of_x, of_weight, of_bias = _backward(g, x, weight, sizes, *ctx.geometry, wanted)
             if h is not None:
                 h, g_of_map = torch.cat([x, h]), torch.cat([g, g_of_map])
         if h is not None:
@@ -100,4 +102,9 @@ class _InputGradient(Function):
 
 def weight_gradient(g: Tensor, x: Tensor, weight: Tensor, geometry: tuple) -> Tensor:
     """The gradient of Σ g ⊙ convolution(x, weight) with respect to the weight."""
+    *_, transposed, _, groups = geometry
+    if x.device.type == "cpu" and 3 < x.shape[1] <= 6 and groups == 1 and not transposed:
+        # oneDNN takes less than half as long for twice three channels, those of z^B's layer, as for six.
+        parts = zip(x.split(3, 1), weight.split(3, 1))
+        return torch.cat([weight_gradient(g, *part, geometry) for part in parts], 1)
     return _backward(g, x, weight, None, *geometry, [False, True, False])[1]

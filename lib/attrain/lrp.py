@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
-from attrain import visible
+from attrain import blocks, visible
 from attrain.batchnorm import batch_norm
 from attrain.convolution import convolution
 from attrain.operations import (
@@ -173,13 +173,15 @@ class _EpsilonMultiplier(Function):
     def forward(ctx, g, y, epsilon):
         ctx.save_for_backward(g, y)
         ctx.epsilon = epsilon
-        return g * (y / (y + epsilon))
+        return blocks.elementwise(lambda g, y: (g * (y / (y + epsilon)),), g, y)[0]
 
     @staticmethod
     def backward(ctx, h):
-        g, y = ctx.saved_tensors
-        of_g = h * (y / (y + ctx.epsilon))
-        return of_g, h * g * (ctx.epsilon / (y + ctx.epsilon) ** 2), None
+        def both(h, g, y):
+            total = y + ctx.epsilon
+            return h * (y / total), h * g * ctx.epsilon / total / total
+
+        return *blocks.elementwise(both, h, *ctx.saved_tensors), None
 
 
 def _relu(args, kwargs, inplace, epsilon, switch):
