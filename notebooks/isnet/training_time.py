@@ -176,7 +176,9 @@ print("steps measured:", {name: len(lines) for name, lines in measured["seconds"
 # %% tags=["nbval-check-output"]
 for name, points in measured["megabytes"].items():
     grows = median(points[max(points)]) > 1.25 * median(points[10])
-    print(f"{name}: memory from 10 to {max(points)} classes", "grows by more than a quarter" if grows else "hardly grows")
+    print(
+        f"{name}: memory from 10 to {max(points)} classes", "grows by more than a quarter" if grows else "hardly grows"
+    )
 
 # %% [markdown]
 # ## The claims
