@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from attrain.operations import along
+
 _forward, _backward = torch.native_batch_norm, torch.ops.aten.native_batch_norm_backward
 
 
@@ -48,14 +50,14 @@ class _BatchNorm(Function):
             if ctx.through:
                 return _InputGradient.apply(g, x, weight, mean.detach(), inverse.detach(), ctx.eps), *[None] * 8
             scale = inverse if weight is None else inverse * weight
-            return g * _along(scale, x).to(g.dtype), *[None] * 8
+            return g * along(scale, 1, x.ndim).to(g.dtype), *[None] * 8
         of_x = of_weight = of_bias = None
         if g is not None:
             wanted = ctx.needs_input_grad[:3]
             of_x, of_weight, of_bias = _backward(g, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
         if of_inverse is not None:
             factor = -of_inverse * inverse**3 * x.shape[1] / x.numel()
-            direct = torch.addcmul(_along(-mean * factor, x), x, _along(factor, x))
+            direct = torch.addcmul(along(-mean * factor, 1, x.ndim), x, along(factor, 1, x.ndim))
             of_x = direct if of_x is None else of_x + direct
         return of_x, of_weight, of_bias, *[None] * 6
 
@@ -89,12 +91,7 @@ class _InputGradient(Function):
         of_centred = scale * inverse * (2 * gx * hx / m - total)
         constant = scale * (g_sum * hx + h_sum * gx) / m - of_centred * mean
         factors = constant, -scale * hx, -scale * gx, of_centred
-        constant, by_g, by_h, by_x = (_along(factor, x).to(x.dtype) for factor in factors)
+        constant, by_g, by_h, by_x = (along(factor, 1, x.ndim).to(x.dtype) for factor in factors)
         torch.addcmul(constant, g, by_g, out=of_x)
         of_x.addcmul_(h, by_h).addcmul_(x, by_x)
         return of_g, of_x, total * inverse if ctx.needs_input_grad[2] else None, None, None, None
-
-
-def _along(vector: Tensor, x: Tensor) -> Tensor:
-    """One number a channel, in the shape that goes with x."""
-    return vector.view(-1, *[1] * (x.ndim - 2))

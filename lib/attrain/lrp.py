@@ -16,6 +16,7 @@ from attrain.operations import (
     ORDINARY,
     QUOTIENTS,
     UnsupportedOperation,
+    along,
     canonical,
     differentiable,
     registered,
@@ -196,8 +197,3 @@ def _is_scaling(func, args: tuple) -> bool:
     if name in QUOTIENTS:
         return len(active) == 2 and not active[1]
     return name in ("mul", "multiply", "matmul", "mm", "bmm") and not all(active)
-
-
-def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
-    """A vector with one number a channel, in the shape that goes with activations of `ndim` dimensions."""
-    return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))

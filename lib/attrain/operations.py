@@ -179,3 +179,8 @@ def mapped(change, value):
     if type(value) in (tuple, list):
         return type(value)(mapped(change, v) for v in value)
     return value
+
+
+def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    """A vector with one number a channel, in the shape that goes with activations of `ndim` dimensions."""
+    return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))

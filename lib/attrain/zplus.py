@@ -21,9 +21,9 @@ from torch.autograd import Function
 from torch.overrides import resolve_name
 
 from attrain.convolution import convolution
-from attrain.lrp import LRPRules, along
+from attrain.lrp import LRPRules
 from attrain.methods import ZB, Method
-from attrain.operations import CONVOLUTIONS, LINEAR, PRODUCTS, QUOTIENTS, UnsupportedOperation, canonical, write
+from attrain.operations import CONVOLUTIONS, LINEAR, PRODUCTS, QUOTIENTS, UnsupportedOperation, along, canonical, write
 
 LAYERS = frozenset("conv1d conv2d conv3d linear".split())
 
