@@ -10,7 +10,7 @@ from torch.overrides import resolve_name
 
 from attrain import blocks, visible
 from attrain.batchnorm import batch_norm
-from attrain.convolution import convolution
+from attrain.convolution import arguments, convolution, geometry_of, input_gradient
 from attrain.operations import (
     CONVOLUTIONS,
     ORDINARY,
@@ -66,7 +66,7 @@ class LRPRules(InputXGradientRules):
     def contract(self, gradient, create_graph):
         if self.first is None:
             return gradient * self.x.detach()
-        return self.first.redistribute(gradient * self.root, self.x.detach(), create_graph)
+        return self.first.redistribute(gradient, self.root, self.x.detach(), create_graph)
 
 
 class FirstLayer:
@@ -81,15 +81,15 @@ class FirstLayer:
 
     (Faster ISNet's code; zennit's ZBox clamps the bias in all three copies and so differs slightly).
     δ is the box's stabilizer. Biases and batch statistics are constants for the map's derivative.
+    conv(x; W) is the layer's own output, scaled, and conv(1; ·) the same for all samples.
     """
 
     LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 
     def __init__(self, box):
         self.box = box
-        self.switch = {"explaining": False}
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
-        self.stage = None
+        self.stage = self.terms = None
 
     def observe(self, rules, func, name, args, kwargs, out):
         """Follow the chain as the model runs."""
@@ -104,15 +104,14 @@ class FirstLayer:
                     "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
                     f"but it goes into {name}; use first_layer=None, or move preprocessing out of the model"
                 )
-            names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-            call = dict(zip(names, args)) | kwargs
-            call.pop("input")
-            self.weight, bias = call.pop("weight"), call.pop("bias", None)
-            self.bias = torch.zeros((), device=out.device, dtype=out.dtype) if bias is None else bias.detach()
-            if rules.create_graph and name in CONVOLUTIONS:
-                func = partial(convolution, func, name, self.switch, True)
-            self.layer = partial(func, **call)
+            call = arguments(name, args, kwargs)
+            self.geometry = geometry_of(name, call) if name in CONVOLUTIONS else None
+            del call["input"]
+            self.weight, self.bias = call.pop("weight"), call.pop("bias", None)
+            self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
+            self.layer, self.groups, self.scale = partial(func, **call), call.get("groups", 1), None
             self.channel_dim = -1 if name == "linear" else 1
+            self.first, self.version = out, out._version
             self.output, self.stage = out, "layer"
         elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:
             self._fold_batch_norm(*args, **kwargs)
@@ -127,26 +126,66 @@ class FirstLayer:
             _, mean, inverse = torch.native_batch_norm(x.detach(), None, None, None, None, True, 0.0, eps)
         else:
             mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
-        scale = inverse * (1 if weight is None else weight)
-        shift = 0 if bias is None else bias.detach()
-        self.weight = self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1))
-        self.bias = shift + scale.detach() * (self.bias - mean)
+        self.scale = inverse * (1 if weight is None else weight)
+        self.constant = (0 if bias is None else bias.detach()) + self.scale.detach() * (self.constant - mean)
 
-    def redistribute(self, relevance: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-        # The input and the box as one, [x, −1] with [W, low·W⁺ + high·W⁻]: few channels cost as much as twice as many.
-        dim, groups = self.channel_dim % x.ndim, self.layer.keywords.get("groups", 1)
-        x = x.unflatten(dim, (groups, -1))
-        both = torch.cat([x, -torch.ones_like(x)], dim + 1).flatten(dim, dim + 1).requires_grad_()
-        output = self.layer(both, torch.cat([self.weight, self._extremes(self.weight)], 1))
-        z = output + along(self.bias - self._extremes(self.bias), self.channel_dim, output.ndim)
-        s = relevance / (z + torch.where(z >= 0, self.box.stabilizer, -self.box.stabilizer))
-        self.switch["explaining"] = True
-        (gradient,) = torch.autograd.grad(output, both, s, create_graph=create_graph)
-        self.switch["explaining"] = False
-        return (both.detach() * gradient).unflatten(dim, (groups, 2, -1)).sum(dim + 1).flatten(dim, dim + 1)
+    def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+        """The map at the input, of the relevance gradient · relevant at the end of the chain."""
+        with torch.set_grad_enabled(create_graph):
+            if self.terms is None:
+                self.terms = self._terms(x)
+            z, weights = self.terms
+            share = _Share.apply(gradient, relevant, z, self.box.stabilizer).to(self.first.dtype)
+            dim = self.channel_dim % x.ndim
+            shape = [*x.shape[:dim], 2 * x.shape[dim], *x.shape[dim + 1 :]]
+            parts = self._back(share, weights, shape, create_graph).unflatten(dim, (self.groups, 2, -1))
+            by_weight, by_extremes = (part.flatten(dim, dim + 1) for part in parts.unbind(dim + 1))
+            return x * by_weight - by_extremes
+
+    def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z, and W beside low·W⁺ + high·W⁻: few channels cost as much as twice as many."""
+        dim, ndim = self.channel_dim, self.first.ndim
+        weight, bias, scale = self.weight, self.bias, self.scale
+        y = self.first if self.first._version == self.version else self.layer(x, weight, bias)  # if a ReLU changed it
+        if scale is not None:
+            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            bias, y = bias if bias is None else bias * scale, y * along(scale, dim, ndim)
+        extremes = self._extremes(weight)
+        offset = along(self.constant - self._extremes(self.constant), dim, ndim)
+        offset = offset - self.layer(torch.ones_like(x[:1]), extremes)
+        z = y + (offset if bias is None else offset - along(bias, dim, ndim))
+        return z, torch.cat([weight, extremes], 1)
+
+    def _back(self, share: Tensor, weights: Tensor, shape: list[int], create_graph: bool) -> Tensor:
+        if self.geometry is not None:
+            return input_gradient(share, weights.to(share.dtype), shape, self.geometry)
+        with torch.enable_grad():
+            probe = share.new_zeros(shape, requires_grad=True)
+            output = self.layer(probe, weights)
+            return torch.autograd.grad(output, probe, share.to(output.dtype), create_graph=create_graph)[0]
 
     def _extremes(self, v: Tensor) -> Tensor:
         return self.box.low * v.clamp(min=0) + self.box.high * v.clamp(max=0)
+
+
+class _Share(Function):
+    """g·r / (z + δ sign z), the relevance g·r for each unit of z."""
+
+    @staticmethod
+    def forward(ctx, g, relevant, z, stabilizer):
+        ctx.save_for_backward(g, relevant, z)
+        ctx.stabilizer = z.new_tensor(stabilizer)
+        return blocks.elementwise(lambda g, r, z: (g * r / (z + torch.copysign(ctx.stabilizer, z)),), g, relevant, z)[0]
+
+    @staticmethod
+    def backward(ctx, h):
+        def parts(h, g, r, z):
+            z = z + torch.copysign(ctx.stabilizer, z)
+            h = h / z
+            of_g, of_r = h * r, h * g
+            return of_g, of_r, -of_r * r / z
+
+        return *blocks.elementwise(parts, h, *ctx.saved_tensors), None
 
 
 class _EpsilonReLU(Function):
