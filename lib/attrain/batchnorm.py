@@ -57,8 +57,8 @@ class _BatchNorm(Function):
             of_x, of_weight, of_bias = _backward(g, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
         if of_inverse is not None:
             factor = -of_inverse * inverse**3 * x.shape[1] / x.numel()
-            direct = torch.addcmul(along(-mean * factor, 1, x.ndim), x, along(factor, 1, x.ndim))
-            of_x = direct if of_x is None else of_x + direct
+            direct = (x * along(factor, 1, x.ndim)).sub_(along(mean * factor, 1, x.ndim))
+            of_x = direct if of_x is None else direct.add_(of_x)
         return of_x, of_weight, of_bias, *[None] * 6
 
 
@@ -92,6 +92,5 @@ class _InputGradient(Function):
         constant = scale * (g_sum * hx + h_sum * gx) / m - of_centred * mean
         factors = constant, -scale * hx, -scale * gx, of_centred
         constant, by_g, by_h, by_x = (along(factor, 1, x.ndim).to(x.dtype) for factor in factors)
-        torch.addcmul(constant, g, by_g, out=of_x)
-        of_x.addcmul_(h, by_h).addcmul_(x, by_x)
+        torch.mul(g, by_g, out=of_x).add_(h * by_h).add_(x * by_x).add_(constant)  # addcmul is slow on a CPU
         return of_g, of_x, total * inverse if ctx.needs_input_grad[2] else None, None, None, None

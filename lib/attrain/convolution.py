@@ -63,12 +63,12 @@ class _Convolution(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, geometry, switch, at_entry):
         y = torch.convolution(x, weight, bias, *geometry)
-        for_x, for_y = (v.new_empty(()).expand_as(v) for v in (x, y))
-        ctx.save_for_backward(x, weight, for_x, for_y)
+        ctx.biased, ctx.together = bias is not None, weight.numel() > x.numel()
+        stand_ins = [v.new_empty(()).expand_as(v) if ctx.together else None for v in (x, y)]
+        ctx.save_for_backward(x, weight, *stand_ins)
         ctx.set_materialize_grads(False)
         ctx.geometry, ctx.switch, ctx.at_entry = geometry, switch, at_entry
-        ctx.biased, ctx.together = bias is not None, weight.numel() > x.numel()
-        return y, for_x, for_y
+        return y, *stand_ins
 
     @staticmethod
     def backward(ctx, g, h, g_of_map):

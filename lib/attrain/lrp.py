@@ -213,13 +213,14 @@ class _EpsilonMultiplier(Function):
     def forward(ctx, g, y, epsilon):
         ctx.save_for_backward(g, y)
         ctx.epsilon = epsilon
-        return blocks.elementwise(lambda g, y: (g * (y / (y + epsilon)),), g, y)[0]
+        return blocks.elementwise(lambda g, y: ((y / (y + epsilon)).mul_(g),), g, y)[0]
 
     @staticmethod
     def backward(ctx, h):
         def both(h, g, y):
             total = y + ctx.epsilon
-            return h * (y / total), h * g * ctx.epsilon / total / total
+            h = h / total
+            return h * y, h * g * ctx.epsilon / total
 
         return *blocks.elementwise(both, h, *ctx.saved_tensors), None
 

@@ -72,6 +72,7 @@ _ARITHMETIC = {
 }  # fmt: skip
 
 
+@cache
 def canonical(func) -> tuple[str, bool]:
     """The name of an operation whatever its spelling, and whether it changes its first argument.
 
@@ -163,11 +164,14 @@ def tensors(value) -> list[Tensor]:
     """All tensors of nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (tuple, list)):
-        return []
-    return [t for v in value for t in tensors(v)]
+    found = []
+    if isinstance(value, (tuple, list, dict)):
+        for v in value.values() if isinstance(value, dict) else value:
+            if isinstance(v, Tensor):
+                found.append(v)
+            elif isinstance(v, (tuple, list, dict)):
+                found += tensors(v)
+    return found
 
 
 def mapped(change, value):

@@ -81,11 +81,11 @@ class Rules(TorchFunctionMode):
                 return rule(*args, **kwargs)
         if not self.sees_all:
             return self.call(func, func.__name__, args, kwargs)
-        given, name = tensors((args, kwargs)), func.__name__
+        given, name = tensors([*args, *kwargs.values()]), func.__name__
         visible.check(given, self.x, f"{name} is given")
         active = any(map(visible.active, given))
         out = self.call(func, name, args, kwargs) if active else func(*args, **kwargs)
-        found = tensors([out])
+        found = tensors(out)
         visible.mark(found + tensors(args[:1] if canonical(func)[1] else ()), active)
         if rule:
             self.known |= {kind for f in found for kind in visible.functions(f.grad_fn, given)}
