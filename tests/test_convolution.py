@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attrain import LRP, ZB, InputXGradient, explain
+from attrain import LRP, ZB, DeepLift, InputXGradient, explain
 
 GEOMETRIES = {
     "1d": (nn.Conv1d(4, 6, 3), (4, 9)),
@@ -21,6 +21,10 @@ GEOMETRIES = {
     "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1), (4, 5, 4)),
     "transposed, grouped": (nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2), (4, 5)),
     "weight larger than the image": (nn.Conv2d(4, 40, 3, padding=1), (4, 2, 2)),
+    "few channels, strided": (nn.Conv2d(3, 6, 7, stride=2, padding=3), (3, 9, 10)),
+    "patches, and a rest": (nn.Conv2d(1, 6, 4, stride=4), (1, 9, 11)),
+    "stride larger than the kernel": (nn.Conv2d(2, 6, (2, 1), stride=3, padding=(1, 0)), (2, 8, 7)),
+    "uneven kernel and padding": (nn.Conv2d(3, 6, (5, 4), stride=2, padding=(1, 2)), (3, 8, 7)),
 }
 
 
@@ -89,6 +93,18 @@ def test_maps_can_be_differentiated_three_times():
         (g,) = torch.autograd.grad(loss, weight, create_graph=True)
         results.append(torch.autograd.grad(g.square().sum(), weight)[0])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("method", [InputXGradient(), DeepLift()], ids=["input × gradient", "DeepLIFT"])
+def test_the_first_layers_map_is_that_of_torchs_gradient(name, method):
+    torch.manual_seed(0)
+    layer, shape = GEOMETRIES[name]
+    first = copy.deepcopy(layer)
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(first(torch.zeros(1, *shape)).numel(), 3)).double()
+    x = torch.rand(2, *shape, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    torch.testing.assert_close(explain(model, x.detach(), 1, method).heatmap, gradient * x.detach())
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 2.0), (-2.0, 0.0)])

@@ -237,6 +237,23 @@ def test_zb_folds_a_batch_norm_in_evaluation_mode():
     torch.testing.assert_close(explain(net, x, 1, method).heatmap, explain(fused, x, 1, method).heatmap)
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    "first", [nn.Conv2d(2, 4, 4, padding="same"), nn.Conv2d(2, 4, 3, 2)], ids=["by name", "strided"]
+)
+def test_zb_and_its_derivative_are_the_same_whether_the_relu_works_in_place(batch_norm, first):
+    norm = [nn.BatchNorm2d(4)] if batch_norm else []
+    rest = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    x, found = torch.rand(3, 2, 7, 6, dtype=torch.float64), []
+    for inplace in (False, True):
+        net = nn.Sequential(first, *norm, nn.ReLU(inplace), rest).double()
+        logits, heatmap, *_ = explain(net, x, 1, LRP(first_layer=ZB()), create_graph=True)
+        loss = logits.sum() + heatmap.square().sum()
+        found.append((heatmap.detach(), *torch.autograd.grad(loss, list(net.parameters()))))
+    for out_of_place, in_place in zip(*found):
+        torch.testing.assert_close(in_place, out_of_place)
+
+
 def test_the_stabilizer_of_zb_does_not_follow_epsilon():
     net, x = conv_net(), torch.rand(2, 2, 8, 8, dtype=torch.float64)
     map_of = lambda epsilon, *box: explain(net, x, 0, LRP(epsilon, first_layer=ZB(0, 1, *box))).heatmap  # noqa: E731

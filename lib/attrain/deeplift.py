@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrain import blocks, compositions, operations
+from attrain.convolution import convolution
 from attrain.operations import UnsupportedOperation, mapped, tensors
 from attrain.pairs import AbsoluteLinear, Call, Link, OneByOne, Pair, PairRules, pair
 from attrain.secants import phi, ratio, secant_of
@@ -92,6 +93,8 @@ def weighted(engine, call):
         else:
             change = {id(x): size, id(weight): weight.abs(), id(bias): None}
             mass = call.run(lambda t: change.get(id(t), t))
+    if call.name in operations.CONVOLUTIONS and call.active[0] is engine.entry:
+        call.func = partial(convolution, call.func, call.name, engine.switch, True)
     return linear(engine, call, mass, "dense" if dense else "conv")
 
 

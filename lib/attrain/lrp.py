@@ -10,7 +10,7 @@ from torch.overrides import resolve_name
 
 from attrain import blocks, visible
 from attrain.batchnorm import batch_norm
-from attrain.convolution import arguments, convolution, geometry_of, input_gradient
+from attrain.convolution import arguments, geometry_of, input_gradient
 from attrain.operations import (
     CONVOLUTIONS,
     ORDINARY,

@@ -93,8 +93,9 @@ class Rules(TorchFunctionMode):
 
     def call(self, func, name: str, args: tuple, kwargs: dict):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
-        if self.create_graph and name in CONVOLUTIONS:
-            return convolution(func, name, self.switch, bool(args) and args[0] is self.entry, *args, **kwargs)
+        at_entry = bool(args) and args[0] is self.entry
+        if name in CONVOLUTIONS and (self.create_graph or at_entry):
+            return convolution(func, name, self.switch, at_entry, *args, **kwargs)
         if func is F.batch_norm and (self.create_graph or not self.through):
             return batch_norm(self.switch, self.through, *args, **kwargs)
         return func(*args, **kwargs)
