@@ -239,7 +239,7 @@ def test_zb_folds_a_batch_norm_in_evaluation_mode():
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(
-    "first", [nn.Conv2d(2, 4, 4, padding="same"), nn.Conv2d(2, 4, 3, 2)], ids=["by name", "strided"]
+    "first", [nn.Conv2d(2, 4, 5, padding="same"), nn.Conv2d(2, 4, 3, 2)], ids=["by name", "strided"]
 )
 def test_zb_and_its_derivative_are_the_same_whether_the_relu_works_in_place(batch_norm, first):
     norm = [nn.BatchNorm2d(4)] if batch_norm else []

@@ -20,6 +20,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from attrain.chunks import in_chunks
 from attrain.methods import LRP
+from attrain.operations import finite
 from attrain.targets import Target
 from attrain.visible import uncompiled
 
@@ -87,7 +88,7 @@ def explain(
         return in_chunks(partial(explain, layers=layers, at_input=at_input), model, x, target, method, chunk_size, out)
     if out is not None:
         raise ValueError("out is written to chunk by chunk: give a chunk_size too")
-    if not torch.isfinite(x).all():
+    if not finite(x):
         raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     if not (at_input or layers):

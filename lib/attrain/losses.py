@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from attrain.masks import fit_mask
+from attrain.operations import finite
 
 _TINY = 1e-10
 
@@ -84,14 +85,7 @@ def isnet_background_loss(
         >>> isnet_background_loss(torch.tensor([[[2.0, 4.0, 3.0, 0.0]]]), mask, decay=0)  # ln(1 + 3/3)
         tensor(0.6931)
     """
-    if not E > 0:
-        raise ValueError(f"E must be > 0, got {E}")
-    relevance, foreground = _prepare(heatmap, mask)
-    area = foreground.sum((-2, -1), keepdim=True) * relevance.shape[2]
-    mean = (relevance * foreground).sum((-3, -2, -1), keepdim=True) / (area + _TINY)
-    background = relevance / (mean + _TINY) * (1 - foreground)
-    pooled = gwrp(background.flatten(-2), decay)  # (N, K, C)
-    return _reduce(torch.log1p(pooled / E).mean((1, 2)), reduction)
+    return _reduce(_background(*_prepare(heatmap, mask), decay, E), reduction)
 
 
 def isnet_foreground_loss(
@@ -119,19 +113,10 @@ def isnet_foreground_loss(
         >>> isnet_foreground_loss(torch.tensor([[[0.1, 0.4, 9.0]]]), torch.tensor([[[1, 1, 0]]]))  # (0.5 − 1)²
         tensor(0.2500)
     """
-    if form not in ("L2", "hybrid"):
-        raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
-    relevance, foreground = _prepare(heatmap, mask)
-    total = (relevance * foreground).sum((-3, -2, -1))  # (N, K)
-    C1, C2 = _range(C1, C2, total)
-    low = ((total / C1).clamp(max=1) - 1) ** 2
-    high = (total / C1 - C2 / C1).clamp(min=0) ** 2
-    if form == "hybrid":
-        high = torch.where(total > C1 + C2, total - (C1 + C2) + 1, high)
-    return _reduce((low + high).mean(1), reduction)
+    return _reduce(_foreground(*_prepare(heatmap, mask)[1:], C1, C2, form), reduction)
 
 
-def isnet_loss(
+def isnet_losses(
     heatmap: Tensor,
     mask: Tensor,
     *,
@@ -140,37 +125,64 @@ def isnet_loss(
     C1: float | Sequence[float] = 1.0,
     C2: float | Sequence[float] = 25.0,
     form: str = "L2",
-    w1: float = 1.0,
-    w2: float = 1.0,
     reduction: str = "mean",
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """`isnet_background_loss` and `isnet_foreground_loss`, arguments as there, in little more than the time of one."""
+    prepared = _prepare(heatmap, mask)
+    background, foreground = _background(*prepared, decay, E), _foreground(*prepared[1:], C1, C2, form)
+    return _reduce(background, reduction), _reduce(foreground, reduction)
+
+
+def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.0, **settings) -> Tensor:
     """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`, the L_heat that `attrain.training.isnet_step` adds.
 
     Args:
-        heatmap, mask: (N, [K,] [C,] H, W) and (N, H, W); these and the others as in the two losses.
+        heatmap, mask: (N, [K,] [C,] H, W) and (N, H, W); these and the settings decay, E, C1, C2, form and reduction
+            as in the two losses.
     """
-    background = isnet_background_loss(heatmap, mask, decay=decay, E=E, reduction=reduction)
-    foreground = isnet_foreground_loss(heatmap, mask, C1=C1, C2=C2, form=form, reduction=reduction)
+    background, foreground = isnet_losses(heatmap, mask, **settings)
     return w1 * background + w2 * foreground
 
 
-def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """|R| as (N, K, C, H, W), finite, and the foreground as (N, 1, 1, H, W)."""
+def _background(relevance: Tensor, inside: Tensor, area: Tensor, decay: float, E: float) -> Tensor:
+    if not E > 0:
+        raise ValueError(f"E must be > 0, got {E}")
+    mean = inside.sum((-3, -2, -1)) / (area * relevance.shape[2] + _TINY)  # (N, K)
+    pooled = gwrp((relevance - inside).flatten(-2), decay) / (mean[..., None] + _TINY)  # (N, K, C)
+    return torch.log1p(pooled / E).mean((1, 2))
+
+
+def _foreground(inside: Tensor, area: Tensor, C1, C2, form: str) -> Tensor:
+    if form not in ("L2", "hybrid"):
+        raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
+    total = inside.sum((-3, -2, -1))  # (N, K)
+    C1, C2 = _range(C1, C2, total)
+    low = ((total / C1).clamp(max=1) - 1) ** 2
+    high = (total / C1 - C2 / C1).clamp(min=0) ** 2
+    if form == "hybrid":
+        high = torch.where(total > C1 + C2, total - (C1 + C2) + 1, high)
+    return (low + high).mean(1)
+
+
+def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """|R| as (N, K, C, H, W), finite, that in the foreground, and the foreground's pixels (N, 1)."""
     if heatmap.ndim not in (3, 4, 5):
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
         heatmap = heatmap.float()
     foreground = fit_mask(mask, heatmap)
-    empty = (foreground.flatten(1).sum(1) == 0).nonzero().flatten().tolist()
+    area = foreground.flatten(1).sum(1, keepdim=True)
+    empty = (area == 0).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(f"mask has no foreground for sample(s) {empty[:8]}; leave them out of the loss")
     foreground = foreground[:, None, None]
     maps = heatmap.reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
-    return _finite(maps, foreground).abs(), foreground
+    relevance = _finite(maps, foreground).abs()
+    return relevance, relevance * foreground, area
 
 
 def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
-    if maps.isfinite().all():
+    if finite(maps):
         return maps
     known = maps.detach().nan_to_num(0.0, 0.0, 0.0)
     inside = foreground.expand_as(maps)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
-from attrain import blocks, visible
+from attrain import visible
 from attrain.batchnorm import batch_norm
 from attrain.convolution import arguments, geometry_of, input_gradient
 from attrain.operations import (
@@ -175,17 +175,15 @@ class _Share(Function):
     def forward(ctx, g, relevant, z, stabilizer):
         ctx.save_for_backward(g, relevant, z)
         ctx.stabilizer = z.new_tensor(stabilizer)
-        return blocks.elementwise(lambda g, r, z: (g * r / (z + torch.copysign(ctx.stabilizer, z)),), g, relevant, z)[0]
+        return (g * relevant).div_(torch.copysign(ctx.stabilizer, z).add_(z))
 
     @staticmethod
     def backward(ctx, h):
-        def parts(h, g, r, z):
-            z = z + torch.copysign(ctx.stabilizer, z)
-            h = h / z
-            of_g, of_r = h * r, h * g
-            return of_g, of_r, -of_r * r / z
-
-        return *blocks.elementwise(parts, h, *ctx.saved_tensors), None
+        g, relevant, z = ctx.saved_tensors
+        total = z + torch.copysign(ctx.stabilizer, z)
+        share = h / total
+        of_relevant = share * g
+        return share * relevant, of_relevant, (of_relevant * relevant).div_(total).neg_(), None
 
 
 class _EpsilonReLU(Function):
@@ -213,16 +211,15 @@ class _EpsilonMultiplier(Function):
     def forward(ctx, g, y, epsilon):
         ctx.save_for_backward(g, y)
         ctx.epsilon = epsilon
-        return blocks.elementwise(lambda g, y: ((y / (y + epsilon)).mul_(g),), g, y)[0]
+        total = y + epsilon
+        return torch.div(y, total, out=total).mul_(g)
 
     @staticmethod
     def backward(ctx, h):
-        def both(h, g, y):
-            total = y + ctx.epsilon
-            h = h / total
-            return h * y, h * g * ctx.epsilon / total
-
-        return *blocks.elementwise(both, h, *ctx.saved_tensors), None
+        g, y = ctx.saved_tensors
+        total = y + ctx.epsilon
+        share = h / total
+        return share * y, (share * g).mul_(ctx.epsilon).div_(total), None
 
 
 def _relu(args, kwargs, inplace, epsilon, switch):

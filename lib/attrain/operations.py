@@ -185,6 +185,11 @@ def mapped(change, value):
     return value
 
 
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite; a finite sum says so at once."""
+    return bool(value.detach().sum().isfinite() or value.isfinite().all())
+
+
 def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     """A vector with one number a channel, in the shape that goes with activations of `ndim` dimensions."""
     return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))

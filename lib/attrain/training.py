@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from attrain.explain import explain
-from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss
+from attrain.losses import gwrp, isnet_losses
 from attrain.masks import fit_mask
 from attrain.methods import LRP, ZB
 from attrain.targets import Target, selective_target
@@ -80,8 +80,7 @@ def isnet_step(
     parts, losses = {"classification": classification_loss(logits, y)}, []
     for name, relevance in {INPUT: heatmap, **at_layers}.items():
         low, high = _range_of(name, C1, "C1"), _range_of(name, C2, "C2")
-        background = isnet_background_loss(relevance, mask, decay=decay, E=E)
-        foreground = isnet_foreground_loss(relevance, mask, C1=low, C2=high, form=form)
+        background, foreground = isnet_losses(relevance, mask, decay=decay, E=E, C1=low, C2=high, form=form)
         prefix = "" if name == INPUT else f"{name}."
         parts |= {f"{prefix}background": background, f"{prefix}foreground": foreground}
         losses.append(w1 * background + w2 * foreground)
