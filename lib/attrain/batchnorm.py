@@ -29,22 +29,36 @@ def batch_norm(
     own = training or running_mean is None
     if not own or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch, through)[0]
+    y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch, through)
+    y._attrain_statistics = mean, inverse.detach()
+    return y
+
+
+def affine(
+    out, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """What `batch_norm` that gave out does to a channel, scale · (x − mean) + shift; mean and shift are constants."""
+    if training or running_mean is None:
+        mean, inverse = out._attrain_statistics
+    else:
+        mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
+    return inverse * (1 if weight is None else weight), mean, 0.0 if bias is None else bias.detach()
 
 
 class _BatchNorm(Function):
-    """The output, and 1/σ, by which a map's derivative reaches the batch."""
+    """The output, 1/σ, by which a map's derivative reaches the batch, and μ."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch, through):
         y, mean, inverse = _forward(x, weight, bias, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(mean)
         ctx.eps, ctx.switch, ctx.through = eps, switch, through
-        return y, inverse
+        return y, inverse, mean
 
     @staticmethod
-    def backward(ctx, g, of_inverse):
+    def backward(ctx, g, of_inverse, _):
         x, weight, mean, inverse = ctx.saved_tensors
         if ctx.switch["explaining"]:
             if ctx.through:

@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.overrides import resolve_name
 
 from attrain import visible
-from attrain.batchnorm import batch_norm
+from attrain.batchnorm import affine, batch_norm
 from attrain.convolution import arguments, geometry_of, input_gradient
 from attrain.operations import (
     CONVOLUTIONS,
@@ -114,20 +114,11 @@ class FirstLayer:
             self.first, self.version = out, out._version
             self.output, self.stage = out, "layer"
         elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:
-            self._fold_batch_norm(*args, **kwargs)
+            self.scale, mean, shift = affine(out, *args, **kwargs)
+            self.constant = shift + self.scale.detach() * (self.constant - mean)
             self.output, self.stage = out, "batch_norm"
         elif self.stage in ("layer", "batch_norm") and name in ("relu", "relu_") and args[0] is self.output:
             self.output, self.stage = out, "relu"
-
-    def _fold_batch_norm(
-        self, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-    ):
-        if training or running_mean is None:
-            _, mean, inverse = torch.native_batch_norm(x.detach(), None, None, None, None, True, 0.0, eps)
-        else:
-            mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
-        self.scale = inverse * (1 if weight is None else weight)
-        self.constant = (0 if bias is None else bias.detach()) + self.scale.detach() * (self.constant - mean)
 
     def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
         """The map at the input, of the relevance gradient · relevant at the end of the chain."""
@@ -135,7 +126,7 @@ class FirstLayer:
             if self.terms is None:
                 self.terms = self._terms(x)
             z, weights = self.terms
-            share = _Share.apply(gradient, relevant, z, self.box.stabilizer).to(self.first.dtype)
+            share = (gradient * relevant / z).to(self.first.dtype)
             dim = self.channel_dim % x.ndim
             shape = [*x.shape[:dim], 2 * x.shape[dim], *x.shape[dim + 1 :]]
             parts = self._back(share, weights, shape, create_graph).unflatten(dim, (self.groups, 2, -1))
@@ -143,7 +134,7 @@ class FirstLayer:
             return x * by_weight - by_extremes
 
     def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z, and W beside low·W⁺ + high·W⁻: few channels cost as much as twice as many."""
+        """z + δ sign z, and W beside low·W⁺ + high·W⁻: few channels cost as much as twice as many."""
         dim, ndim = self.channel_dim, self.first.ndim
         weight, bias, scale = self.weight, self.bias, self.scale
         y = self.first if self.first._version == self.version else self.layer(x, weight, bias)  # if a ReLU changed it
@@ -154,7 +145,7 @@ class FirstLayer:
         offset = along(self.constant - self._extremes(self.constant), dim, ndim)
         offset = offset - self.layer(torch.ones_like(x[:1]), extremes)
         z = y + (offset if bias is None else offset - along(bias, dim, ndim))
-        return z, torch.cat([weight, extremes], 1)
+        return z + torch.copysign(z.new_tensor(self.box.stabilizer), z.detach()), torch.cat([weight, extremes], 1)
 
     def _back(self, share: Tensor, weights: Tensor, shape: list[int], create_graph: bool) -> Tensor:
         if self.geometry is not None:
@@ -166,24 +157,6 @@ class FirstLayer:
 
     def _extremes(self, v: Tensor) -> Tensor:
         return self.box.low * v.clamp(min=0) + self.box.high * v.clamp(max=0)
-
-
-class _Share(Function):
-    """g·r / (z + δ sign z), the relevance g·r for each unit of z."""
-
-    @staticmethod
-    def forward(ctx, g, relevant, z, stabilizer):
-        ctx.save_for_backward(g, relevant, z)
-        ctx.stabilizer = z.new_tensor(stabilizer)
-        return (g * relevant).div_(torch.copysign(ctx.stabilizer, z).add_(z))
-
-    @staticmethod
-    def backward(ctx, h):
-        g, relevant, z = ctx.saved_tensors
-        total = z + torch.copysign(ctx.stabilizer, z)
-        share = h / total
-        of_relevant = share * g
-        return share * relevant, of_relevant, (of_relevant * relevant).div_(total).neg_(), None
 
 
 class _EpsilonReLU(Function):

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import resolve_name
 
+from attrain.batchnorm import affine
 from attrain.convolution import convolution
 from attrain.lrp import LRPRules
 from attrain.methods import ZB, Method
@@ -133,16 +134,8 @@ class ZPlusRules(LRPRules):
             self.first.output = self.root = self.output
         return self.output
 
-    def _normalise(
-        self, out, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-    ):
-        if training or running_mean is None:
-            dims = [d for d in range(x.ndim) if d != 1]
-            var, mean = torch.var_mean(x.detach(), dims, correction=0)
-        else:
-            mean, var = running_mean.detach().clone(), running_var.detach().clone()
-        scale = (var + eps).rsqrt() * (1 if weight is None else weight)
-        shift = 0 if bias is None else bias.detach()
+    def _normalise(self, out, x, *rest, **options):
+        scale, mean, shift = affine(out, x, *rest, **options)
         if self._is_output(x) and self.layer.weight.ndim == x.ndim:
             folded = self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))
             constant = shift + scale.detach() * (self.layer.bias - mean)
