@@ -60,7 +60,7 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx, g, of_inverse, _):
         x, weight, mean, inverse = ctx.saved_tensors
-        if ctx.switch["explaining"]:
+        if g is not None and ctx.switch["explaining"]:
             if ctx.through:
                 return _InputGradient.apply(g, x, weight, mean.detach(), inverse.detach(), ctx.eps), *[None] * 8
             scale = inverse if weight is None else inverse * weight

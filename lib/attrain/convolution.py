@@ -73,7 +73,7 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx, g, h, g_of_map):
         x, weight, *stand_ins = ctx.saved_tensors
-        if ctx.switch["explaining"]:
+        if g is not None and ctx.switch["explaining"]:
             together = ctx.together and ctx.needs_input_grad[1]
             stand_ins, ctx.together = stand_ins if together else (None, None), False  # for one map only
             return input_gradient(g, weight, x.shape, ctx.geometry, *stand_ins), *[None] * 5

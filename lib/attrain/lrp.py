@@ -166,11 +166,14 @@ class _EpsilonReLU(Function):
         if inplace:
             ctx.mark_dirty(x)
         ctx.save_for_backward(y)
+        ctx.set_materialize_grads(False)
         ctx.epsilon, ctx.switch = epsilon, switch
         return y
 
     @staticmethod
     def backward(ctx, g):
+        if g is None:
+            return None, None, None, None
         (y,) = ctx.saved_tensors
         if ctx.switch["explaining"] and ctx.epsilon > 0:
             return _EpsilonMultiplier.apply(g, y, ctx.epsilon), None, None, None

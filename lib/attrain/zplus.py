@@ -198,12 +198,13 @@ class _ZPlus(Function):
     @staticmethod
     def forward(ctx, x, weight, active, out, result, layer, switch):
         ctx.save_for_backward(x, weight, active)
+        ctx.set_materialize_grads(False)  # no gradient comes to a layer by its batch norm, which goes to its input
         ctx.layer, ctx.switch = layer, switch
         return result[0]
 
     @staticmethod
     def backward(ctx, g):
-        if not ctx.switch["explaining"]:
+        if g is None or not ctx.switch["explaining"]:
             return None, None, None, g, None, None, None
         x, weight, active = ctx.saved_tensors
         layer, create_graph = ctx.layer, torch.is_grad_enabled()
@@ -230,9 +231,11 @@ class _Share(Function):
     @staticmethod
     def forward(ctx, out, factor, result, switch):
         ctx.save_for_backward(factor)
+        ctx.set_materialize_grads(False)
         ctx.switch = switch
         return result[0]
 
     @staticmethod
     def backward(ctx, g):
-        return g * ctx.saved_tensors[0] if ctx.switch["explaining"] else g, None, None, None
+        explained = g is not None and ctx.switch["explaining"]
+        return g * ctx.saved_tensors[0] if explained else g, None, None, None
