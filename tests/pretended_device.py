@@ -80,7 +80,7 @@ def _operation(op, *args, **kwargs):
     name = op._schema.name.removeprefix("aten::")
     _check(op, name, given, args)
     moved = list(map(_on_cpu, given))
-    empty = [i for i, g in enumerate(given) if g is kwargs.get("out") and g.shape == (0,)]
+    empty = [i for i, g in enumerate(given) if _here(g) and g is kwargs.get("out") and g.shape == (0,)]
     for i in empty:  # to be resized, which memory from elsewhere cannot be
         moved[i] = torch.empty(0, dtype=given[i].dtype)
     cpu_args, cpu_kwargs = tree_unflatten(moved, tree)
@@ -156,6 +156,12 @@ def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     return target
 
 
+def _view(op):
+    """A view: the CPU's kernel knows nothing of memory, and keeps storage, offset and device."""
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    return lambda *args: op.redispatch(cpu, *args)
+
+
 def _convolution(op):
     def call(*args):
         _check(op, op._schema.name, tree_flatten(args)[0], args)
@@ -166,6 +172,20 @@ def _convolution(op):
 
 def _convolution_backward(g, x, weight, *geometry):
     return _convolution(aten.convolution_backward.default)(g, x, weight, None, *geometry[:-1], geometry[-1])
+
+
+def _lstm_cell(from_input, from_state, c, *biases):
+    """Forward only, in the order that CUDA's fused kernels have."""
+    i, f, g, o = sum((from_input, from_state, *(b for b in biases if b is not None))).chunk(4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c, from_input
+
+
+def _gru_cell(from_input, from_state, h, b_input=None, b_state=None):
+    parts = [v if b is None else v + b for v, b in ((from_input, b_input), (from_state, b_state))]
+    (r_x, z_x, n_x), (r_h, z_h, n_h) = (v.chunk(3, 1) for v in parts)
+    z, n = (z_x + z_h).sigmoid(), (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
+    return n + z * (h - n), from_input
 
 
 def _deepcopy(tensor: Tensor, memo: dict) -> Tensor:
@@ -189,6 +209,9 @@ class _Module(_DummyBackendModule):
 
 KERNELS = {
     "_copy_from": _copy,
+    **{name: _view(getattr(aten, name).default) for name in ("as_strided", "view", "_reshape_alias", "unfold")},
+    "_thnn_fused_lstm_cell": _lstm_cell,
+    "_thnn_fused_gru_cell": _gru_cell,
     "convolution_overrideable": _convolution(aten.convolution.default),
     "convolution_backward_overrideable": _convolution_backward,
 }
