@@ -56,7 +56,9 @@ def _here(value) -> bool:
 
 
 def _on_cpu(value):
-    return _as_device(value, _CPU) if _here(value) else torch.device("cpu") if isinstance(value, torch.device) else value
+    return (
+        _as_device(value, _CPU) if _here(value) else torch.device("cpu") if isinstance(value, torch.device) else value
+    )
 
 
 # ---------------------------------------------------------------- operations
@@ -75,10 +77,9 @@ def _unseen(kernel):
 
 def _operation(op, *args, **kwargs):
     """Any operation that has no kernel of its own: checked, and computed by the CPU."""
-    args = _with_numbers(op, args)
-    given, tree = tree_flatten((args, kwargs))
     name = op._schema.name.removeprefix("aten::")
-    _check(op, name, given, args)
+    _check(op, name, tree_flatten((args, kwargs))[0], args)
+    given, tree = tree_flatten((_with_numbers(op, args), kwargs))
     moved = list(map(_on_cpu, given))
     empty = [i for i, g in enumerate(given) if _here(g) and g is kwargs.get("out") and g.shape == (0,)]
     for i in empty:  # to be resized, which memory from elsewhere cannot be
@@ -116,18 +117,19 @@ def _check(op, name: str, given: list, args: tuple) -> None:
     numbers = _pointwise(op.overloadpacket) or name.split(".")[0] in TAKES_NUMBERS
     indices = tree_flatten(args[1])[0] if name in TAKES_INDICES else ()
     for value in given:
-        if isinstance(value, Tensor) and not _here(value) and not any(value is i for i in indices):
-            if value.ndim or not numbers or (value is args[0] and op._schema.name.endswith("_")):
-                found = f"{NAME}:0 and {value.device}"
-                raise RuntimeError(
-                    f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({op})"
-                )
+        if not isinstance(value, Tensor) or _here(value) or any(value is i for i in indices):
+            continue
+        if value.ndim or not numbers or (value is args[0] and op._schema.name.endswith("_")):
+            found = f"{NAME}:0 and {value.device}"
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({op})"
+            )
     if torch.version.cuda and not torch._C._dispatch_has_computed_kernel_for_dispatch_key(op.name(), "CUDA"):
         raise NotImplementedError(f"Could not run '{op}' with arguments from the 'CUDA' backend")
     loose = name in NONDETERMINISTIC or (name == "bincount" and any(map(_here, given[1:])))
-    if loose and torch.are_deterministic_algorithms_enabled():
-        if not torch.is_deterministic_algorithms_warn_only_enabled():
-            raise RuntimeError(f"{name} does not have a deterministic implementation")
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    if loose and strict:
+        raise RuntimeError(f"{name} does not have a deterministic implementation")
 
 
 _NORMS = {"native_batch_norm": 3, "native_batch_norm_backward": 3}
@@ -157,9 +159,14 @@ def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def _view(op):
-    """A view: the CPU's kernel knows nothing of memory, and keeps storage, offset and device."""
+    """A view, or a tensor set to a storage: the CPU's kernel never looks at the memory, and keeps the device."""
     cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
     return lambda *args: op.redispatch(cpu, *args)
+
+
+def _zeros(size, *, dtype=None, **_):
+    """The zeros of a derivative, which on the CPU are without memory."""
+    return _as_device(torch.zeros(size, dtype=dtype), _EXTENSION)
 
 
 def _convolution(op):
@@ -209,7 +216,13 @@ class _Module(_DummyBackendModule):
 
 KERNELS = {
     "_copy_from": _copy,
-    **{name: _view(getattr(aten, name).default) for name in ("as_strided", "view", "_reshape_alias", "unfold")},
+    "as_strided": _view(aten.as_strided.default),
+    "view": _view(aten.view.default),
+    "_reshape_alias": _view(aten._reshape_alias.default),
+    "unfold": _view(aten.unfold.default),
+    "set_.source_Storage": _view(aten.set_.source_Storage),
+    "set_.source_Storage_storage_offset": _view(aten.set_.source_Storage_storage_offset),
+    "_efficientzerotensor": _zeros,
     "_thnn_fused_lstm_cell": _lstm_cell,
     "_thnn_fused_gru_cell": _gru_cell,
     "convolution_overrideable": _convolution(aten.convolution.default),
