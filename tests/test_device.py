@@ -291,6 +291,10 @@ def test_other_operations(make, method):
     same(lambda device: explain(make().to(device).eval(), images(device), 0, method), rtol=1e-4, atol=1e-6)
 
 
+def test_lrp_passes_an_enlargement_that_torch_takes_apart_to_be_deterministic():
+    same(lambda device: explain(OTHER_NETWORKS["pools"]().to(device), images(device), 0, at.LRP()))
+
+
 @pytest.mark.parametrize("kind, method", [("bcos", at.BCos()), ("xdnn", at.InputXGradient()), ("vanilla", at.LRP())])
 def test_guided_networks(kind, method):
     def run(device):
@@ -590,3 +594,110 @@ def test_cost_is_measured():
     x = torch.ones(1000, device=device)
     assert cost.seconds(lambda: x + 1, device) > 0
     assert cost.peak_memory(lambda: x + 1, device) == 4000
+
+
+# ---------------------------------------------------------------- torch's default device, recurrent layers, halves
+
+DRAWN = (
+    "Stochastic, other backgrounds, noise behind, noise, input dropout, cutout, mixup, FGSM, RelDrop, RelDrop, blocks"
+)
+DRAWN = [name for name in STEPS if name in DRAWN or name.startswith("Challenger")]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_draws_are_the_cpus_also_where_another_device_is_torchs_default(name):
+    step, make = STEPS[name]
+
+    def run(device):
+        with torch.device(device):
+            return step(make(device), images(device), labels(device), foreground(device))
+
+    same(run, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["shuffles", "random class", "accuracy", "few samples", "both", "foreground"])
+def test_so_are_those_of_measures_and_losses(name):
+    def run(device):
+        with torch.device(device):
+            return MEASURES[name](device) if name in MEASURES else LOSSES[name](guided_maps(device), foreground(device))
+
+    same(run, rtol=1e-4, atol=1e-6)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.last = kind(8, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x[:, 0])[0][:, -1])
+
+
+class _Watch(torch.overrides.TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.lstm, torch.gru, torch.rnn_tanh):
+            self.seen.append(torch.backends.cudnn.enabled)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("method", [at.Gradient(), at.InputXGradient(), at.IntegratedGradients(steps=1)], ids=str)
+def test_recurrent_layers_do_without_cudnn_which_has_no_gradients_of_them_in_evaluation_mode(
+    method, kind, create_graph
+):
+    net, watch = _Recurrent(kind).eval(), _Watch()
+    with watch:
+        explain(net, images("cpu"), 0, method, create_graph=create_graph)
+    assert watch.seen[-1] is False
+    assert torch.backends.cudnn.enabled
+
+
+def close_in_halves(found, expected):
+    """The direction of maps or gradients within what 8 bits of precision leave of it, and their size."""
+    a, b = found.detach().cpu().double().flatten(), expected.detach().cpu().double().flatten()
+    assert (a - b).norm() <= 0.12 * b.norm()
+
+
+HALVES = METHODS | IN_EVALUATION
+HALVES = {name: m for name, m in HALVES.items() if name != "integrated gradients"}
+
+
+@pytest.mark.parametrize("device", ["cpu", NAME])
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+@pytest.mark.parametrize("method", HALVES.values(), ids=HALVES)
+def test_maps_in_bfloat16_are_those_in_float32_but_for_rounding(method, way, device):
+    net, x = normed("cpu"), images("cpu")
+    net.train(method in METHODS.values())
+    target = None if isinstance(method, at.Dual) else labels("cpu")
+    expected = explain(net, x, target, method).heatmap
+    net, x = copy.deepcopy(net).to(device), x.to(device)
+    if way == "weights":
+        net, x = net.bfloat16(), x.bfloat16()
+    with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
+        close_in_halves(explain(net, x, target, method).heatmap, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", NAME])
+@pytest.mark.parametrize("way", ["autocast", "weights"])
+@pytest.mark.parametrize("name", ["Selective", "original", "Dual", "LDS", "gradient × input", "Challenger push"])
+def test_training_steps_in_bfloat16_are_those_in_float32_but_for_rounding(name, way, device):
+    step, make = STEPS[name]
+    net, batch = make("cpu").train(), [images("cpu"), labels("cpu"), foreground("cpu")]
+    other = copy.deepcopy(net).to(device)
+    _, expected, _ = step(net, *batch)
+    expected.backward()
+    batch = [v.to(device) for v in batch]
+    if way == "weights":
+        other, batch[0] = other.bfloat16(), batch[0].bfloat16()
+    with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
+        _, loss, _ = step(other, *batch)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=0.05)
+    assert all(p.grad.isfinite().all() for p in other.parameters())
+    found = torch.cat([p.grad.cpu().float().flatten() for p in other.parameters()])
+    assert F.cosine_similarity(found, torch.cat([p.grad.flatten() for p in net.parameters()]), dim=0) > 0.9
