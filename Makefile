@@ -47,7 +47,7 @@ reproduce: $(READY)
 ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible) -k "not comes_back_as_it_went_in and not is_untouched"
 
 # Notebooks run in a results folder of their own, so that they really run. With DEVICE=cuda the engine's tests only, there;
-# nobody has run these on CUDA yet.
+# nobody has run these on CUDA yet. DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
 test: $(READY)
 ifdef DEVICE
 	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)

@@ -14,6 +14,7 @@ from tests.batches import notebooks, start  # noqa: F401 fixtures
 if device := os.environ.get("ATTRAIN_TEST_DEVICE"):
     if device == "pretended":
         import tests.pretended_device  # noqa: F401
+    torch.backends.cudnn.allow_tf32 = False  # as in a study
     torch.set_default_device(device)
 
 

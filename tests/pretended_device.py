@@ -204,6 +204,28 @@ def _deepcopy(tensor: Tensor, memo: dict) -> Tensor:
     return memo[id(tensor)]
 
 
+# ---------------------------------------------------------------- autocast, by CUDA's lists as far as networks use them
+
+HALVED = (
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d.input conv_transpose3d.input linear matmul mm bmm addmm"
+)
+WIDENED = """exp log log1p log2 log10 pow.Tensor_Scalar pow.Tensor_Tensor rsqrt reciprocal softplus sum sum.dim_IntList
+    prod cumsum norm.Scalar norm.ScalarOpt_dim layer_norm group_norm softmax.int log_softmax.int nll_loss
+    binary_cross_entropy_with_logits cosine_similarity"""
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+
+def _cast(op, halve: bool):
+    def run(*args, **kwargs):
+        dtype = torch.get_autocast_dtype(NAME) if halve else torch.float32
+        cast = lambda t: t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t  # noqa: E731
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST), torch._C.DisableTorchFunction():
+            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+            return op(*args, **kwargs)
+
+    return run
+
+
 class _Module(_DummyBackendModule):
     """What `torch.pretended` is."""
 
@@ -235,4 +257,9 @@ _fallback.fallback(_unseen(_operation), "PrivateUse1")
 _own = torch.library.Library("aten", "IMPL")
 for _name, _kernel in KERNELS.items():
     _own.impl(_name, _unseen(_kernel), "PrivateUse1")
+_fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+for _name in (HALVED + " " + WIDENED).split():
+    _packet, _, _overload = _name.partition(".")
+    _op = getattr(getattr(aten, _packet), _overload or "default")
+    _own.impl(_name, _cast(_op, _name in HALVED.split()), "AutocastPrivateUse1")
 _ordinary_deepcopy, Tensor.__deepcopy__ = Tensor.__deepcopy__, _deepcopy

@@ -125,6 +125,7 @@ class FirstLayer:
     ):
         if training or running_mean is None:
             _, mean, inverse = torch.native_batch_norm(x.detach(), None, None, None, None, True, 0.0, eps)
+            mean, inverse = mean.to(self.weight.dtype), inverse.to(self.weight.dtype)  # of halves, float32 on a GPU
         else:
             mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
         scale = inverse * (1 if weight is None else weight)
