@@ -709,4 +709,6 @@ def test_training_steps_in_bfloat16_are_those_in_float32_but_for_rounding(name, 
     assert loss.item() == pytest.approx(expected.item(), rel=0.05)
     assert all(p.grad.isfinite().all() for p in other.parameters())
     found = torch.cat([p.grad.cpu().float().flatten() for p in other.parameters()])
-    assert F.cosine_similarity(found, torch.cat([p.grad.flatten() for p in net.parameters()]), dim=0) > 0.5  # kinks and ranks: 0.57 to 0.84
+    assert (
+        F.cosine_similarity(found, torch.cat([p.grad.flatten() for p in net.parameters()]), dim=0) > 0.5
+    )  # kinks and ranks: 0.57 to 0.84
