@@ -43,11 +43,11 @@ reproduce: $(READY)
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 
 # The tests of the engine, which make what they need on torch's default device; but for two that count torch's function
-# modes, of which the default device is one.
-ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible) -k "not comes_back_as_it_went_in and not is_untouched"
+# modes, of which the default device is one, and those that count tensors, which a device's thread may let go of later.
+ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible) -k "not comes_back_as_it_went_in and not is_untouched and not left_behind"
 
 # Notebooks run in a results folder of their own, so that they really run. With DEVICE=cuda the engine's tests only, there;
-# nobody has run these on CUDA yet.
+# nobody has run these on CUDA yet. DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
 test: $(READY)
 ifdef DEVICE
 	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)

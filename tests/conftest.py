@@ -9,8 +9,12 @@ import torch
 from data_prep import DataError, mnist
 from tests.batches import notebooks, start  # noqa: F401 fixtures
 
-# A device for what the tests make, also when a file is imported: `make test DEVICE=cuda`, the engine's tests only.
+# A device for what the tests make, also when a file is imported: `make test DEVICE=cuda`, the engine's tests only; with
+# DEVICE=pretended one that refuses what CUDA refuses, on any machine.
 if device := os.environ.get("ATTRAIN_TEST_DEVICE"):
+    if device == "pretended":
+        import tests.pretended_device  # noqa: F401
+    torch.backends.cudnn.allow_tf32 = False  # as in a study
     torch.set_default_device(device)
 
 

@@ -47,7 +47,7 @@ class Words(nn.Module):
     ],
 )
 def test_each_mode_is_its_formula(monkeypatch, mode, expected):
-    monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, 0.5))
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, 0.5))
     h, R = torch.tensor([[3.0, -1.0, -1.0, 5.0]]), torch.tensor([[4.0, 0.0, -2.0, 1.0]])
     moved = Challenger(mode=mode, top=0.5).challenge(h, R)
     torch.testing.assert_close(moved[0], torch.tensor(expected(h.std(correction=0).item()), dtype=torch.float))

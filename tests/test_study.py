@@ -36,6 +36,16 @@ def run(seed):
     return {"metrics": {"x": seed + 0.5}, "array": torch.full((2,), float(seed))}
 
 
+def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(results, monkeypatch):
+    from tests.pretended_device import NAME
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    study = Study("isnet/x", namespace(device=NAME))
+    assert study.device == torch.device(NAME)
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.allow_tf32
+
+
 # ---------------------------------------------------------------- intervals
 
 

@@ -136,13 +136,13 @@ class Challenger:
         return 0.0 if done < 0 else self.eps_max * min(1.0, (done + 1) / (self.ramp + 1))
 
     def _challenges(self) -> bool:
-        return self.p_batch == 1 or torch.rand((), generator=self.generator).item() < self.p_batch
+        return self.p_batch == 1 or torch.rand((), generator=self.generator, device="cpu").item() < self.p_batch
 
     def relevance(self, model: nn.Module, x: Tensor, h: Tensor, y: Tensor) -> Tensor:
         """R at the site, shape of h, detached; nothing of the model changes."""
         method = _METHODS[self.attribution] if isinstance(self.attribution, str) else self.attribution
         tail = _From(model, self.site, x) if self.site else model
-        with evaluating(model):
+        with evaluating(tail):
             if not isinstance(method, Method):
                 return method(tail, h, y).detach()
             return explain(tail, h, self._target(y), method).heatmap
@@ -174,7 +174,7 @@ class Challenger:
         r = R.sum(self.channel_dim, keepdim=True) if self.per == "position" else R
         r = r / r.abs().flatten(1).amax(1).reshape(one).clamp(min=torch.finfo(r.dtype).tiny)
         chosen = _largest(r.abs(), self.top)
-        eps = eps_max * torch.rand(one, generator=self.generator).to(h)
+        eps = eps_max * torch.rand(one, generator=self.generator, device="cpu").to(h)
         scale = h.flatten(1).std(1, correction=0).reshape(one)
         match self.mode:
             case "push":
@@ -184,7 +184,7 @@ class Challenger:
             case "erase":
                 return h * (1 - chosen)
             case "noise":
-                noise = torch.randn(h.shape, generator=self.generator).to(h)
+                noise = torch.randn(h.shape, generator=self.generator, device="cpu").to(h)
                 return h + eps * scale * chosen * r.clamp(min=0) * noise
             case "swap":
                 return h + eps.clamp(max=1) * chosen * (h[self._others(y)] - h)
@@ -196,9 +196,9 @@ class Challenger:
         shape, rows = rows.shape, rows.flatten(1, -2)  # (N, places, channels or 1)
         active = (rows != 0).any(-1)
         if self.control == "random":
-            rows = torch.randn(rows.shape, generator=self.generator).to(R) * active[..., None]
+            rows = torch.randn(rows.shape, generator=self.generator, device="cpu").to(R) * active[..., None]
         else:  # the k-th active place gets what another one, drawn without repetition, has
-            keys = torch.rand(active.shape, generator=self.generator).to(R.device)
+            keys = torch.rand(active.shape, generator=self.generator, device="cpu").to(R.device)
             places = active.int().argsort(dim=1, descending=True, stable=True)
             drawn = keys.masked_fill(~active, -1.0).argsort(dim=1, descending=True)
             index = torch.empty_like(places).scatter_(1, places, drawn)
@@ -247,7 +247,7 @@ def rival_target(y: Tensor, generator: torch.Generator | None = None) -> Callabl
     """
 
     def target(logits: Tensor) -> Tensor:
-        further = torch.randint(1, logits.shape[1], y.shape, generator=generator).to(y.device)
+        further = torch.randint(1, logits.shape[1], y.shape, generator=generator, device="cpu").to(y.device)
         rival = (y + further) % logits.shape[1]
         return (logits.gather(1, y[:, None]) - logits.gather(1, rival[:, None]))[:, 0]
 

@@ -29,7 +29,7 @@ def convolution(func, name: str, switch: dict, at_entry: bool, *args, **kwargs) 
         return func(*args, **kwargs)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = (t if t is None else t.to(dtype) for t in (x, weight, bias))
+        x, weight, bias = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, weight, bias))
     return _Convolution.apply(x, weight, bias, geometry, switch, at_entry)[0]
 
 

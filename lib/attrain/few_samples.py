@@ -31,15 +31,15 @@ def balanced_subset(y: Tensor, n: int, generator: torch.Generator | None = None)
     """
     y = y.cpu()
     classes = y.unique()
-    order = torch.randperm(len(y), generator=generator)
-    of_class = [order[y[order] == c] for c in classes[torch.randperm(len(classes), generator=generator)]]
+    order = torch.randperm(len(y), generator=generator, device="cpu")
+    of_class = [order[y[order] == c] for c in classes[torch.randperm(len(classes), generator=generator, device="cpu")]]
     share, extra = divmod(n, len(classes))
     if not len(classes) <= n <= len(y) or min(map(len, of_class)) < share + (extra > 0):
         raise ValueError(f"n must leave each of {len(classes)} classes enough of its samples, got n={n} of {len(y)}")
     chosen = torch.cat([members[: share + (i < extra)] for i, members in enumerate(of_class)])
-    left = torch.ones(len(y), dtype=torch.bool)
+    left = torch.ones_like(y, dtype=torch.bool)
     left[chosen] = False
-    return chosen[torch.randperm(n, generator=generator)], left.nonzero()[:, 0]
+    return chosen[torch.randperm(n, generator=generator, device="cpu")], left.nonzero()[:, 0]
 
 
 def train(

@@ -201,6 +201,6 @@ def annotated_subset(n: int, fraction: float, generator: torch.Generator | None 
     """
     if not 0 < fraction <= 1 or n < 1:
         raise ValueError(f"annotated_subset needs n >= 1 and a fraction in (0, 1], got {n} and {fraction}")
-    kept = torch.zeros(n, dtype=torch.bool)
-    kept[torch.randperm(n, generator=generator)[: max(1, round(fraction * n))]] = True
+    kept = torch.zeros(n, dtype=torch.bool, device="cpu")
+    kept[torch.randperm(n, generator=generator, device="cpu")[: max(1, round(fraction * n))]] = True
     return kept

@@ -194,7 +194,7 @@ def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
 def _range(C1, C2, total: Tensor) -> tuple[Tensor, Tensor]:
     """C1 and C2 as tensors that go with the totals (N, K)."""
     given = f"C1={C1}, C2={C2}"
-    C1, C2 = (torch.as_tensor(c, dtype=total.dtype) for c in (C1, C2))  # numbers are checked without the device
+    C1, C2 = (torch.as_tensor(c, dtype=total.dtype, device="cpu") for c in (C1, C2))  # checked without the device
     for c in (C1, C2):
         if c.ndim and c.shape != total.shape[1:]:
             raise ValueError(f"C1 and C2 must be one number, or one for each of {total.shape[1]} maps, got {given}")

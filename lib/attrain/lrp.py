@@ -122,7 +122,7 @@ class FirstLayer:
 
     def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
         """The map at the input, of the relevance gradient · relevant at the end of the chain."""
-        with torch.set_grad_enabled(create_graph):
+        with torch.set_grad_enabled(bool(create_graph)):
             if self.terms is None:
                 self.terms = self._terms(x)
             z, weights = self.terms
@@ -139,7 +139,7 @@ class FirstLayer:
         weight, bias, scale = self.weight, self.bias, self.scale
         y = self.first if self.first._version == self.version else self.layer(x, weight, bias)  # if a ReLU changed it
         if scale is not None:
-            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            weight = (weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
             bias, y = bias if bias is None else bias * scale, y * along(scale, dim, ndim)
         extremes = self._extremes(weight)
         offset = along(self.constant - self._extremes(self.constant), dim, ndim)

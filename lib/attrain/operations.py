@@ -8,6 +8,7 @@ from torch import Tensor
 # Linear in the activations, with a weight.
 CONVOLUTIONS = frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split())
 LINEAR = CONVOLUTIONS | {"linear"}
+RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())
 DROPOUT = frozenset(
     """dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
     native_dropout""".split()
@@ -136,8 +137,13 @@ def registered(func):
 
 @cache
 def opened(func):
-    """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None."""
+    """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None.
+
+    Not `interpolate`, which is linear whatever it calls: on a GPU, with deterministic algorithms, parts without names.
+    """
     if not isinstance(func, types.FunctionType) or not (func.__module__ or "").startswith("torch"):
+        return None
+    if func.__name__ == "interpolate":
         return None
     names = [n for n in func.__code__.co_names if n.startswith("has_torch_function")]
     if not names or (func.__module__ == "torch._tensor" and canonical(func)[0] in NAMED):

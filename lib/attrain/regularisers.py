@@ -25,7 +25,7 @@ def label_smoothing_step(model: nn.Module, x: Tensor, y: Tensor, *_, smoothing: 
 
 def noise_step(model: nn.Module, x: Tensor, y: Tensor, *_, sd: float = 0.3, generator: Generator = None) -> Result:
     """Cross-entropy on inputs with Gaussian noise of standard deviation `sd`."""
-    return _on(model, x + sd * torch.randn(x.shape, generator=generator).to(x), y)
+    return _on(model, x + sd * torch.randn(x.shape, generator=generator, device="cpu").to(x), y)
 
 
 def input_dropout_step(
@@ -34,7 +34,7 @@ def input_dropout_step(
     """Cross-entropy on inputs of which a share `p` is zero and the rest is divided by 1 − p."""
     if not 0 <= p < 1:
         raise ValueError(f"p must be in [0, 1), got {p}")
-    return _on(model, x * (torch.rand(x.shape, generator=generator) >= p).to(x) / (1 - p), y)
+    return _on(model, x * (torch.rand(x.shape, generator=generator, device="cpu") >= p).to(x) / (1 - p), y)
 
 
 def cutout_step(model: nn.Module, x: Tensor, y: Tensor, *_, size: int = 3, generator: Generator = None) -> Result:
@@ -43,11 +43,11 @@ def cutout_step(model: nn.Module, x: Tensor, y: Tensor, *_, size: int = 3, gener
     Args:
         x: (N, C, H, W) or (N, C, L).
     """
-    outside = torch.zeros(len(x), *x.shape[2:], dtype=torch.bool)
+    outside = torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device="cpu")
     for axis, length in enumerate(x.shape[2:], 1):
-        centre = torch.randint(length, (len(x), 1), generator=generator)
+        centre = torch.randint(length, (len(x), 1), generator=generator, device="cpu")
         first = centre - size // 2
-        places = torch.arange(length)
+        places = torch.arange(length, device="cpu")
         hit = (places >= first) & (places < first + size)  # (N, length)
         outside |= ~hit.reshape(len(x), *(length if a == axis else 1 for a in range(1, x.ndim - 1)))
     return _on(model, x * outside[:, None].to(x), y)
@@ -63,9 +63,9 @@ def mixup_step(
     Args:
         layer: a module's name, to mix its output instead of the input (Verma et al. 2019): embeddings of words.
     """
-    a, b = torch._standard_gamma(torch.full((2,), float(alpha)), generator=generator).tolist()
+    a, b = torch._standard_gamma(torch.full((2,), float(alpha), device="cpu"), generator=generator).tolist()
     share = a / (a + b) if a + b else 0.5
-    other = torch.randperm(len(x), generator=generator).to(x.device)
+    other = torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
     logits = _changed(model, x, layer, lambda h: share * h + (1 - share) * h[other])
     return _result(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
 
@@ -85,7 +85,7 @@ def word_dropout_step(
         x: word numbers (N, T); 0, where a sentence has ended, stays.
         unknown: that word's number.
     """
-    dropped = torch.rand(x.shape, generator=generator).to(x.device) < p
+    dropped = torch.rand(x.shape, generator=generator, device="cpu").to(x.device) < p
     return _on(model, x.masked_fill(dropped & (x != 0), unknown), y)
 
 
@@ -101,7 +101,8 @@ def fgsm_step(
     with evaluating(model):
         leaf = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)
-    step = eps * torch.rand(one, generator=generator).to(x) * x.flatten(1).std(1, correction=0).reshape(one)
+    draw = torch.rand(one, generator=generator, device="cpu").to(x)
+    step = eps * draw * x.flatten(1).std(1, correction=0).reshape(one)
     logits = model(x)
     with statistics_kept(model):
         adversarial = F.cross_entropy(model(x + step * gradient.sign()), y)
@@ -137,7 +138,7 @@ def relevance_dropout(
     if form not in ("pixel", "block"):
         raise ValueError(f'form must be "pixel" or "block", got {form!r}')
     r = R.sum(1)
-    uniform = lambda *shape: torch.rand(shape, generator=generator).to(r)  # noqa: E731
+    uniform = lambda *shape: torch.rand(shape, generator=generator, device="cpu").to(r)  # noqa: E731
     if form == "pixel":
         low, high = r.amin((1, 2), keepdim=True), r.amax((1, 2), keepdim=True)
         r = (r - low) / torch.where(high > low, high - low, 1.0)

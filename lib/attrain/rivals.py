@@ -117,12 +117,13 @@ def replace_background(
     """
     background = _background(x, mask)
     if source == "noise":
-        other = torch.rand(x.shape, generator=generator).to(x)
+        other = torch.rand(x.shape, generator=generator, device="cpu").to(x)
     elif source == "batch":
         area = background.sum((2, 3), keepdim=True)
         mean = (x * background).sum((2, 3), keepdim=True) / area.clamp(min=1)
-        shift = torch.randint(1, max(len(x), 2), (len(x),), generator=generator)
-        other = torch.where(background > 0, x, mean)[((torch.arange(len(x)) + shift) % len(x)).to(x.device)]
+        shift = torch.randint(1, max(len(x), 2), (len(x),), generator=generator, device="cpu")
+        another = ((torch.arange(len(x), device="cpu") + shift) % len(x)).to(x.device)
+        other = torch.where(background > 0, x, mean)[another]
     else:
         raise ValueError(f'source must be "batch" or "noise", got {source!r}')
     return torch.where(background > 0, other, x)

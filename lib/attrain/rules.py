@@ -31,6 +31,7 @@ from attrain.operations import (
     ACTIVATIONS,
     CONVOLUTIONS,
     MAGNITUDES,
+    RECURRENT,
     canonical,
     differentiable,
     opened,
@@ -93,6 +94,9 @@ class Rules(TorchFunctionMode):
 
     def call(self, func, name: str, args: tuple, kwargs: dict):
         """The result of an operation; the ordinary one, unless a set of rules says otherwise."""
+        if name in RECURRENT:  # cuDNN's have no gradient in evaluation mode, and never one of their gradient
+            with torch.backends.cudnn.flags(enabled=False):
+                return func(*args, **kwargs)
         at_entry = bool(args) and args[0] is self.entry
         if name in CONVOLUTIONS and (self.create_graph or at_entry):
             return convolution(func, name, self.switch, at_entry, *args, **kwargs)

@@ -26,8 +26,8 @@ def patient_draws(patients: Tensor, draws: int = 1000, seed: int = 0) -> Tensor:
                 [0., 0., 2.]])
     """
     ids, image_patient = patients.cpu().unique(return_inverse=True)
-    drawn = torch.randint(len(ids), (draws, len(ids)), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(draws, len(ids)).scatter_add_(1, drawn, torch.ones(draws, len(ids)))
+    drawn = torch.randint(len(ids), (draws, len(ids)), generator=torch.Generator().manual_seed(seed), device="cpu")
+    counts = torch.zeros(drawn.shape, device="cpu").scatter_add_(1, drawn, torch.ones(drawn.shape, device="cpu"))
     return counts[:, image_patient]
 
 

@@ -47,7 +47,7 @@ def one_hot(sequences: Sequence[str]) -> Tensor:
     for i, text in enumerate(sequences):
         if not text or len(text) != len(sequences[0]) or set(text.upper()) - set(LETTERS):
             raise ValueError(f"sequences must be of one length ≥ 1 and of A, C, G, T only, got {text!r} as number {i}")
-    places = torch.tensor([[LETTERS.index(letter) for letter in text.upper()] for text in sequences])
+    places = torch.tensor([[LETTERS.index(letter) for letter in text.upper()] for text in sequences], device="cpu")
     return F.one_hot(places, 4).movedim(-1, 1).float()
 
 
@@ -82,29 +82,29 @@ def simulate(
         ValueError: no place is left for an instance, as length is too small.
     """
     draw = partial(torch.multinomial, generator=generator)
-    letters = draw(torch.tensor(background), n * length, replacement=True).view(n, length)
-    kind = torch.randperm(n, generator=generator) % 4
+    letters = draw(torch.tensor(background, device="cpu"), n * length, replacement=True).view(n, length)
+    kind = torch.randperm(n, generator=generator, device="cpu") % 4
     there = torch.stack([kind % 2 == 1, kind >= 2], 1)
     mean = torch.where(there.all(1), means[1], means[0])
     odds = torch.stack([mean**k / math.factorial(k) for k in (1, 2, 3)], 1)
     counts = (draw(odds, 2, replacement=True) + 1) * there
-    free, found = torch.ones(n, length, dtype=torch.bool), []
+    free, found = torch.ones(n, length, dtype=torch.bool, device="cpu"), []
     for motif, matrix in enumerate(MOTIFS.values()):
         width = matrix.shape[1]
         for instance in range(3):
             rows = (counts[:, motif] > instance).nonzero()
             if not len(rows):
                 continue
-            fits = free[rows[:, 0]].unfold(1, width, 1).all(-1) if width <= length else torch.zeros(1, 1)
+            fits = free[rows[:, 0]].unfold(1, width, 1).all(-1) if width <= length else torch.zeros(1, 1, device="cpu")
             if not fits.any(1).all():
                 raise ValueError(f"length = {length} leaves no place for another instance of {width} letters")
             start = draw(fits.float(), 1)
-            places = start + torch.arange(width)
+            places = start + torch.arange(width, device="cpu")
             letters[rows, places] = draw(_smoothed(matrix).T, len(rows), replacement=True).T
             free[rows, places] = False
             found.append(torch.cat([rows, torch.full_like(rows, motif), start], 1))
     y = torch.stack([there.all(1), there[:, 0], there[:, 1]], 1).float()
-    motifs = torch.cat([torch.empty(0, 3, dtype=torch.long), *found])
+    motifs = torch.cat([torch.empty(0, 3, dtype=torch.long, device="cpu"), *found])
     return {"x": F.one_hot(letters, 4).movedim(-1, 1).float(), "y": y, "motifs": motifs}
 
 
@@ -126,9 +126,9 @@ def dinucleotide_shuffle(x: Tensor, n: int = 1, generator: torch.Generator | Non
     samples, _, length = x.shape
     letters = x.argmax(1).cpu()
     here, after = letters[:, :-1], letters[:, 1:]
-    place = torch.arange(length - 1)
-    last = torch.full((samples, 4), -1).scatter_reduce(1, here, place.expand_as(here), "amax")
-    key = torch.rand(n, samples, length - 1, generator=generator, dtype=torch.float64)
+    place = torch.arange(length - 1, device="cpu")
+    last = torch.full((samples, 4), -1, device="cpu").scatter_reduce(1, here, place.expand_as(here), "amax")
+    key = torch.rand(n, samples, length - 1, generator=generator, dtype=torch.float64, device="cpu")
     key = torch.where(last.gather(1, here) == place, 1.0, key)  # the last successor stays the last
     order = (here + key / 2).argsort(-1).flatten(0, 1)
     successors = after.repeat(n, 1).gather(1, order)
@@ -148,7 +148,7 @@ def dinucleotide_shuffle(x: Tensor, n: int = 1, generator: torch.Generator | Non
 
 def log_odds_matrix(matrix: Tensor, background: Sequence[float] = BACKGROUND) -> Tensor:
     """ln of a motif's probabilities (4, width), smoothed by `PSEUDOCOUNT`, less ln of the background's."""
-    return _smoothed(matrix).log() - torch.tensor(background).log()[:, None]
+    return _smoothed(matrix).log() - torch.tensor(background, device=matrix.device).log()[:, None]
 
 
 def scan(x: Tensor, log_odds: Tensor) -> Tensor:

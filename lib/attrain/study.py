@@ -176,7 +176,8 @@ class Study:
             bool in the `parameters` cell; it must have `scale`, `seed`, `seeds`, `device`, `threads`, `out`.
 
     Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms; on a
-    GPU, where some operations have none (adaptive average pooling is one), torch warns of these.
+    GPU, where some operations have none (adaptive average pooling is one), torch warns of these. float32 is
+    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up.
 
     Attributes:
         parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
@@ -199,6 +200,7 @@ class Study:
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        torch.backends.cudnn.allow_tf32 = False
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         scale = self.parameters["scale"]
         self.out = Path(namespace["out"] or results_root() / scale / experiment).absolute()

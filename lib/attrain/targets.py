@@ -84,8 +84,8 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
         if classes < 2:
             raise ValueError(f"stochastic_target needs at least 2 classes, got {classes}")
         top = logits.detach().argmax(1)
-        other = torch.randint(1, classes, (n,), generator=generator).to(top.device)
-        keep = (torch.rand(n, generator=generator) < highest).to(top.device)
+        other = torch.randint(1, classes, (n,), generator=generator, device="cpu").to(top.device)
+        keep = (torch.rand(n, generator=generator, device="cpu") < highest).to(top.device)
         return logits.gather(1, torch.where(keep, top, (top + other) % classes)[:, None])[:, 0]
 
     return target

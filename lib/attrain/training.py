@@ -181,7 +181,7 @@ def fit(
     curves: dict[str, list[float]] = {}
     model.train()
     for epoch in range(epochs):
-        batches = torch.randperm(len(data[0]), generator=generator).to(data[0].device).split(batch_size)
+        batches = torch.randperm(len(data[0]), generator=generator, device="cpu").to(data[0].device).split(batch_size)
         totals = _epoch(model, data, at_epoch(step, epoch), batches, descent, clip)
         if not math.isfinite(totals["loss"]):
             raise FloatingPointError(f"loss is {float(totals['loss'])} in epoch {epoch + 1}; lower lr, or clip")
@@ -231,7 +231,7 @@ def fit_fresh(
     torch.manual_seed(seed)
     model, generator = make().to(data[0].device), torch.Generator().manual_seed(seed)
     curves = fit(model, data, step, generator=generator, **settings)
-    order = torch.randperm(len(data[0]), generator=generator).to(data[0].device)
+    order = torch.randperm(len(data[0]), generator=generator, device="cpu").to(data[0].device)
     update_bn((data[0][index] for index in order.split(128)), model)  # their running means lag behind the weights
     return model, curves
 

@@ -137,7 +137,7 @@ class ZPlusRules(LRPRules):
     def _normalise(self, out, x, *rest, **options):
         scale, mean, shift = affine(out, x, *rest, **options)
         if self._is_output(x) and self.layer.weight.ndim == x.ndim:
-            folded = self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))
+            folded = (self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
             constant = shift + scale.detach() * (self.layer.bias - mean)
             return self._weigh(out, self.input, replace(self.layer, weight=folded, bias=constant))
         alone = scale.view(-1, *[1] * (x.ndim - 2))
