@@ -23,15 +23,8 @@ from pathlib import Path
 
 import yaml
 
-from attrain.study import (
-    NOT_RECORDED,
-    NOTEBOOKS,
-    atomic_write,
-    check_device,
-    check_parameters,
-    check_writable,
-    results_root,
-)
+from attrain.files import NOTEBOOKS, atomic_write, check_writable, results_root
+from attrain.parameters import NOT_RECORDED, check_parameters
 
 SCALES = ("smoke", "laptop", "paper")
 INDEX = "index"  # the table of contents, which shows what the others found
@@ -89,6 +82,14 @@ def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
         if values.get(name, 1) < 1:
             raise ValueError(f"parameter {name} must be at least 1, got {values[name]}")
     return values
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError if the device cannot be used. A CPU can: for that torch, seconds to import, is not asked."""
+    if name != "cpu":
+        from attrain import study
+
+        study.check_device(name)
 
 
 def parse_values(pairs: list[tuple[str, str]], experiment: str) -> dict:
