@@ -189,6 +189,8 @@ def _execute(experiment: str, running: Path, parameters: dict):
             progress_bar=False,
             cwd=str((NOTEBOOKS / experiment).parent),
             config=config,
+            # Python's collector of cycles finds nothing in what is imported, and looks for half a second: see `Study`.
+            extra_arguments=["--IPKernelApp.exec_lines=__import__('gc').disable()"],
             start_timeout=300,  # seconds; both are generous, for machines that are busy
             iopub_timeout=60,
             shutdown_kernel="immediate",  # all cells have run, or nobody waits for them any more

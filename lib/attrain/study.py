@@ -5,6 +5,7 @@ finished seeds, so an interrupted run resumes), states what it measured through 
 with `Study.finish`, which writes the record, a JSON file, atomically.
 """
 
+import gc
 import hashlib
 import io
 import json
@@ -98,6 +99,8 @@ class Study:
 
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
+        gc.freeze()  # what the notebook has imported stays: its cycles need not be looked at again
+        gc.enable()  # `attrain.run` starts a notebook's kernel without
         self.experiment = experiment
         self.parameters = parameters.of_notebook(namespace)
         self._namespace = namespace
@@ -107,7 +110,8 @@ class Study:
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
-        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        # As `use_deterministic_algorithms`, which would import torch's compiler, for two seconds.
+        torch.set_deterministic_debug_mode("error" if self.device.type == "cpu" else "warn")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         scale = self.parameters["scale"]
         self.out = Path(namespace["out"] or results_root() / scale / experiment).absolute()
