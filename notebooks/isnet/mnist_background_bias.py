@@ -307,7 +307,7 @@ study.figure(figure, "maps")
 # %% [markdown]
 # ## How they learned
 #
-# The shortcut is learned at once: the standard network is done after three epochs. The ISNets learn the harder thing,
+# The shortcut is learned at once: the standard network is done within four epochs. The ISNets learn the harder thing,
 # and their two heatmap losses say how: relevance leaves the background while its amount stays in range.
 
 # %%
