@@ -63,6 +63,12 @@ def test_what_is_slow_to_import_waits_for_its_use():
     assert started.stdout == "[]\n"
 
 
+def test_a_module_of_the_same_name_does_not_hide_the_function_explain():
+    code = "import attrain.methods, attrain.explain; print(type(attrain.explain).__name__, 'explain' in dir(attrain))"
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stdout == "function True\n"
+
+
 @pytest.mark.parametrize("name", attrain.__all__)
 def test_the_shapes_of_what_a_public_function_takes_are_given(name):
     """Tensors have shapes: the docstring of each function that takes one gives them, as (N, ...)."""

@@ -1,3 +1,4 @@
+import gc
 import json
 import math
 import multiprocessing
@@ -35,6 +36,16 @@ def namespace(cells=("", "defaults", "study"), **changes):
 
 def run(seed):
     return {"metrics": {"x": seed + 0.5}, "array": torch.full((2,), float(seed))}
+
+
+def test_a_study_takes_up_the_collection_of_cycles_that_a_batch_run_starts_without(results):
+    gc.disable()
+    try:
+        Study("isnet/mnist_background_bias", namespace())
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 # ---------------------------------------------------------------- intervals

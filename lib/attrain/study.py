@@ -99,8 +99,9 @@ class Study:
 
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
-        gc.freeze()  # what the notebook has imported stays: its cycles need not be looked at again
-        gc.enable()  # `attrain.run` starts a notebook's kernel without
+        if not gc.isenabled():  # `attrain.run` starts a notebook's kernel so
+            gc.freeze()  # what has been imported stays: its cycles need not be looked at again
+            gc.enable()
         self.experiment = experiment
         self.parameters = parameters.of_notebook(namespace)
         self._namespace = namespace
