@@ -57,10 +57,16 @@ def test_the_names_that_are_exported_are_sorted_and_there():
 
 def test_what_is_slow_to_import_waits_for_its_use():
     """A batch starts two processes a job, which begin with these imports."""
-    slow = "torchmetrics torchvision scipy.stats sklearn pandas matplotlib"
+    slow = "torch torchmetrics torchvision scipy.stats sklearn pandas matplotlib"
     code = f"import sys, attrain.batch; print([name for name in {slow.split()} if name in sys.modules])"
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert started.stdout == "[]\n"
+
+
+def test_a_module_of_the_same_name_does_not_hide_the_function_explain():
+    code = "import attrain.methods, attrain.explain; print(type(attrain.explain).__name__, 'explain' in dir(attrain))"
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stdout == "function True\n"
 
 
 @pytest.mark.parametrize("name", attrain.__all__)

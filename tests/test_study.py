@@ -14,7 +14,8 @@ from scipy import stats
 
 from attrain import study
 from attrain.intervals import bootstrap_interval, estimate, t_interval, verdict
-from attrain.study import Study, atomic_write, check_parameters
+from attrain.parameters import check_parameters
+from attrain.study import Study, atomic_write
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}

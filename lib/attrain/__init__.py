@@ -6,82 +6,35 @@
 torch.Size([5, 1, 2, 2])
 """
 
-from attrain.explain import Explanation, explain
-from attrain.guidance import corrected_energy_loss, energy_loss, l1_loss, ppce_loss, rrr_loss
-from attrain.localisation import epg, heatmap_iou
-from attrain.losses import gwrp, isnet_background_loss, isnet_foreground_loss, isnet_loss
-from attrain.masks import boxes_to_mask, dilate_boxes
-from attrain.methods import (
-    LRP,
-    ZB,
-    BCos,
-    DeepLift,
-    GradCAM,
-    Gradient,
-    GuidedBackprop,
-    InputXGradient,
-    IntegratedGradients,
-    Zennit,
-)
-from attrain.metrics import background_share, pixels_erased_log_odds
-from attrain.operations import UnsupportedOperation, register_rule
-from attrain.targets import (
-    mean_normalised_target,
-    random_positive_target,
-    selective_target,
-    softmax_target,
-    stochastic_target,
-)
-from attrain.zplus import Dual, ZPlus
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "EPG",
-    "LRP",
-    "ZB",
-    "BCos",
-    "DeepLift",
-    "Dual",
-    "Explanation",
-    "GradCAM",
-    "Gradient",
-    "GuidedBackprop",
-    "HeatmapIoU",
-    "InputXGradient",
-    "IntegratedGradients",
-    "UnsupportedOperation",
-    "ZPlus",
-    "Zennit",
-    "background_share",
-    "boxes_to_mask",
-    "corrected_energy_loss",
-    "dilate_boxes",
-    "energy_loss",
-    "epg",
-    "explain",
-    "gwrp",
-    "heatmap_iou",
-    "isnet_background_loss",
-    "isnet_foreground_loss",
-    "isnet_loss",
-    "l1_loss",
-    "mean_normalised_target",
-    "pixels_erased_log_odds",
-    "ppce_loss",
-    "random_positive_target",
-    "register_rule",
-    "rrr_loss",
-    "selective_target",
-    "softmax_target",
-    "stochastic_target",
-]
+# Where each public name is defined: `__init__.pyi` says so, which editors read too.
+_STUB = Path(__file__).with_suffix(".pyi").read_text("utf-8")
+_HOME = {name: module for module, name in re.findall(r"^from (\S+) import (\w+)", _STUB, re.MULTILINE)}
+__all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
-    """The two metrics, imported when they are asked for: torchmetrics takes longer to import than all the rest."""
-    if name in ("EPG", "HeatmapIoU"):
-        from attrain import localisation_metrics
+class _Attrain(ModuleType):
+    """Each public name is imported when it is first asked for: torch and torchmetrics take seconds to import."""
 
-        return getattr(localisation_metrics, name)
-    raise AttributeError(f"module 'attrain' has no attribute {name!r}")
+    def __getattr__(self, name):
+        if name not in _HOME:
+            raise AttributeError(f"module 'attrain' has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
+
+    def __setattr__(self, name, value):
+        """Python puts a module into its package when it has imported it; here `explain` stays the function."""
+        if name not in _HOME or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+    def __dir__(self):
+        return [*super().__dir__(), *_HOME]
+
+
+sys.modules[__name__].__class__ = _Attrain

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrain import records, report
-from attrain.run import SCALES, Parser, experiments, settings
-from attrain.study import NOTEBOOKS, check_device, check_writable, results_root
+from attrain.files import NOTEBOOKS, check_writable, results_root
+from attrain.run import SCALES, Parser, check_device, experiments, settings
 
 # What a job says of itself, wherever it is in a line: Snakemake ends its messages by a second write, and a job's
 # line may come between the two.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 
+from attrain.files import NOTEBOOKS
 from attrain.records import RECORDS, VERDICTS, claims, duration, load_records, markdown, plain, scale, seconds, verdicts
 from attrain.run import experiments
-from attrain.study import NOTEBOOKS
 
 
 def question(experiment: str) -> str:

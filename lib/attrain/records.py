@@ -12,9 +12,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from attrain.files import ROOT, SCHEMA, atomic_write
 from attrain.intervals import expectation, interval, number
 from attrain.run import SCALES
-from attrain.study import ROOT, SCHEMA, atomic_write
 
 README = ROOT / "README.md"
 RECORDS = ROOT / "notebooks" / "results"

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from attrain.files import atomic_write, results_root
 from attrain.intervals import expectation, interval, number
 from attrain.records import (
     README,
@@ -30,7 +31,6 @@ from attrain.records import (
     verdicts,
     with_tables,
 )
-from attrain.study import atomic_write, results_root
 
 INLINE = ("a", "code", "small", "span", "strong")
 

@@ -23,15 +23,8 @@ from pathlib import Path
 
 import yaml
 
-from attrain.study import (
-    NOT_RECORDED,
-    NOTEBOOKS,
-    atomic_write,
-    check_device,
-    check_parameters,
-    check_writable,
-    results_root,
-)
+from attrain.files import NOTEBOOKS, atomic_write, check_writable, results_root
+from attrain.parameters import NOT_RECORDED, check_parameters
 
 SCALES = ("smoke", "laptop", "paper")
 INDEX = "index"  # the table of contents, which shows what the others found
@@ -89,6 +82,14 @@ def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
         if values.get(name, 1) < 1:
             raise ValueError(f"parameter {name} must be at least 1, got {values[name]}")
     return values
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError if the device cannot be used. A CPU can: for that torch, seconds to import, is not asked."""
+    if name != "cpu":
+        from attrain import study
+
+        study.check_device(name)
 
 
 def parse_values(pairs: list[tuple[str, str]], experiment: str) -> dict:
@@ -175,8 +176,8 @@ def _execute(experiment: str, running: Path, parameters: dict):
 
     # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 %
     # of a training on a CPU. Other libraries of C do not know these.
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
-        os.environ.setdefault(name, str(2**30))
+    for name, size in (("MALLOC_TRIM_THRESHOLD_", 2**30), ("MALLOC_MMAP_THRESHOLD_", 2**25)):
+        os.environ.setdefault(name, str(size))
     # Kernels over IPC, sockets in a folder of their own: free of TCP's port races between parallel runs.
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
     try:

@@ -3,13 +3,8 @@
 A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
 finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
 with `Study.finish`, which writes the record, a JSON file, atomically.
-
-Results are written to the folder named by the environment variable ATTRAIN_RESULTS, by default `results/`
-in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
-import ast
-import fcntl
 import hashlib
 import io
 import json
@@ -19,10 +14,8 @@ import platform
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,24 +23,14 @@ import numpy as np
 import torch
 import yaml
 
+from attrain import parameters
+from attrain.files import NOTEBOOKS, ROOT, SCHEMA, atomic_write, check_writable, results_root, sole, write_json
 from attrain.intervals import estimate, expectation, interval, number, verdict
 
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
-SCHEMA = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
-NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
-# A change to these modules does not either.
+# A change to these modules does not change what a run finds.
 PRESENTATION = "batch benchmarks contents explorer learning_curves maps plots".split()
 PRESENTATION += "records relevance_plots report run style".split()
-
-
-def results_root() -> Path:
-    """Folder for run outputs: ATTRAIN_RESULTS, or `results/` in the repository."""
-    return Path(os.environ.get("ATTRAIN_RESULTS") or ROOT / "results").absolute()
-
-
-# ---------------------------------------------------------------- determinism and files
 
 
 def seed_everything(seed: int) -> torch.Generator:
@@ -56,49 +39,6 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def atomic_write(path: Path):
-    """A path to write to that takes the place of `path` when the block ends without an exception.
-
-    A reader, another run or a kill at any moment sees the old file or the new one, never a part.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def sole(path: Path):
-    """Wait until no other process makes the file `path`. The lock ends with its holder, even if that is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with open(lock, "w") as file:
-        with suppress(OSError):  # a file system without locks: each process then makes its own
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)  # one that waits for it finds the file, or makes it
-
-
-def write_json(path: Path, value) -> None:
-    """Write a value as JSON, at once and not in part; ValueError for NaN, which JSON does not have."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-
-
-# ---------------------------------------------------------------- claims and parameters
 
 
 def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
@@ -122,25 +62,6 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-_TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-
-
-def check_parameters(given: dict, declared: dict[str, str]) -> None:
-    """Raise ValueError for a parameter that a notebook does not have, or whose value has the wrong type.
-
-    Args:
-        given: name -> value.
-        declared: name -> type name, one of int, float, str, bool.
-    """
-    for name, value in given.items():
-        if name not in declared:
-            raise ValueError(f"unknown parameter {name!r}; this notebook takes {', '.join(sorted(declared))}")
-        kind = _TYPES[declared[name]]
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"parameter {name} must be {declared[name]}, got {value!r} ({type(value).__name__})")
-
-
 def check_device(name: str) -> torch.device:
     """The device of that name; ValueError if torch does not know it or it is not on this machine."""
     try:
@@ -150,18 +71,6 @@ def check_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try device=cpu") from None
     return device
-
-
-def _parameters(namespace: dict) -> dict:
-    """Values of the notebook's parameters: the annotated names of its first cell."""
-    declared = {n: t if isinstance(t, str) else t.__name__ for n, t in namespace.get("__annotations__", {}).items()}
-    declared = {name: kind for name, kind in declared.items() if kind in _TYPES}
-    injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]  # papermill's cell
-    names = {t.id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign) for t in s.targets}
-    check_parameters({name: namespace[name] for name in names}, declared)
-    values = {name: namespace[name] for name in declared}
-    check_parameters(values, declared)
-    return {n: float(v) if declared[n] == "float" else v for n, v in values.items() if n not in NOT_RECORDED}
 
 
 # ---------------------------------------------------------------- the study
@@ -191,7 +100,7 @@ class Study:
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
         self.experiment = experiment
-        self.parameters = _parameters(namespace)
+        self.parameters = parameters.of_notebook(namespace)
         self._namespace = namespace
         for name in ("seeds", "threads"):
             if self.parameters[name] < 1:
@@ -199,7 +108,8 @@ class Study:
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
-        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        # As `use_deterministic_algorithms`, which would import torch's compiler, for two seconds.
+        torch.set_deterministic_debug_mode("error" if self.device.type == "cpu" else "warn")
         torch.backends.cudnn.allow_tf32 = False
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         scale = self.parameters["scale"]
@@ -344,18 +254,6 @@ def _summary(values: list[float | None]) -> dict:
         if len(known) == len(values)
         else found | {"interval": f"{found['interval']}; undefined in {len(values) - len(known)} of {len(values)}"}
     )
-
-
-def check_writable(folder: Path) -> None:
-    """Raise OSError with one clear line if files cannot be written to the folder (made if missing)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(4096))
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        raise type(error)(error.errno, f"cannot write to the output folder: {error.strerror}", str(folder)) from None
 
 
 def environment(device: torch.device) -> dict:

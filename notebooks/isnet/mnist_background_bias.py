@@ -30,7 +30,7 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m data_prep mnist)
-n_train: int = 0  # number of training images, 0 for all
+n_train: int = 1000  # number of training images, 0 for all
 methods: str = "standard, Selective, RRR, replacement, oracle masks, unmarked"  # what to train, see the tables below
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white)
@@ -307,7 +307,7 @@ study.figure(figure, "maps")
 # %% [markdown]
 # ## How they learned
 #
-# The shortcut is learned at once: the standard network is done after three epochs. The ISNets learn the harder thing,
+# The shortcut is learned at once: the standard network is done within four epochs. The ISNets learn the harder thing,
 # and their two heatmap losses say how: relevance leaves the background while its amount stays in range.
 
 # %%
