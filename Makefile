@@ -67,8 +67,10 @@ report: $(READY)
 
 # All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.
+# In memory that is not handed back, as runs of studies have it (attrain.run).
 bench: $(READY)
-	@$(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
+	@MALLOC_TRIM_THRESHOLD_=$${MALLOC_TRIM_THRESHOLD_-1073741824} MALLOC_MMAP_THRESHOLD_=$${MALLOC_MMAP_THRESHOLD_-33554432} \
+	  $(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
 
 # DeepLIFT on every classifier of torchvision, beside captum's: the table, in half an hour.
 sweep: $(READY)

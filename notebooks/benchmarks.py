@@ -48,6 +48,9 @@ for name, run in runs.items():
 # by the sign test: of n ratios about half lie on either side of the true median, as heads and tails do. With 9
 # ratios that is from the second to the eighth; with fewer than six all of them.
 #
+# **Freed memory stays with the process** in the last run, as it does in runs of studies: `make bench` tells glibc so. Else a ratio also
+# depends on where large tensors happen to be handed back to the system, which then gives them out page by page.
+#
 # **Memory** is the most that torch's tensors hold at once during a run beyond what they held before it, numerator / denominator
 # (before: the peak of a process of its own).
 #

@@ -175,7 +175,7 @@ def _execute(experiment: str, running: Path, parameters: dict):
     from traitlets.config import Config
 
     # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 %
-    # of a training on a CPU. Other libraries of C do not know these.
+    # of a training on a CPU. Other libraries of C do not know these; older glibcs refuse a larger second one.
     for name, size in (("MALLOC_TRIM_THRESHOLD_", 2**30), ("MALLOC_MMAP_THRESHOLD_", 2**25)):
         os.environ.setdefault(name, str(size))
     # Kernels over IPC, sockets in a folder of their own: free of TCP's port races between parallel runs.

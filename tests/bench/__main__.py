@@ -50,6 +50,7 @@ def machine(device: torch.device) -> dict:
         "processor": names[0] if names else os.uname().machine,
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 2),
+        "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
     }
 
 
