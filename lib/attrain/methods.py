@@ -161,7 +161,8 @@ class IntegratedGradients(Method):
         heatmap, before, references = 0, 0, _references(self.reference, x)
         for r in references:
             reference = r.expand_as(x)
-            before = before + target_scores(once.logits(reference), target) / len(references)
+            at = once.logits(reference if once.model.training else r).expand_as(logits)  # a shared row once for all
+            before = before + target_scores(at, target) / len(references)
             for i in range(self.steps):
                 point = once(reference + (i + 0.5) / self.steps * (x - reference), target, Rules, ())
                 share = point.heatmap / (self.steps * len(references))
