@@ -113,7 +113,7 @@ class FirstLayer:
             self.channel_dim = -1 if name == "linear" else 1
             self.first, self.version = out, out._version
             self.output, self.stage = out, "layer"
-        elif self.stage == "layer" and name == "batch_norm" and args[0] is self.output:
+        elif self.stage == "layer" and func is F.batch_norm and args[0] is self.output:
             self.scale, mean, shift = affine(out, *args, **kwargs)
             self.constant = shift + self.scale.detach() * (self.constant - mean)
             self.output, self.stage = out, "batch_norm"
