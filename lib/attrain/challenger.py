@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attrain.explain import explain
 from attrain.methods import LRP, InputXGradient, Method
+from attrain.operations import finite
 
 _MODES = ("push", "gate", "erase", "noise", "swap")
 _METHODS = {"lrp": LRP(), "gxi": InputXGradient()}
@@ -166,7 +167,7 @@ class Challenger:
         """
         if R.shape != h.shape:
             raise ValueError(f"R must have h's shape {tuple(h.shape)}, got {tuple(R.shape)}")
-        if not (h.isfinite().all() and R.isfinite().all()):
+        if not (finite(h) and finite(R)):
             raise ValueError("h or R holds NaN or infinite values")
         eps_max = self.eps_max if eps_max is None else eps_max
         one = (len(h), *[1] * (h.ndim - 1))

@@ -134,10 +134,10 @@ def _phases(g: Tensor, weight: Tensor, shape: torch.Size, stride: list, padding:
     oneDNN's own takes two to five times as long for few channels. At pixel stride·q + r, the phase r of the padded
     image, the gradient is Σ_m g[q − m] w[stride·m + r].
     """
-    s, (taps, tall, wide) = stride[0], weight.shape[1:]
+    s, (channels, tall, wide) = stride[0], weight.shape[1:]
     m = [-(-size // s) for size in (tall, wide)]
-    kernel = F.pad(weight, (0, s * m[1] - wide, 0, s * m[0] - tall)).view(-1, taps, m[0], s, m[1], s)
-    kernel = kernel.permute(1, 3, 5, 0, 2, 4).reshape(taps * s * s, -1, *m).flip(2, 3)
+    kernel = F.pad(weight, (0, s * m[1] - wide, 0, s * m[0] - tall)).view(-1, channels, m[0], s, m[1], s)
+    kernel = kernel.permute(1, 3, 5, 0, 2, 4).reshape(channels * s * s, -1, *m).flip(2, 3)
     padded = F.pixel_shuffle(F.conv2d(g, kernel, padding=[size - 1 for size in m]), s)
     (top, left), (height, width) = padding, padded.shape[2:]
     return F.pad(padded, (-left, shape[3] + left - width, -top, shape[2] + top - height))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrain import blocks, compositions, operations
 from attrain.convolution import convolution
-from attrain.operations import UnsupportedOperation, mapped, tensors
+from attrain.operations import UnsupportedOperation, along, mapped, tensors
 from attrain.pairs import AbsoluteLinear, Call, Link, OneByOne, Pair, PairRules, pair
 from attrain.secants import phi, ratio, secant_of
 from attrain.visible import ADVICE
@@ -106,7 +106,7 @@ def batch_norm(engine, call):
     mass = None
     if engine.wants_mass(call):
         scale = (1 if weight is None else weight.abs()) * (variance + call.args[7]).rsqrt()
-        mass = engine.mass(x) * scale.view(-1, *[1] * (x.ndim - 2))
+        mass = engine.mass(x) * along(scale, 1, x.ndim)
     return linear(engine, call, mass, pair(x).layer)
 
 

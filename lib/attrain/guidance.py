@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrain.operations import finite
+
 _TINY = 1e-7  # the authors' least energy
 
 
@@ -132,7 +134,7 @@ def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
         heatmap = heatmap.float()
-    if heatmap.numel() and not torch.stack(heatmap.detach().aminmax()).isfinite().all():
+    if not finite(heatmap):
         raise ValueError("heatmap holds NaN or infinite values")
     if mask.ndim == 3:
         mask = mask[:, None]

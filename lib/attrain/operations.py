@@ -170,14 +170,11 @@ def tensors(value) -> list[Tensor]:
     """All tensors of nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return [value]
-    found = []
-    if isinstance(value, (tuple, list, dict)):
-        for v in value.values() if isinstance(value, dict) else value:
-            if isinstance(v, Tensor):
-                found.append(v)
-            elif isinstance(v, (tuple, list, dict)):
-                found += tensors(v)
-    return found
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [t for v in value if isinstance(v, (Tensor, tuple, list, dict)) for t in tensors(v)]
 
 
 def mapped(change, value):

@@ -140,7 +140,7 @@ class ZPlusRules(LRPRules):
             folded = (self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
             constant = shift + scale.detach() * (self.layer.bias - mean)
             return self._weigh(out, self.input, replace(self.layer, weight=folded, bias=constant))
-        alone = scale.view(-1, *[1] * (x.ndim - 2))
+        alone = along(scale, 1, x.ndim)
         return self._weigh(out, x, _Layer(torch.mul, alone, shift - scale.detach() * mean, 1, self.epsilon))
 
     def _sum(self, func, inplace, x, y, alpha=1):
