@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attrain import LRP, ZB, DeepLift, InputXGradient, explain
+from attrain import LRP, ZB, DeepLift, InputXGradient, convolution, explain
 
 GEOMETRIES = {
     "1d": (nn.Conv1d(4, 6, 3), (4, 9)),
@@ -93,6 +93,36 @@ def test_maps_can_be_differentiated_three_times():
         (g,) = torch.autograd.grad(loss, weight, create_graph=True)
         results.append(torch.autograd.grad(g.square().sum(), weight)[0])
     torch.testing.assert_close(*results)
+
+
+class Front(nn.Module):
+    """What stands before the first convolution: fixed, with a parameter, or a sum of both."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.scale = kind, nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        fixed, learned = (x - 0.4) / 0.3, self.scale * x
+        return {"fixed": fixed, "learned": learned, "both": learned.tanh() + fixed}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["fixed", "learned", "both"])
+def test_only_before_the_first_parameter_is_no_input_gradient_made_for_the_loss(kind, monkeypatch):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(27, 3)
+    model, x = nn.Sequential(Front(kind), *layers).double(), torch.rand(2, 2, 5, 5, dtype=torch.float64)
+    model[0].scale.requires_grad_(kind != "fixed")
+    expected, made = gradients(model, x, by_torch), []
+    backward = convolution._backward
+    monkeypatch.setattr(
+        convolution, "_backward", lambda *args: made.append((args[2].shape[1], args[-1][0])) or backward(*args)
+    )
+    found = gradients(model, x, by_explain)
+    for parameter, value in expected.items():
+        torch.testing.assert_close(found[parameter], value, msg=parameter)
+    maps, losses = 3, kind != "fixed"  # input gradients of the layer of two channels
+    assert made.count((2, True)) == maps + losses and made.count((4, True)) == maps + 1
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

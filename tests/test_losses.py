@@ -136,11 +136,22 @@ def test_background_loss_equals_the_slow_definition(decay, E):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.99, 0.9999, 1.0])
-@pytest.mark.parametrize("n", [1, 7, 1000])
+@pytest.mark.parametrize("n", [1, 7, 300, 1000])
 def test_gwrp_is_exact_to_rounding_for_every_decay(dtype, decay, n):
     values = torch.rand(2, n, dtype=dtype)
     expected = torch.tensor([slow_gwrp(v, decay) for v in values], dtype=dtype)
     torch.testing.assert_close(gwrp(values, decay), expected, rtol=20 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=["torch sorts", "numpy sorts"])
+@pytest.mark.parametrize("decay", [0.5, 0.99], ids=["some", "all"])
+def test_gwrps_gradient_is_the_weight_of_the_rank_and_nan_is_not_lost(dtype, decay):
+    values = torch.randperm(200, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    (gradient,) = torch.autograd.grad(gwrp(values, decay), values)
+    expected = decay ** (199 - values.detach().double())
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.double(), expected / expected.sum(), rtol=4 * eps, atol=eps)
+    assert gwrp(values.detach().index_fill(0, torch.tensor([3]), math.nan), decay).isnan()
 
 
 @settings(max_examples=50, deadline=None)

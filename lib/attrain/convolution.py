@@ -20,7 +20,7 @@ def convolution(func, name: str, switch: dict, at_entry: bool, *args, **kwargs) 
     Args:
         func, name: `torch.conv2d` or its like.
         switch: the rules' switch; while "explaining" only the gradient of the input is made.
-        at_entry: whether the input is the model's, whose gradient is of no use but for the map.
+        at_entry: whether the input is the model's, or made of it alone; its gradient is of no use but for the map.
         args, kwargs: what func is called with.
     """
     call = arguments(name, args, kwargs)

@@ -20,6 +20,7 @@ What is defined at the edges:
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,9 +55,23 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
         return values.amax(-1)
     n = values.shape[-1]
     k = min(n, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
-    ranked = values.topk(k).values if k < n else values.sort(descending=True).values
-    weights = decay ** torch.arange(k, dtype=torch.float64)  # powers of d near 1 need the digits
-    return (ranked * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve its digits
+    weights = decay ** torch.arange(k - 1, -1, -1, dtype=torch.float64)  # powers of d near 1 need the digits
+    return (_largest(values, k) * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve them
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """The k largest values along the last dimension, NaN above all, in ascending order."""
+    n = values.shape[-1]
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.topk(k).values.flip(-1) if k < n else values.sort().values
+    # numpy sorts with the CPU's vector instructions where torch does not: in a fifth of the time.
+    known = values.detach().numpy()
+    if 4 * k < n:
+        some = np.argpartition(known, n - k)[..., n - k :]
+        order = np.take_along_axis(some, np.take_along_axis(known, some, -1).argsort(), -1)
+    else:
+        order = known.argsort()[..., n - k :]
+    return values.gather(-1, torch.from_numpy(order))
 
 
 def isnet_background_loss(

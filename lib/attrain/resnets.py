@@ -92,7 +92,8 @@ class UncentredNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         variance = self.running_var
         if self.training:
-            variance = x.var((0, 2, 3), unbiased=False)
+            centred = x - x.mean((0, 2, 3), keepdim=True)
+            variance = centred.square().mean((0, 2, 3))  # torch's var takes ten times as long on a CPU
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum

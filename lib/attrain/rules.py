@@ -97,9 +97,11 @@ class Rules(TorchFunctionMode):
         if name in RECURRENT:  # cuDNN's have no gradient in evaluation mode, and never one of their gradient
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
-        at_entry = bool(args) and args[0] is self.entry
-        if name in CONVOLUTIONS and (self.create_graph or at_entry):
-            return convolution(func, name, self.switch, at_entry, *args, **kwargs)
+        if name in CONVOLUTIONS:
+            given = args[0] if args else kwargs["input"]
+            at_entry = given is self.entry or (self.create_graph and _depends_only_on(self.x, given))
+            if self.create_graph or at_entry:
+                return convolution(func, name, self.switch, at_entry, *args, **kwargs)
         if func is F.batch_norm and (self.create_graph or not self.through):
             return batch_norm(self.switch, self.through, *args, **kwargs)
         return func(*args, **kwargs)
@@ -226,6 +228,20 @@ class ZennitRules(Rules):
     def start(self, logits, score):
         (share,) = torch.autograd.grad(score.sum(), logits, retain_graph=True)
         return logits, logits.detach() * share
+
+
+def _depends_only_on(x: Tensor, value: Tensor) -> bool:
+    """Whether there is no leaf but x, as a parameter, that the value's gradient would reach."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", x) is not x:
+            return False
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return True
 
 
 class _Either(Function):
