@@ -83,7 +83,7 @@ def test_one_run_prints_one_line_and_leaves_record_notebook_page_and_figures(und
 def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturbed(undisturbed, start, tmp_path):
     """At four moments, by SIGKILL and by Ctrl-C; then two batches at once finish what is left."""
     results = tmp_path / "results"
-    kernels = "ipykernel_launcher"
+    kernels = ".hist_file="  # of their command lines, forked or not
 
     def snakemake_starts(command):
         command.wait_for(lambda: command.below("-m snakemake"))

@@ -20,6 +20,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from attrain import run, study
+from attrain.files import scratch_folder
 from attrain.study import ROOT
 
 REAL = "isnet/mnist_background_bias"
@@ -198,7 +199,7 @@ def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):
     deep = tmp_path / ("d" * 90)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with run._scratch() as folder:
+    with scratch_folder() as folder:
         assert len(f"{folder}/kernel-5") < 100
 
 

@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from attrain import records, report
 from attrain.files import NOTEBOOKS, check_writable, results_root
-from attrain.run import SCALES, Parser, check_device, experiments, settings
+from attrain.kernels import prepared_kernels
+from attrain.run import MEMORY, SCALES, Parser, check_device, experiments, settings
 
 # What a job says of itself, wherever it is in a line: Snakemake ends its messages by a second write, and a job's
 # line may come between the two.
@@ -38,11 +39,14 @@ def sole_batch(folder: Path):
         yield file.fileno()
 
 
-def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
+def snakemake(folder: Path, lock: int, jobs: str, config: dict, on_gpu: bool = False) -> str:
     """Run the batch in the results folder. Of Snakemake's messages only the jobs' errors show.
 
     Returns what is to be said at the end if not everything has run, else "".
     """
+    environment = MEMORY | os.environ
+    # CUDA does not survive a fork if an import has so much as counted the GPUs.
+    kernels = nullcontext(environment) if on_gpu else prepared_kernels(environment, _end_with_parent)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(NOTEBOOKS / "Snakefile")]
     command += ["--directory", str(folder), "--cores", jobs, "--resources", "gpu=1", "--keep-going"]
     # Our lock replaces Snakemake's, which outlives a killed batch; a run's mark is made last, so it is never half done.
@@ -52,7 +56,7 @@ def snakemake(folder: Path, lock: int, jobs: str, config: dict) -> str:
     options = {"start_new_session": True, "preexec_fn": _end_with_parent, "pass_fds": [lock]}
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     messages, progress = [], Progress(folder, os.cpu_count() or 1 if jobs == "all" else int(jobs))
-    with subprocess.Popen(command, **options) as process:
+    with kernels as environment, subprocess.Popen(command, env=environment, **options) as process:
         try:
             for line in process.stdout:
                 said = SAID.search(line)
@@ -158,19 +162,19 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _end_with_parent() -> None:
-    """On Linux, let Snakemake end when this process is killed; elsewhere its jobs finish what they began."""
+    """On Linux, let a child end when this process is killed; elsewhere Snakemake's jobs finish what they began."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def check(scales: list[str], chosen: list[str], given: dict) -> None:
-    """Raise ValueError before anything runs if the batch cannot be run as asked."""
+def check(scales: list[str], chosen: list[str], given: dict) -> set[str]:
+    """The devices that the batch runs on; ValueError before anything runs if it cannot be run as asked."""
     if not chosen:
         raise ValueError(f"there are no experiments in {NOTEBOOKS}")
-    for experiment in chosen:
-        for scale in scales:
-            values = settings(experiment, scale, given)
-            check_device(values.get("device", "cpu"))
+    devices = {settings(e, scale, given).get("device", "cpu") for e in chosen for scale in scales}
+    for device in devices:
+        check_device(device)
+    return devices
 
 
 def _cores(text: str) -> str:
@@ -194,11 +198,11 @@ def main(arguments: list[str] | None = None) -> int:
     scales, chosen = options.scale.split() or ["smoke"], options.experiments.split() or experiments()
     folder = results_root()
     try:
-        check(scales, chosen, given)
+        on_gpu = check(scales, chosen, given) != {"cpu"}
         check_writable(folder)
         with sole_batch(folder) as lock:
             config = {"scale": " ".join(scales), "experiments": " ".join(chosen), **given}
-            problem = snakemake(folder, lock, options.jobs, config)
+            problem = snakemake(folder, lock, options.jobs, config, on_gpu)
             wanted = {(scale, experiment) for scale in scales for experiment in chosen}
             found = records.load_records(folder)
             ours = [r for r in found if (r["parameters"]["scale"], r["experiment"]) in wanted]

@@ -33,6 +33,12 @@ def check_writable(folder: Path) -> None:
         raise type(error)(error.errno, f"cannot write to the output folder: {error.strerror}", str(folder)) from None
 
 
+def scratch_folder() -> tempfile.TemporaryDirectory:
+    """A folder for sockets; in /tmp where the usual place is too deep for a socket's path (104 characters)."""
+    usual = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(prefix="attrain-", dir=usual if len(usual) < 70 else "/tmp")
+
+
 @contextmanager
 def atomic_write(path: Path):
     """A path to write to that takes the place of `path` when the block ends without an exception.

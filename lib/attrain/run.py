@@ -16,19 +16,21 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 import yaml
 
-from attrain.files import NOTEBOOKS, atomic_write, check_writable, results_root
+from attrain.files import NOTEBOOKS, atomic_write, check_writable, results_root, scratch_folder
 from attrain.parameters import NOT_RECORDED, check_parameters
 
 SCALES = ("smoke", "laptop", "paper")
 INDEX = "index"  # the table of contents, which shows what the others found
 PAGES = ("benchmarks", INDEX)  # notebooks that show what is on record, and no experiments themselves
+# glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 % of a
+# training on a CPU. Other libraries of C do not know these; older glibcs refuse a larger second one.
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
 
 
@@ -120,7 +122,7 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     check_device(values.get("device", "cpu"))
     check_writable(out)
     (out / FINISHED).unlink(missing_ok=True)
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         running = Path(scratch, "notebook.ipynb")
         try:
             notebook = _execute(experiment, running, {**values, "out": str(out)})
@@ -151,19 +153,13 @@ def keep_outputs(experiment: str) -> None:
 
     if experiment not in PAGES:
         declared(experiment)
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
         notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
     _write(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
-
-
-def _scratch() -> tempfile.TemporaryDirectory:
-    """A folder for a run's sockets; /tmp where the usual place is too deep for a socket's path (104 characters)."""
-    usual = tempfile.gettempdir()
-    return tempfile.TemporaryDirectory(prefix="attrain-", dir=usual if len(usual) < 70 else "/tmp")
 
 
 def _execute(experiment: str, running: Path, parameters: dict):
@@ -174,10 +170,8 @@ def _execute(experiment: str, running: Path, parameters: dict):
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 %
-    # of a training on a CPU. Other libraries of C do not know these; older glibcs refuse a larger second one.
-    for name, size in (("MALLOC_TRIM_THRESHOLD_", 2**30), ("MALLOC_MMAP_THRESHOLD_", 2**25)):
-        os.environ.setdefault(name, str(size))
+    for name, value in MEMORY.items():
+        os.environ.setdefault(name, value)
     # Kernels over IPC, sockets in a folder of their own: free of TCP's port races between parallel runs.
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
     try:

@@ -29,7 +29,7 @@ from attrain.intervals import estimate, expectation, interval, number, verdict
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 # A change to these modules does not change what a run finds.
-PRESENTATION = "batch benchmarks contents explorer learning_curves maps plots".split()
+PRESENTATION = "batch benchmarks contents explorer kernels learning_curves maps plots".split()
 PRESENTATION += "records relevance_plots report run style".split()
 
 
