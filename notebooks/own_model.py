@@ -83,7 +83,7 @@ from attrain.guided import as_images, guided_step, guided_threshold, map_values,
 from attrain.intervals import estimate, number
 from attrain.own import check_logits, load_model, model_checksums
 from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import fit_copy, plain_step, ranged_isnet_step
 from data_prep import example_folder, folder
 
@@ -176,8 +176,7 @@ print(f"{attribution}: map {tuple(found.layers[layer].shape if layer else found.
 # %%
 LOSSES = {"energy": at.energy_loss, "l1": at.l1_loss, "ppce": at.ppce_loss, "rrr": at.rrr_loss, "isnet": None}
 weight_of = {name: float(weight) for name, weight in map(str.split, listed(losses))}
-if unknown := weight_of.keys() - LOSSES.keys():
-    raise ValueError(f"losses: unknown {sorted(unknown)}; there are {', '.join(LOSSES)}")
+check_known("losses", weight_of, LOSSES)
 train_x, train_y, train_area, train_kinds = parts["train"]
 truth = train_y.argmax(1) if single else train_y
 known = marked["train"].flatten(1).any(1)[:, None, None]

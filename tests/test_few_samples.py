@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, holm, judge, paired_tests, predict, train
+from attrain.few_samples import balanced_subset, best_settings, holm, judge, paired_tests, predict, searched, train
 from attrain.models import SmallCNN
 from attrain.regularisers import fgsm_step, label_smoothing_step
 from attrain.training import plain_step
@@ -99,7 +99,18 @@ def test_a_model_that_reads_one_pixel_has_no_spread():
 def test_best_settings_are_those_of_least_total_score_and_nan_is_worst():
     methods = {"plain": (plain_step, [{}]), "FGSM": (fgsm_step, [{"eps": e} for e in (0.1, 0.2, 0.3)])}
     scores = [{"FGSM": [1.0, 0.1, math.nan]}, {"FGSM": [1.0, 1.5, 0.0]}]
-    assert best_settings(methods, scores) == {"plain": {}, "FGSM": {"eps": 0.2}}
+    assert best_settings(methods, ["plain", "FGSM"], scores) == {"plain": {}, "FGSM": {"eps": 0.2}}
+
+
+@pytest.mark.parametrize("names", [["permuted"], ["Challenger", "permuted"]])
+@pytest.mark.parametrize("least, scores", [(1, [{"Challenger": [3.0, 2.0]}]), (0, [])], ids=["searched", "one setting"])
+def test_the_control_takes_what_is_best_for_challenger(names, least, scores):
+    tried = [{"eps_max": 0.5}, {"eps_max": 1.0}][: 1 + least]
+    methods = dict.fromkeys(("Challenger", "permuted"), (Challenger, tried))
+    assert searched(methods, names) == ({"Challenger": tried} if least else {})
+    best = best_settings(methods, names, scores)
+    assert best["permuted"] == tried[least] | {"control": "permute"}
+    assert best.get("Challenger", tried[least]) == tried[least]
 
 
 def test_paired_tests_are_scipys():

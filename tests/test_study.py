@@ -369,3 +369,9 @@ def test_a_claim_that_is_not_whole_is_named(change, tmp_path):
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"x-1": claim}))
     with pytest.raises(ValueError, match="x-1 must have"):
         study.load_claims(tmp_path / "claims.yaml")
+
+
+def test_what_a_parameter_names_must_be_known():
+    study.check_known("methods", ["plain"], ["plain", "FGSM"])
+    with pytest.raises(ValueError, match=r"parameter methods: unknown \['FSGM', 'mix'\]; there are plain, FGSM"):
+        study.check_known("methods", ["plain", "mix", "FSGM"], {"plain": 1, "FGSM": 2})

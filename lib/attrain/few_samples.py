@@ -101,23 +101,43 @@ def grid(name: str, *values, **fixed) -> list[dict]:
     return [fixed | {name: value} for value in values]
 
 
-def best_settings(methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], scores: Sequence[Mapping]) -> dict:
-    """The settings of each method with the least score: method -> settings.
+def searched(methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], names: Sequence[str]) -> dict[str, Sequence]:
+    """What is to be tried: method -> settings, of those that have several.
 
     Args:
         methods: method -> (kind, its settings to search among).
-        scores: for each tuning seed, method -> one number for each of its settings, such as the loss on validation;
-            NaN is worst. A method with one setting need not have any.
+        names: of methods. "permuted", the control, takes what is best for "Challenger" and has no search of its own.
+
+    Example:
+        >>> searched({"plain": (None, [{}]), "Challenger": (None, [{"top": 0.3}, {"top": 1.0}])}, ["plain", "permuted"])
+        {'Challenger': [{'top': 0.3}, {'top': 1.0}]}
+    """
+    own = dict.fromkeys(name for name in names if name != "permuted")
+    own |= {"Challenger": None} if "permuted" in names else {}
+    return {name: methods[name][1] for name in own if len(methods[name][1]) > 1}
+
+
+def best_settings(
+    methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], names: Sequence[str], scores: Sequence[Mapping]
+) -> dict[str, Mapping]:
+    """The settings of each of the named methods with the least score: method -> settings.
+
+    Args:
+        methods, names: as for `searched`.
+        scores: for each tuning seed, of each method that is `searched`, one number for each of its settings, such as
+            the loss on validation; NaN is worst.
     """
 
     def total(name: str, i: int) -> float:
         value = sum(score[name][i] for score in scores)
         return math.inf if math.isnan(value) else value
 
-    return {
-        name: settings[min(range(len(settings)), key=lambda i: total(name, i)) if len(settings) > 1 else 0]
-        for name, (_, settings) in methods.items()
-    }
+    best = {name: methods[name][1][0] for name in names}
+    for name, settings in searched(methods, names).items():
+        best[name] = settings[min(range(len(settings)), key=lambda i: total(name, i))]
+    if "permuted" in names:
+        best["permuted"] = best.get("Challenger", methods["Challenger"][1][0]) | {"control": "permute"}
+    return best
 
 
 def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.DataFrame:

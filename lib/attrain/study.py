@@ -15,7 +15,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,6 +60,13 @@ def listed(text: str) -> list[str]:
         ['plain', 'label smoothing']
     """
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_known(parameter: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError if a parameter names something that there is not."""
+    known = [*known]
+    if unknown := sorted({*given} - {*known}):
+        raise ValueError(f"parameter {parameter}: unknown {unknown}; there are {', '.join(known)}")
 
 
 def check_device(name: str) -> torch.device:

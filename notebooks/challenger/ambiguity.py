@@ -60,10 +60,10 @@ from tqdm import tqdm
 from attrain import plots
 from attrain.calibration import calibration
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, paired_tests, predict, train
+from attrain.few_samples import balanced_subset, best_settings, paired_tests, predict, searched, train
 from attrain.learning_curves import decision_surface
 from attrain.regularisers import fgsm_step, label_smoothing_step, mixup_step, noise_step
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import plain_step
 from data_prep import curved_plane
 
@@ -159,8 +159,7 @@ METHODS = {
     "Challenger contrast": (Challenger, [form | dict(start="contrast") for form in forms]),
     "permuted": (Challenger, forms),
 }
-if unknown := {*names} - {*METHODS}:
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
+check_known("methods", names, METHODS)
 if missing := {"plain", "Challenger"} - {*names}:
     raise ValueError(f"parameter methods: {' and '.join(sorted(missing))} must be among them, to compare with")
 
@@ -183,7 +182,7 @@ def learn(method, settings, part, seed):
 # manifold, on seeds of their own; the test grid is not looked at.
 
 # %%
-searched = {name: METHODS[name] for name in names if len(METHODS[name][1]) > 1 and name != "permuted"}
+tried = searched(METHODS, names)
 
 
 def tune(seed):
@@ -192,22 +191,17 @@ def tune(seed):
     for n in ns:
         part, validation = samples(seed, n)
         loss = lambda net: calibration(predict(net, validation["x"]), validation["y"])["nll"]  # noqa: B023, E731
-        scores[n] = {m: [loss(learn(m, s, part, seed)) for s in tried] for m, (_, tried) in searched.items()}
+        scores[n] = {m: [loss(learn(m, s, part, seed)) for s in each] for m, each in tried.items()}
     return {"scores": scores, "metrics": {}}
 
 
-with tqdm(total=tuning_seeds * len(ns) * sum(len(tried) for _, tried in searched.values()), desc="search") as bar:
+with tqdm(total=tuning_seeds * len(ns) * sum(map(len, tried.values())), desc="search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
-chosen = {}
-for n in ns:
-    tunable = {m: METHODS[m] for m in names if m != "permuted"}
-    chosen[n] = best_settings(tunable, [result["scores"][n] for result in tuned])
-    if "permuted" in names:
-        chosen[n]["permuted"] = chosen[n]["Challenger"] | dict(control="permute")
+chosen = {n: best_settings(METHODS, names, [result["scores"][n] for result in tuned]) for n in ns}
 say = lambda settings: ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))  # noqa: E731
-pd.DataFrame({f"n = {n}": {m: say(chosen[n][m]) for m in searched} for n in ns})
+pd.DataFrame({f"n = {n}": {m: say(chosen[n][m]) for m in tried} for n in ns})
 
 # %% [markdown]
 # ## Measure along the distance to the true boundary

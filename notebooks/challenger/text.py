@@ -50,6 +50,7 @@ out: str = ""  # folder of the results; "" for results/<scale>/challenger/text
 
 # %%
 from functools import partial
+from itertools import product
 
 import pandas as pd
 import torch
@@ -59,12 +60,21 @@ from tqdm import tqdm
 from attrain import regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, grid, judge, means_and_differences, predict, train
+from attrain.few_samples import (
+    balanced_subset,
+    best_settings,
+    grid,
+    judge,
+    means_and_differences,
+    predict,
+    searched,
+    train,
+)
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import TextCNN
 from attrain.relevance_plots import sentence_rows
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import plain_step
 from data_prep import dataset as data_module
 from data_prep.sentences import UNKNOWN
@@ -158,10 +168,8 @@ challenges = grid("eps_max", 1.0, 4.0, **some_words) + grid("eps_max", 1.0, 4.0,
 METHODS["Challenger"] = (Challenger, challenges)
 METHODS["Challenger gate"] = (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, mode="gate", **some_words))
 METHODS["permuted"] = METHODS["Challenger"]  # with the relevance of each word given to another one at random
-if unknown := set(names) - set(METHODS):
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
-searched = [name for name in names if name != "permuted" and len(METHODS[name][1]) > 1]
-searched += ["Challenger"] if "permuted" in names and "Challenger" not in names else []
+check_known("methods", names, METHODS)
+tried = searched(METHODS, names)
 
 # %% [markdown]
 # ## Equal search
@@ -183,23 +191,19 @@ def trained(name, n, seed, settings):
 
 def tune(seed):
     """Of each method's settings the negative log-likelihood on validation sentences, for each n."""
-    loss = {n: {name: [] for name in searched} for n in counts}
-    for n in counts:
+    loss = {n: {name: [] for name in tried} for n in counts}
+    for n, name in product(counts, tried):
         _, others = split(n, seed)
-        for name in searched:
-            for settings in METHODS[name][1]:
-                logits = predict(trained(name, n, seed, settings), x[others])
-                loss[n][name].append(F.cross_entropy(logits, labels[others]).item())
+        for settings in tried[name]:
+            logits = predict(trained(name, n, seed, settings), x[others])
+            loss[n][name].append(F.cross_entropy(logits, labels[others]).item())
     return {"loss": loss, "metrics": {}}
 
 
 # %%
-with tqdm(total=tuning_seeds * len(counts) * sum(len(METHODS[m][1]) for m in searched), desc="search") as bar:
+with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc="search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
-used = {name: METHODS[name] for name in {**dict.fromkeys(names), **dict.fromkeys(searched)} if name != "permuted"}
-best = {n: best_settings(used, [found["loss"][n] for found in tuned]) for n in counts}
-for n in counts if "permuted" in names else ():
-    best[n]["permuted"] = best[n]["Challenger"] | {"control": "permute"}
+best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned]) for n in counts}
 short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))  # noqa: E731
 pd.DataFrame({f"n = {n}": {m: short(best[n][m]) for m in names} for n in counts})
 

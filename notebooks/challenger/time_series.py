@@ -49,6 +49,7 @@ out: str = ""  # folder of the results; "" for results/<scale>/challenger/time_s
 
 # %%
 from functools import partial
+from itertools import product
 
 import pandas as pd
 import torch
@@ -58,12 +59,21 @@ from tqdm import tqdm
 from attrain import plots, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, grid, judge, means_and_differences, predict, train
+from attrain.few_samples import (
+    balanced_subset,
+    best_settings,
+    grid,
+    judge,
+    means_and_differences,
+    predict,
+    searched,
+    train,
+)
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import SeriesCNN
 from attrain.relevance_plots import series_columns
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import plain_step
 from data_prep import ucr, waves
 
@@ -138,10 +148,8 @@ METHODS = {
 
 # %%
 METHODS["permuted"] = METHODS["Challenger"]
-if unknown := set(names) - set(METHODS):
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(METHODS)}")
-searched = [name for name in names if name != "permuted" and len(METHODS[name][1]) > 1]
-searched += ["Challenger"] if "permuted" in names and "Challenger" not in names else []
+check_known("methods", names, METHODS)
+tried = searched(METHODS, names)
 
 # %% [markdown]
 # ## Equal search
@@ -165,22 +173,19 @@ def trained(method, name, n, seed, settings):
 
 def tune(seed):
     """Of each method's settings the negative log-likelihood on series kept out, for each data set and n."""
-    loss = {cell: {method: [] for method in searched} for cell in cells}
-    for (name, n), method in [(cell, method) for cell in cells for method in searched]:
+    loss = {cell: {method: [] for method in tried} for cell in cells}
+    for (name, n), method in product(cells, tried):
         x, y = parts[name]["held"]
-        for settings in METHODS[method][1]:
+        for settings in tried[method]:
             logits = predict(trained(method, name, n, seed, settings), x)
             loss[name, n][method].append(F.cross_entropy(logits, y).item())
     return {"loss": loss, "metrics": {}}
 
 
 # %%
-with tqdm(total=tuning_seeds * len(cells) * sum(len(METHODS[m][1]) for m in searched), desc="search") as bar:
+with tqdm(total=tuning_seeds * len(cells) * sum(map(len, tried.values())), desc="search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
-used = {name: METHODS[name] for name in {**dict.fromkeys(names), **dict.fromkeys(searched)} if name != "permuted"}
-best = {cell: best_settings(used, [found["loss"][cell] for found in tuned]) for cell in cells}
-for cell in cells if "permuted" in names else ():
-    best[cell]["permuted"] = best[cell]["Challenger"] | {"control": "permute"}
+best = {cell: best_settings(METHODS, names, [found["loss"][cell] for found in tuned]) for cell in cells}
 short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k not in ("start", "layer", "control"))  # noqa: E731
 pd.DataFrame({f"{name}, {n}": {m: short(best[name, n][m]) for m in names} for name, n in cells})
 
@@ -205,7 +210,7 @@ def examples(net, name, n, seed):
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     result = {"metrics": {}, "logits": {}}
-    for (name, n), method in [(cell, method) for cell in cells for method in names]:
+    for (name, n), method in product(cells, names):
         net, test = trained(method, name, n, seed, best[name, n][method]), parts[name]["test"]
         result["metrics"] |= {f"{name}.{n}.{method}.{key}": value for key, value in judge(net, *test).items()}
         if (name, n) == (sets[0], shown):

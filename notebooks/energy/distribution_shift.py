@@ -68,7 +68,7 @@ from attrain.intervals import estimate
 from attrain.masks import surrounding_boxes
 from attrain.models import Mirrored, classifier
 from attrain.resnets import guided_resnet
-from attrain.study import Study
+from attrain.study import Study, check_known, listed
 from attrain.training import correct, fit, fit_fresh, plain_step
 from data_prep import dataset as data_module
 
@@ -133,10 +133,12 @@ print(f"{len(data['test_x'])} test images,", group.bincount().tolist())
 # %%
 channels, where = data["train_x"].shape[1], f"0.{layer}" if layer else ""
 methods = {"IxG": InputXGradient(), "BCos": BCos(), "GradCAM": GradCAM(where)}
-how = dict(method=methods[attribution], layer=where)
 losses = {"energy": energy_loss, "l1": l1_loss, "ppce": ppce_loss, "rrr": rrr_loss}
 titles = {"energy": "Energy", "l1": "L1", "ppce": "PPCE", "rrr": "RRR*"}
-candidates = {name: [float(w) for w in weights] for name, *weights in map(str.split, guidance.split(","))}
+candidates = {name: [float(w) for w in weights] for name, *weights in map(str.split, listed(guidance))}
+check_known("guidance", candidates, losses)
+check_known("attribution", [attribution], methods)
+how = dict(method=methods[attribution], layer=where)
 
 
 def make():

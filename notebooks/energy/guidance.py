@@ -67,7 +67,7 @@ from attrain.cost import seconds
 from attrain.guided import as_images, guided_step, guided_threshold, map_values
 from attrain.resnets import DEPTHS, guided_resnet
 from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import fit, fit_copy
 from data_prep import dataset as data_module
 
@@ -139,6 +139,9 @@ MAPS = {
 LOSSES = dict(energy=attrain.energy_loss, L1=attrain.l1_loss, PPCE=attrain.ppce_loss, RRR=attrain.rrr_loss)
 tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
 first = next(iter(tried))
+check_known("losses", tried, LOSSES)
+check_known("setups", [name.rsplit(" ", 1)[0] for name in listed(setups)], MAPS)
+check_known("compared_at", listed(compared_at), listed(setups))
 
 
 # %%

@@ -66,13 +66,15 @@ from attrain.guided import as_images, guided_step, guided_threshold, map_values
 from attrain.intervals import estimate
 from attrain.resnets import guided_resnet
 from attrain.scores import micro_f1
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.training import fit, fit_copy
 from data_prep import dataset as data_module
 
 study = Study("energy/limited_boxes", globals())
 LOSSES = {"energy": energy_loss, "L1": l1_loss}
 tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
+check_known("losses", tried, LOSSES)
+check_known("limited", listed(limited), tried)
 
 # %% [markdown]
 # ## The data: exact boxes and coarse ones

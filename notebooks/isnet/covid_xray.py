@@ -71,7 +71,7 @@ from attrain import LRP, ZB, background_share, explain, plots, rivals, selective
 from attrain.intervals import estimate, interval, number
 from attrain.models import UNet, classifier
 from attrain.scores import balanced_accuracy, macro_auc, macro_f1, patient_draws
-from attrain.study import Study
+from attrain.study import Study, check_known
 from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
@@ -173,8 +173,7 @@ def brightness(lungs):
 # %%
 lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
 known = ("standard", "segment first", "RRR", "Grad-CAM", "replacement", "Selective", "Stochastic")
-if unknown := set(models) - set(known):
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(known)}")
+check_known("methods", models, known)
 
 
 def step(name, seed, plain):

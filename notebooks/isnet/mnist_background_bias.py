@@ -67,7 +67,7 @@ from tqdm import tqdm
 from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain, plots, rivals
 from attrain.intervals import estimate
 from attrain.models import UNet, classifier
-from attrain.study import Study, listed
+from attrain.study import Study, check_known, listed
 from attrain.targets import selective_target, softmax_target, stochastic_target
 from attrain.training import correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
@@ -180,9 +180,7 @@ def others(seed):
     }
 
 
-known = {*isnets(0), *others(0)}
-if unknown := set(listed(methods)) - known:
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(sorted(known))}")
+check_known("methods", listed(methods), [*isnets(0), *others(0)])
 
 
 # %%

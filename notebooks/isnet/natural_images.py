@@ -59,7 +59,7 @@ from tqdm import tqdm
 from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
 from attrain.intervals import estimate
 from attrain.models import classifier
-from attrain.study import Study
+from attrain.study import Study, check_known
 from attrain.training import correct, fit_fresh, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes
@@ -109,8 +109,7 @@ print(f"the object (foreground) covers {masks.float().mean():.0%} of an image")
 # %%
 lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
 known = ("standard", "Selective", "Stochastic", "replacement", "oracle masks", "unmarked")
-if unknown := set(models) - set(known):
-    raise ValueError(f"parameter methods: unknown {sorted(unknown)}; there are {', '.join(known)}")
+check_known("methods", models, known)
 
 
 def step(name, seed, plain):
