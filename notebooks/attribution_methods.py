@@ -58,7 +58,7 @@ steps: int = 20  # integrated gradients' steps
 images: int = 60  # test images of the measurements
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a network of its own; pictures show the first
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/attribution_methods
 

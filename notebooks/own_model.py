@@ -65,7 +65,7 @@ lr: float = 5.0e-3  # Adam's learning rate in the first passes
 guided_lr: float = 2.0e-3  # and in the further ones
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/own_model
 

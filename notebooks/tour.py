@@ -33,7 +33,7 @@ lr: float = 2.0e-3  # Adam's learning rate
 P: float = 0.7  # how much the map counts beside the label, 0 (not at all) to 1 (alone)
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a pair of networks; pictures show the first
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/tour
 

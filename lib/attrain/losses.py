@@ -61,17 +61,16 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
 
 def _largest(values: Tensor, k: int) -> Tensor:
     """The k largest values along the last dimension, NaN above all, in ascending order."""
-    n = values.shape[-1]
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+    n, here = values.shape[-1], values.device.type == "cpu" and values.dtype == torch.float32
+    if not here or values.numel() > 2**20 or not finite(values):
         return values.topk(k).values.flip(-1) if k < n else values.sort().values
-    # numpy sorts with the CPU's vector instructions where torch does not: in a fifth of the time.
-    known = values.detach().numpy()
-    if 4 * k < n:
-        some = np.argpartition(known, n - k)[..., n - k :]
-        order = np.take_along_axis(some, np.take_along_axis(known, some, -1).argsort(), -1)
-    else:
-        order = known.argsort()[..., n - k :]
-    return values.gather(-1, torch.from_numpy(order))
+    # Each number's bits above its place: whole numbers, no two alike, which numpy sorts in a tenth of torch's time.
+    bits = values.detach().numpy().view(np.int32)
+    keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(n)
+    if 2 * k < n:
+        keys = np.partition(keys, n - k)[..., n - k :]
+    keys.sort()
+    return values.gather(-1, torch.from_numpy(keys[..., -k:] & 0xFFFFFFFF))
 
 
 def isnet_background_loss(
@@ -100,7 +99,8 @@ def isnet_background_loss(
         >>> isnet_background_loss(torch.tensor([[[2.0, 4.0, 3.0, 0.0]]]), mask, decay=0)  # ln(1 + 3/3)
         tensor(0.6931)
     """
-    return _reduce(_background(*_prepare(heatmap, mask), decay, E), reduction)
+    outside, total, size = _prepare(heatmap, mask)
+    return _reduce(_background(outside, total / (size + _TINY), decay, E), reduction)
 
 
 def isnet_foreground_loss(
@@ -128,7 +128,7 @@ def isnet_foreground_loss(
         >>> isnet_foreground_loss(torch.tensor([[[0.1, 0.4, 9.0]]]), torch.tensor([[[1, 1, 0]]]))  # (0.5 − 1)²
         tensor(0.2500)
     """
-    return _reduce(_foreground(*_prepare(heatmap, mask)[1:], C1, C2, form), reduction)
+    return _reduce(_foreground(_prepare(heatmap, mask)[1], C1, C2, form), reduction)
 
 
 def isnet_losses(
@@ -143,8 +143,9 @@ def isnet_losses(
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
     """`isnet_background_loss` and `isnet_foreground_loss`, arguments as there, in little more than the time of one."""
-    prepared = _prepare(heatmap, mask)
-    background, foreground = _background(*prepared, decay, E), _foreground(*prepared[1:], C1, C2, form)
+    outside, total, size = _prepare(heatmap, mask)
+    background = _background(outside, total / (size + _TINY), decay, E)
+    foreground = _foreground(total, C1, C2, form)
     return _reduce(background, reduction), _reduce(foreground, reduction)
 
 
@@ -159,18 +160,16 @@ def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.
     return w1 * background + w2 * foreground
 
 
-def _background(relevance: Tensor, inside: Tensor, area: Tensor, decay: float, E: float) -> Tensor:
+def _background(outside: Tensor, mean: Tensor, decay: float, E: float) -> Tensor:
     if not E > 0:
         raise ValueError(f"E must be > 0, got {E}")
-    mean = inside.sum((-3, -2, -1)) / (area * relevance.shape[2] + _TINY)  # (N, K)
-    pooled = gwrp((relevance - inside).flatten(-2), decay) / (mean[..., None] + _TINY)  # (N, K, C)
+    pooled = gwrp(outside.flatten(-2), decay) / (mean[..., None] + _TINY)  # (N, K, C)
     return torch.log1p(pooled / E).mean((1, 2))
 
 
-def _foreground(inside: Tensor, area: Tensor, C1, C2, form: str) -> Tensor:
+def _foreground(total: Tensor, C1, C2, form: str) -> Tensor:
     if form not in ("L2", "hybrid"):
         raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
-    total = inside.sum((-3, -2, -1))  # (N, K)
     C1, C2 = _range(C1, C2, total)
     low = ((total / C1).clamp(max=1) - 1) ** 2
     high = (total / C1 - C2 / C1).clamp(min=0) ** 2
@@ -180,7 +179,7 @@ def _foreground(inside: Tensor, area: Tensor, C1, C2, form: str) -> Tensor:
 
 
 def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """|R| as (N, K, C, H, W), finite, that in the foreground, and the foreground's pixels (N, 1)."""
+    """|R| in the background (N, K, C, H, W), its sum in the foreground (N, K), and over how many numbers (N, 1)."""
     if heatmap.ndim not in (3, 4, 5):
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
@@ -193,7 +192,8 @@ def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     foreground = foreground[:, None, None]
     maps = heatmap.reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
     relevance = _finite(maps, foreground).abs()
-    return relevance, relevance * foreground, area
+    inside = relevance * foreground
+    return relevance - inside, inside.sum((-3, -2, -1)), area * relevance.shape[2]
 
 
 def _finite(maps: Tensor, foreground: Tensor) -> Tensor:

@@ -70,10 +70,10 @@ def check_known(parameter: str, given: Iterable[str], known: Iterable[str]) -> N
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name; ValueError if torch does not know it or it is not on this machine."""
+    """The device of that name; ValueError if torch does not know it, it is not on this machine or has no float64."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float64)  # as metrics are computed; Apple's mps has none
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try device=cpu") from None

@@ -46,7 +46,7 @@ lr: float = 1.0e-3  # learning rate of Adam
 tuning_seeds: int = 1  # seeds 100, 101, … on which each method's settings are chosen
 seed: int = 0  # first seed
 seeds: int = 2  # number of seeds; intervals are over seeds
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/ambiguity
 

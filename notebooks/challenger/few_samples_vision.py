@@ -48,7 +48,7 @@ lr: float = 2.0e-3  # learning rate
 tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
 seed: int = 0  # first seed of the evaluation
 seeds: int = 2  # number of seeds; intervals are over seeds, so that one has none
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/few_samples_vision
 

@@ -40,7 +40,7 @@ threshold: float = 7.0  # log-odds from which a motif match is strong
 reference_edges: bool = False  # scan as the authors do: some matches at the left edge are found many times
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over matches with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/genomics
 

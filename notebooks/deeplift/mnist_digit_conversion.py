@@ -40,7 +40,7 @@ shown: str = "0, 1"  # which test images of each class are shown, from 0
 repeats: int = 10  # how often each method's time is taken
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a network of its own; intervals are over images with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/mnist_digit_conversion
 

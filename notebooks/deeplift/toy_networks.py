@@ -34,7 +34,7 @@ depth: int = 2  # their hidden layers
 inputs: int = 50  # inputs of each
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each with random networks of its own
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/toy_networks
 

@@ -48,7 +48,7 @@ batch_size: int = 32  # images a step
 lr: float = 3.0e-3  # Adam's learning rate
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over seeds, and need two
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/energy/distribution_shift
 

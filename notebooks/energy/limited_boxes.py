@@ -49,7 +49,7 @@ lr: float = 5.0e-3  # learning rate of the baseline
 guided_lr: float = 2.0e-3  # learning rate of the further passes
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/energy/limited_boxes
 

@@ -50,7 +50,7 @@ lung_epochs: int = 4  # passes of the U-Net over the lung masks
 draws: int = 1000  # bootstrap draws of patients
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over patients with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/covid_xray
 

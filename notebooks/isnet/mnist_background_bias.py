@@ -53,7 +53,7 @@ sweep_P: str = ""  # more Selective ISNets, one for each of these P, as "0.3, 0.
 sweep_decay: str = ""  # more Selective ISNets, one for each of these d
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/mnist_background_bias
 

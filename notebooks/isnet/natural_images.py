@@ -45,7 +45,7 @@ selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish a
 range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_images
 

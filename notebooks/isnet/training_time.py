@@ -34,7 +34,7 @@ repeats: int = 2  # steps timed of each kind; the median counts
 autocast: bool = False  # run the network in bfloat16 where that is usual (the losses stay float32)
 seed: int = 0  # first seed
 seeds: int = 1  # number of repetitions of everything; intervals are over these
-device: str = "cpu"  # cpu, cuda, cuda:1, mps
+device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/training_time
 
