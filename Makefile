@@ -65,7 +65,7 @@ lab: $(READY)
 report: $(READY)
 	@$(BIN)/python -m attrain.report --readme
 
-# All cases, a quarter of an hour on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
+# All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.
 # In memory that is not handed back, as runs of studies have it (attrain.run).
 bench: $(READY)

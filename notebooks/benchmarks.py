@@ -46,7 +46,8 @@ for name, run in runs.items():
 #
 # **The median**, since one interrupted repetition would spoil a mean. The *interval* is that in which the median lies with 95 %,
 # by the sign test: of n ratios about half lie on either side of the true median, as heads and tails do. With 9
-# ratios that is from the second to the eighth; with fewer than six all of them.
+# ratios that is from the second to the eighth; with fewer than six all of them. What has a target to meet is repeated three
+# times as often in the last run.
 #
 # **Freed memory stays with the process** in the last run, as it does in runs of studies: `make bench` tells glibc so. Else a ratio also
 # depends on where large tensors happen to be handed back to the system, which then gives them out page by page.

@@ -155,6 +155,14 @@ def test_gwrps_gradient_is_the_weight_of_the_rank_and_nan_is_not_lost(dtype, dec
         assert gwrp(values.detach().index_fill(0, torch.tensor([3]), nan), decay).isnan()
 
 
+def test_gwrp_can_be_transformed_by_torch_func():
+    values = torch.rand(3, 300)
+    torch.testing.assert_close(torch.func.vmap(lambda v: gwrp(v, 0.9))(values), gwrp(values, 0.9))
+    leaf = values.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(gwrp(leaf, 0.9).sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda v: gwrp(v, 0.9).sum())(values), expected)
+
+
 @pytest.mark.parametrize("shape", [(5, 300), (2, 3, 7), (3, 400_000), (0, 4)], ids=str)
 @pytest.mark.parametrize("kind", ["zeros", "equals", "negative", "infinite", "strided"])
 def test_gwrp_is_that_of_the_sorted_values(shape, kind):

@@ -61,8 +61,9 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
 
 def _largest(values: Tensor, k: int) -> Tensor:
     """The k largest values along the last dimension, NaN above all, in ascending order."""
-    n, here = values.shape[-1], values.device.type == "cpu" and values.dtype == torch.float32
-    if not here or values.numel() > 2**20 or not finite(values):
+    n = values.shape[-1]
+    here = values.device.type == "cpu" and values.dtype == torch.float32 and values.numel() <= 2**20
+    if not here or torch._C._are_functorch_transforms_active() or not finite(values):
         return values.topk(k).values.flip(-1) if k < n else values.sort().values
     # Each number's bits above its place: whole numbers, no two alike, which numpy sorts in a tenth of torch's time.
     bits = values.detach().numpy().view(np.int32)
@@ -99,8 +100,8 @@ def isnet_background_loss(
         >>> isnet_background_loss(torch.tensor([[[2.0, 4.0, 3.0, 0.0]]]), mask, decay=0)  # ln(1 + 3/3)
         tensor(0.6931)
     """
-    outside, total, size = _prepare(heatmap, mask)
-    return _reduce(_background(outside, total / (size + _TINY), decay, E), reduction)
+    outside, _, mean = _prepare(heatmap, mask)
+    return _reduce(_background(outside, mean, decay, E), reduction)
 
 
 def isnet_foreground_loss(
@@ -143,9 +144,8 @@ def isnet_losses(
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
     """`isnet_background_loss` and `isnet_foreground_loss`, arguments as there, in little more than the time of one."""
-    outside, total, size = _prepare(heatmap, mask)
-    background = _background(outside, total / (size + _TINY), decay, E)
-    foreground = _foreground(total, C1, C2, form)
+    outside, total, mean = _prepare(heatmap, mask)
+    background, foreground = _background(outside, mean, decay, E), _foreground(total, C1, C2, form)
     return _reduce(background, reduction), _reduce(foreground, reduction)
 
 
@@ -179,7 +179,7 @@ def _foreground(total: Tensor, C1, C2, form: str) -> Tensor:
 
 
 def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """|R| in the background (N, K, C, H, W), its sum in the foreground (N, K), and over how many numbers (N, 1)."""
+    """|R| in the background (N, K, C, H, W), and its sum and mean in the foreground (N, K) each."""
     if heatmap.ndim not in (3, 4, 5):
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
@@ -193,7 +193,8 @@ def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     maps = heatmap.reshape(len(heatmap), *[1] * (5 - heatmap.ndim), *heatmap.shape[1:])
     relevance = _finite(maps, foreground).abs()
     inside = relevance * foreground
-    return relevance - inside, inside.sum((-3, -2, -1)), area * relevance.shape[2]
+    total = inside.sum((-3, -2, -1))
+    return relevance - inside, total, total / (area * relevance.shape[2] + _TINY)
 
 
 def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
