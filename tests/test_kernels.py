@@ -1,8 +1,10 @@
 """Kernels forked from a process that has made the imports are kernels like others."""
 
 import os
+import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -53,6 +55,14 @@ def gone(process: psutil.Process) -> bool:
     return False
 
 
+def working_in(folder) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found += [process] if process.cwd() == str(folder) else []
+    return found
+
+
 def pid_of(run) -> psutil.Process:
     return psutil.Process(int(run("import os; print(os.getpid())")))
 
@@ -92,6 +102,21 @@ def test_it_ends_with_the_process_that_stands_for_it(kernel):
     process = pid_of(run)
     manager.shutdown_kernel(now=True)
     assert gone(process)
+
+
+@pytest.mark.parametrize("forked", [True, False], ids=["running", "not forked yet"])
+def test_it_ends_with_jupyter_if_that_is_killed(environment, forked, tmp_path):
+    """At any moment: also while it waits for a fork, as while the imports are made."""
+    code = "import sys, time; from jupyter_client.manager import KernelManager as K; m = K(kernel_name='python3');"
+    code += "m.start_kernel(); print(m.provisioner.pid, flush=True); time.sleep(600)"
+    with prepared_kernels(dict(os.environ)) as fresh:
+        known = environment if forked else fresh
+        with subprocess.Popen([sys.executable, "-c", code], env=known, stdout=subprocess.PIPE, cwd=tmp_path) as jupyter:
+            standing = psutil.Process(int(jupyter.stdout.readline()))
+            while len(found := working_in(tmp_path)) < 2 + forked:
+                time.sleep(0.1)
+            jupyter.kill()
+        assert standing in found and len(found) == 2 + forked and all(map(gone, found))
 
 
 def test_when_it_dies_jupyter_sees_that(kernel):

@@ -9,6 +9,7 @@ ever.
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -107,13 +108,17 @@ def _end_with(connection: socket.socket) -> None:
 
 
 def ask(address: str, *arguments: str) -> None:
-    """Have a kernel of these arguments forked and wait for its end; where nobody answers, become it."""
+    """Have a kernel of these arguments forked, wait for its end or Jupyter's; where nobody answers, become it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the run
+    parent = int(os.environ.get("JPY_PARENT_PID") or os.getppid())
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [b"\0"], [0, 1, 2])
         connection.sendall(json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode() + b"\n")
-        connection.recv(1)
+        while os.getppid() == parent:
+            if select.select([connection], [], [], 1.0)[0]:  # looks once a second whether Jupyter is there
+                connection.recv(1)
+                break
         sys.exit(1)
     os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *arguments])
 

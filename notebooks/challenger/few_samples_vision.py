@@ -60,19 +60,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import plots, regularisers
+from attrain import few_samples, plots, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import (
-    balanced_subset,
-    best_settings,
-    grid,
-    judge,
-    means_and_differences,
-    predict,
-    searched,
-    train,
-)
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import classifier
@@ -311,7 +302,7 @@ study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    return means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
+    return few_samples.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 tables = {

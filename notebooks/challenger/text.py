@@ -57,19 +57,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from attrain import regularisers
+from attrain import few_samples, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import (
-    balanced_subset,
-    best_settings,
-    grid,
-    judge,
-    means_and_differences,
-    predict,
-    searched,
-    train,
-)
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import TextCNN
@@ -295,7 +286,7 @@ study.figure(learning_curves(lines), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    return means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
+    return few_samples.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t in list(outcomes.items())[:3]})

@@ -56,19 +56,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from attrain import plots, regularisers
+from attrain import few_samples, plots, regularisers
 from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import (
-    balanced_subset,
-    best_settings,
-    grid,
-    judge,
-    means_and_differences,
-    predict,
-    searched,
-    train,
-)
+from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
 from attrain.intervals import estimate
 from attrain.learning_curves import learning_curves, reliability_diagrams
 from attrain.models import SeriesCNN
@@ -286,7 +277,7 @@ for outcome in ("accuracy", "nll") if drawn else ():
 # %%
 def table(outcome, cell):
     """A number a method: its mean, and its difference from plain training."""
-    return means_and_differences({name: of(cell, name, outcome) for name in names}, "plain")
+    return few_samples.means_and_differences({name: of(cell, name, outcome) for name in names}, "plain")
 
 
 titles = {cell: f"{cell[0]}, {cell[1]}" for cell in cells}

@@ -70,6 +70,7 @@ from attrain.study import Study, check_known, listed
 from attrain.training import fit, fit_copy
 from data_prep import dataset as data_module
 
+# %%
 study = Study("energy/limited_boxes", globals())
 LOSSES = {"energy": energy_loss, "L1": l1_loss}
 tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
