@@ -1,6 +1,7 @@
 """Kernels forked from a process that has made the imports are kernels like others."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,19 @@ def test_it_ends_with_jupyter_if_that_is_killed(environment, forked, tmp_path):
                 time.sleep(0.1)
             jupyter.kill()
         assert standing in found and len(found) == 2 + forked and all(map(gone, found))
+
+
+def test_who_is_gone_gets_none_and_nothing_is_said(capfd):
+    with prepared_kernels(dict(os.environ)) as environment:
+        address = os.path.join(environment["JUPYTER_PATH"].split(os.pathsep)[0], "socket")
+        for said in (b"", b"\0", b'\0[["-f"'):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(address)
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(60)
+                assert connection.recv(1) == b""
+    assert capfd.readouterr().err == ""
 
 
 def test_when_it_dies_jupyter_sees_that(kernel):

@@ -86,10 +86,13 @@ def become_kernel(connection: socket.socket) -> None:
     from ipykernel.kernelapp import launch_new_instance
 
     _, streams, *_ = socket.recv_fds(connection, 1, 3)
+    request = connection.makefile().readline()
+    if not request.endswith("\n"):
+        return  # who asked was killed over it
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    arguments, folder, environment = json.loads(connection.makefile().readline())
+    arguments, folder, environment = json.loads(request)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
