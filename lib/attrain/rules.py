@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrain import visible
 from attrain.batchnorm import batch_norm
-from attrain.convolution import convolution
+from attrain.convolution import arguments, convolution
 from attrain.operations import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -98,7 +98,7 @@ class Rules(TorchFunctionMode):
             with torch.backends.cudnn.flags(enabled=False):
                 return func(*args, **kwargs)
         if name in CONVOLUTIONS:
-            given = args[0] if args else kwargs["input"]
+            given = arguments(name, args, kwargs)["input"]
             at_entry = given is self.entry or (self.create_graph and _depends_only_on(self.x, given))
             if self.create_graph or at_entry:
                 return convolution(func, name, self.switch, at_entry, *args, **kwargs)
