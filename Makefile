@@ -39,12 +39,12 @@ endif
 	@touch $@
 
 reproduce: $(READY)
-	@$(BIN)/python -m attrain.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
+	@$(BIN)/python -m studies.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 
 # The tests of the engine, which make what they need on torch's default device; but for two that count torch's function
 # modes, of which the default device is one, and those that count tensors, which a device's thread may let go of later.
-ENGINE := $(patsubst %,tests/test_%.py,explain deeplift convolution zplus visible) -k "not comes_back_as_it_went_in and not is_untouched and not left_behind"
+ENGINE := $(patsubst %,tests/attrain/test_%.py,attribution methods_deeplift methods_zplus engine_unseen fast_convolution) -k "not comes_back_as_it_went_in and not is_untouched and not left_behind"
 
 # Notebooks run in a results folder of their own, so that they really run. With DEVICE=cuda the engine's tests only, there;
 # nobody has run these on CUDA yet. DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
@@ -53,7 +53,7 @@ ifdef DEVICE
 	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)
 else
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/python -m attrain.report --check
+	@$(BIN)/python -m studies.pages --check
 	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --doctest-glob=README.md tests lib data_prep README.md
 	@scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
 	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env notebooks
@@ -63,23 +63,23 @@ lab: $(READY)
 	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
 
 report: $(READY)
-	@$(BIN)/python -m attrain.report --readme
+	@$(BIN)/python -m studies.pages --readme
 
 # All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.
-# In memory that is not handed back, as runs of studies have it (attrain.run).
+# In memory that is not handed back, as runs of studies have it (studies.run).
 bench: $(READY)
 	@MALLOC_TRIM_THRESHOLD_=$${MALLOC_TRIM_THRESHOLD_-1073741824} MALLOC_MMAP_THRESHOLD_=$${MALLOC_MMAP_THRESHOLD_-33554432} \
-	  $(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
+	  $(BIN)/python -m studies.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
 
 # DeepLIFT on every classifier of torchvision, beside captum's: the table, in half an hour.
 sweep: $(READY)
-	@$(BIN)/python -m tests.sweep
+	@$(BIN)/python -m studies.bench.sweep
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
 	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
-	@$(BIN)/python -m attrain.run --keep-outputs $(or $(EXPERIMENTS),all)
+	@$(BIN)/python -m studies.run --keep-outputs $(or $(EXPERIMENTS),all)
 
 lock:
 	uv pip compile --universal --generate-hashes --all-extras -q --custom-compile-command "make lock" -o requirements.lock pyproject.toml

@@ -75,13 +75,14 @@ from zennit.composites import EpsilonPlus
 from zennit.torchvision import ResNetCanonizer
 
 import attrain as at
-from attrain import explain, explorer, plots
-from attrain.intervals import estimate, interval, number
+from attrain import explain
 from attrain.metrics import completeness_error, deletion_curve, rank_correlation
-from attrain.models import classifier, randomised
-from attrain.study import Study
 from attrain.training import correct, fit
 from data_prep import dataset as data_module
+from studies.nets.small import classifier, randomised
+from studies.pictures import charts, explorer
+from studies.statistics import estimate, interval, number
+from studies.study import Study
 
 # %% [markdown]
 # ## A small network, trained here
@@ -131,7 +132,7 @@ net = networks[0]
 shown = torch.stack([data["test_x"][data["test_y"] == int(c)][image] for c in classes.split()])
 titles = [f"{c} → {p}" for c, p in zip(classes.split(), net(shown).argmax(1))]
 maps = {name: explain(net, shown, method=method).heatmap.cpu() for name, method in methods.items()}
-figure = plots.map_rows(shown.cpu(), maps, titles, size=0.8)
+figure = charts.map_rows(shown.cpu(), maps, titles, size=0.8)
 study.figure(figure, "methods")
 
 # %% [markdown]
@@ -268,7 +269,7 @@ settings = {
 rows = {name: explain(net, shown, method=method).heatmap.cpu() for name, method in settings.items()}
 hidden = explain(net, shown, method=at.DeepLift(reference), layers=layers.split())
 rows |= {f"Rescale at layer {name}": heatmap.cpu() for name, heatmap in hidden.layers.items()}
-figure = plots.map_rows(shown.cpu(), rows, titles, size=0.8)
+figure = charts.map_rows(shown.cpu(), rows, titles, size=0.8)
 study.figure(figure, "settings")
 
 # %% [markdown]
@@ -293,7 +294,7 @@ with composite.context(net) as hooked:
 rows = {name: explain(net, one, "all", methods[name]).heatmap[0] for name in ("DeepLIFT Rescale", "LRP-ε", "LRP-z⁺")}
 rows = {name: heatmap.cpu() for name, heatmap in (rows | {"LRP-z⁺ from a one": from_one * size}).items()}
 above = [f"{c}: {score:.1f}".replace("-", "−") for c, score in enumerate(scores)]
-figure = plots.map_rows(ten.detach().cpu(), rows, above, size=0.8, shared=True)
+figure = charts.map_rows(ten.detach().cpu(), rows, above, size=0.8, shared=True)
 study.figure(figure, "classes")
 sign = (scores / size.flatten()).view(-1, 1, 1, 1).cpu()
 turned = torch.allclose(rows["LRP-z⁺ from a one"] * sign, rows["LRP-z⁺"], rtol=1e-3, atol=1e-4)
@@ -328,7 +329,7 @@ def forgetting(net, seed):
 forgot = [forgetting(*pair) for pair in tqdm([*zip(networks, study.seeds)], desc="networks")]
 panels = {view: {m: [f[view][m] for f in forgot] for m in methods} for view in forgot[0]}
 drawn = ["none", *(name for name, _ in randomised(net))]
-study.figure(plots.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation"), "forgetting")
+study.figure(charts.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation"), "forgetting")
 
 # %% [markdown]
 # **What to look at.** On the left one line stays up: *guided backprop* draws the image's edges, whatever the network has
@@ -365,7 +366,7 @@ controls, names = ("random order", "brightest first"), list(methods)
 families = {"gradients": names[:4], "differences and relevance": names[4:]}
 curves = {title: {m: [-f[m].mean(0) for f in fall] for m in (*group, *controls)} for title, group in families.items()}
 percent = [100 * fraction for fraction in fractions]
-figure = plots.curves(curves, "pixels erased, %", percent, "change of the log-odds", controls)
+figure = charts.curves(curves, "pixels erased, %", percent, "change of the log-odds", controls)
 study.figure(figure, "deletion")
 
 # %%

@@ -25,9 +25,9 @@
 # ```
 
 # %%
-from attrain import benchmarks
+from studies.bench import tables
 
-before, after = benchmarks.load("cpu", "before"), benchmarks.load("cpu", "after")
+before, after = tables.load("cpu", "before"), tables.load("cpu", "after")
 runs = {"before": before, "after": after}
 for name, run in runs.items():
     machine, versions = run["machine"], run["environment"]
@@ -88,7 +88,7 @@ print(f"peak: {rate['flops'] / 1e9:.0f} GFLOP/s (product of matrices), {rate['by
 # those before. The diamonds are other packages.
 
 # %%
-figure = benchmarks.ratios(runs)
+figure = tables.ratios(runs)
 
 # %% [markdown]
 # ## The same in numbers
@@ -98,7 +98,7 @@ figure = benchmarks.ratios(runs)
 # were not yet understood.
 
 # %%
-benchmarks.styled(benchmarks.table(runs), "Ratios with intervals; the other columns are those of the last run")
+tables.styled(tables.table(runs), "Ratios with intervals; the other columns are those of the last run")
 
 # %% tags=["nbval-check-output"]
 targets = [row for row in after["cases"] if row["target"]]
@@ -113,11 +113,11 @@ for said in ("holds", "undecided", "fails"):
 # in a ResNet-18. With the number of classes nothing should grow (0), and with references less than their number, as all samples share them.
 
 # %%
-figure = benchmarks.scaling(after)
+figure = tables.scaling(after)
 
 # %%
-growth = benchmarks.scaling_table(after)
-benchmarks.styled(growth, "Exponents of time and memory, with 95 % intervals (how well a power describes the points)")
+growth = tables.scaling_table(after)
+tables.styled(growth, "Exponents of time and memory, with 95 % intervals (how well a power describes the points)")
 
 # %% tags=["nbval-check-output"]
 for found in after["scaling"]:
@@ -132,8 +132,8 @@ for found in after["scaling"]:
 # What is above that, and all the rest, is what a better implementation could still win. (The profiler itself takes time, too.)
 
 # %%
-operations = benchmarks.profile_table(after)
-benchmarks.styled(operations, "Time of operations, plain step = 1").format("{:.3f}", na_rep="")
+operations = tables.profile_table(after)
+tables.styled(operations, "Time of operations, plain step = 1").format("{:.3f}", na_rep="")
 
 # %% tags=["nbval-check-output"]
 for step, times in operations.items():
@@ -146,7 +146,7 @@ for step, times in operations.items():
 # Not everything that ought to help does.
 
 # %%
-benchmarks.styled(benchmarks.tried(after), "What was tried").hide(axis="index")
+tables.styled(tables.tried(after), "What was tried").hide(axis="index")
 
 # %% [markdown]
 # ## Measure again

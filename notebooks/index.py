@@ -26,10 +26,10 @@
 # %%
 from IPython.display import Markdown
 
-from attrain.contents import claims_table, notebooks_table, question, show_paper
-from attrain.records import RECORDS, load_records
-from attrain.run import experiments
-from attrain.study import NOTEBOOKS
+from studies.contents import claims_table, notebooks_table, question, show_paper
+from studies.records import RECORDS, load_records
+from studies.run import experiments
+from studies.study import NOTEBOOKS
 
 # %% [markdown]
 # ## Notebooks of no one paper

@@ -78,14 +78,15 @@ import torch
 from tqdm import tqdm
 
 import attrain as at
-from attrain import explain, plots
-from attrain.guided import as_images, guided_step, guided_threshold, map_values, mask_of
-from attrain.intervals import estimate, number
-from attrain.own import check_logits, load_model, model_checksums
-from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study, check_known, listed
+from attrain import explain
+from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit_copy, plain_step, ranged_isnet_step
+from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values, mask_of
 from data_prep import example_folder, folder
+from studies.own_model import check_logits, load_model, model_checksums
+from studies.pictures import charts
+from studies.statistics import estimate, number
+from studies.study import Study, check_known, listed
 
 study = Study("own_model", globals())
 
@@ -122,7 +123,7 @@ own = mask_of(areas[shown], kinds[shown] == targets[:, None], x.shape[-2:]).cpu(
 pictures = as_images(x[shown]).cpu()
 titles = [names[t] for t in targets.tolist()]
 rows = {"image": pictures, guide_by: pictures * (0.25 + 0.75 * own[:, None].float())}
-study.figure(plots.image_rows(rows, titles), "images")
+study.figure(charts.image_rows(rows, titles), "images")
 
 # %% tags=["nbval-check-output"]
 print(
@@ -276,14 +277,14 @@ table = pd.DataFrame({name: {key: cell(e) for key, e in row.items()} for name, r
 table.style.set_caption(f"Test images, 95 % intervals: {report['before']['EPG']['interval']}")
 
 # %%
-study.figure(plots.interval_rows({m: {k: report[m][k] for k in KEYS[:2]} for m in models}, "on test images"), "report")
+study.figure(charts.interval_rows({m: {k: report[m][k] for k in KEYS[:2]} for m in models}, "on test images"), "report")
 
 # %% [markdown]
 # The same images before and after, for the class above each column. Red speaks for it, blue against; the grey line is what is marked.
 
 # %%
 maps = {name: results[0]["values"][name]["map"] for name in models}
-study.figure(plots.map_rows(pictures, maps, titles, masks=own), "maps")
+study.figure(charts.map_rows(pictures, maps, titles, masks=own), "maps")
 
 # %% tags=["nbval-check-output"]
 base = report["no guidance"]

@@ -42,13 +42,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import LRP, ZB, background_share, explain, plots, stochastic_target
-from attrain.intervals import estimate
-from attrain.models import classifier
-from attrain.study import Study
+from attrain import LRP, ZB, background_share, explain, stochastic_target
 from attrain.training import correct, fit, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
+from studies.nets.small import classifier
+from studies.pictures import charts
+from studies.statistics import estimate
+from studies.study import Study
 
 study = Study("tour", globals())
 
@@ -70,7 +71,7 @@ deceiving = add_mark(clean, other_classes(truth), mark_size)
 tests = {"biased": add_mark(clean, truth, mark_size), "unbiased": clean, "deceiving": deceiving}
 shown = [int((truth == c).nonzero()[0]) for c in range(8)]
 rows = {name: x[shown].cpu() for name, x in tests.items()}
-study.figure(plots.image_rows(rows, [f"class {c}" for c in range(8)]), "tests")
+study.figure(charts.image_rows(rows, [f"class {c}" for c in range(8)]), "tests")
 print(f"{len(images)} training images of {tuple(images.shape[1:])}, {len(clean)} test images")
 
 # %% [markdown]
@@ -126,7 +127,7 @@ pd.DataFrame({"standard": caught}).T.style.format("{:.0%}").set_caption("Accurac
 # digit's outline. Where is the red?
 
 # %% tags=["nbval-check-output"]
-figure = plots.map_rows(rows["deceiving"], {"standard": cheats[0]["maps"]}, [f"class {c}" for c in range(8)])
+figure = charts.map_rows(rows["deceiving"], {"standard": cheats[0]["maps"]}, [f"class {c}" for c in range(8)])
 study.figure(figure, "cheat")
 print("perfect where the mark is right:", caught["biased"] > 0.95)
 print("worse than guessing where it lies:", caught["deceiving"] < 0.1)
@@ -164,7 +165,7 @@ fixes = [study.seed(s, fix) for s in study.seeds]
 
 # %%
 maps = {"standard": cheats[0]["maps"], "ISNet": fixes[0]["maps"]}
-study.figure(plots.map_rows(rows["deceiving"], maps, [f"class {c}" for c in range(8)]), "maps")
+study.figure(charts.map_rows(rows["deceiving"], maps, [f"class {c}" for c in range(8)]), "maps")
 
 # %%
 pairs = {"standard": cheats, "ISNet": fixes}

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from attrain import run
-from attrain.study import ROOT
+from studies import run
+from studies.study import ROOT
 
 REAL = "isnet/mnist_background_bias"
 NOTES = (".lock", "report.html", run.FINISHED)  # made anew by each batch, or given a new time by Snakemake
@@ -49,7 +49,7 @@ def notebooks(tmp_path_factory):
         broken = "Path('../broken').exists()" if name == "toy/one" else "False"
         cells = [
             TOY.strip().replace("seeds: int = 1", f"seeds: int = {seeds}"),
-            f"from pathlib import Path\nfrom attrain.study import Study\nstudy = Study({name!r}, globals())",
+            f"from pathlib import Path\nfrom studies.study import Study\nstudy = Study({name!r}, globals())",
             f"if {broken}:\n    raise RuntimeError('it was meant to fail')",
             "study.finish([study.seed(s, lambda seed: {'metrics': {'value': seed / 2}}) for s in study.seeds])",
         ]

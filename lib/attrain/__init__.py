@@ -6,35 +6,68 @@
 torch.Size([5, 1, 2, 2])
 """
 
-import re
-import sys
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+from attrain.attribution import Explanation, explain
+from attrain.engine.operations import UnsupportedOperation, register_rule
+from attrain.losses import (
+    corrected_energy_loss,
+    energy_loss,
+    gwrp,
+    isnet_background_loss,
+    isnet_foreground_loss,
+    isnet_loss,
+    l1_loss,
+    ppce_loss,
+    rrr_loss,
+)
+from attrain.masks import boxes_to_mask, dilate_boxes
+from attrain.methods import (
+    LRP,
+    ZB,
+    BCos,
+    DeepLift,
+    Dual,
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Method,
+    Zennit,
+    ZPlus,
+)
+from attrain.metrics import background_share, epg, heatmap_iou, pixels_erased_log_odds
+from attrain.targets import (
+    mean_normalised_target,
+    random_positive_target,
+    selective_target,
+    softmax_target,
+    stochastic_target,
+)
+
+if TYPE_CHECKING:
+    from attrain.metrics.stateful import EPG, HeatmapIoU
 
 __version__ = "0.1.0"
-
-# Where each public name is defined: `__init__.pyi` says so, which editors read too.
-_STUB = Path(__file__).with_suffix(".pyi").read_text("utf-8")
-_HOME = {name: module for module, name in re.findall(r"^from (\S+) import (\w+)", _STUB, re.MULTILINE)}
-__all__ = sorted(_HOME)
-
-
-class _Attrain(ModuleType):
-    """Each public name is imported when it is first asked for: torch and torchmetrics take seconds to import."""
-
-    def __getattr__(self, name):
-        if name not in _HOME:
-            raise AttributeError(f"module 'attrain' has no attribute {name!r}")
-        return getattr(import_module(_HOME[name]), name)
-
-    def __setattr__(self, name, value):
-        """Python puts a module into its package when it has imported it; here `explain` stays the function."""
-        if name not in _HOME or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-    def __dir__(self):
-        return [*super().__dir__(), *_HOME]
+__all__ = [
+    "EPG", "LRP", "ZB", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient", "GuidedBackprop",
+    "HeatmapIoU", "InputXGradient", "IntegratedGradients", "Method", "UnsupportedOperation", "ZPlus", "Zennit",
+    "background_share", "boxes_to_mask", "corrected_energy_loss", "dilate_boxes", "energy_loss", "epg", "explain",
+    "gwrp", "heatmap_iou", "isnet_background_loss", "isnet_foreground_loss", "isnet_loss", "l1_loss",
+    "mean_normalised_target", "pixels_erased_log_odds", "ppce_loss", "random_positive_target", "register_rule",
+    "rrr_loss", "selective_target", "softmax_target", "stochastic_target",
+]  # fmt: skip
 
 
-sys.modules[__name__].__class__ = _Attrain
+def __getattr__(name: str):
+    """What needs more than torch and numpy is imported when it is first asked for."""
+    if name in ("EPG", "HeatmapIoU"):
+        from attrain.metrics import stateful
+
+        return getattr(stateful, name)
+    raise AttributeError(f"module 'attrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

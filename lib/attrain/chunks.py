@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def in_chunks(explain, model: nn.Module, x: Tensor, target, method, chunk_size: int, out: Tensor | None):
-    """`attrain.explain` of x in chunks, put together again; see its argument `chunk_size`."""
+    """`attrain.attribution` of x in chunks, put together again; see its argument `chunk_size`."""
     if not (isinstance(chunk_size, int) and chunk_size >= 1):
         raise ValueError(f"chunk_size must be a whole number >= 1, got {chunk_size!r}")
     if any(m.training and isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules()):

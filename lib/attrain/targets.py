@@ -9,7 +9,7 @@ Target = None | int | str | Tensor | Callable[[Tensor], Tensor]
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
-    """The explained numbers, (N,) or (N, K); see `attrain.explain` for what `target` may be."""
+    """The explained numbers, (N,) or (N, K); see `attrain.attribution` for what `target` may be."""
     n, classes = logits.shape
     if target is None:
         target = logits.detach().argmax(1)

@@ -57,15 +57,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from attrain import plots
-from attrain.calibration import calibration
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, paired_tests, predict, searched, train
-from attrain.learning_curves import decision_surface
-from attrain.regularisers import fgsm_step, label_smoothing_step, mixup_step, noise_step
-from attrain.study import Study, check_known, listed
+from attrain.metrics.calibration import calibration
 from attrain.training import plain_step
+from attrain.training.regularisers import fgsm_step, label_smoothing_step, mixup_step, noise_step
 from data_prep import curved_plane
+from studies.pictures import charts
+from studies.pictures.learning import decision_surface
+from studies.search import balanced_subset, best_settings, paired_tests, predict, searched, train
+from studies.study import Study, check_known, listed
 
 study = Study("challenger/ambiguity", globals())
 names, ns, off = listed(methods), [*map(int, listed(sizes))], [*map(float, listed(test_noise))]
@@ -332,7 +332,7 @@ for n in ns:
     quantities = results[0]["curves"][n]["plain"]
     panels = {f"{q}, n = {n}": {m: [r["curves"][n][m][q] for r in results] for m in drawn} for q in quantities}
     place = "distance to the true boundary"
-    figure = plots.curves(panels, place, x=tenths, controls=[m for m in drawn if m == "permuted"], size=(3.5, 3.0))
+    figure = charts.curves(panels, place, x=tenths, controls=[m for m in drawn if m == "permuted"], size=(3.5, 3.0))
     study.figure(figure, f"distance {n}")
 
 # %% [markdown]

@@ -60,16 +60,17 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import few_samples, plots, regularisers
-from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
-from attrain.intervals import estimate
-from attrain.learning_curves import learning_curves, reliability_diagrams
-from attrain.models import classifier
-from attrain.study import Study, check_known, listed
-from attrain.training import plain_step
+from attrain.metrics.calibration import reliability
+from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
+from studies import search
+from studies.nets.small import classifier
+from studies.pictures import charts
+from studies.pictures.learning import learning_curves, reliability_diagrams
+from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("challenger/few_samples_vision", globals())
@@ -264,8 +265,8 @@ if "Challenger" in names:
     titles = [f"class {c}" for c in found["labels"].tolist()]
     maps = {"relevance": found["maps"], "push": found["challenged"] - found["images"]}
     rows = {"image": found["images"], "challenged": found["challenged"].clamp(0, 1)}
-    study.figure(plots.map_rows(found["images"], maps, titles=titles), "maps")
-    study.figure(plots.image_rows(rows, titles=titles), "challenged")
+    study.figure(charts.map_rows(found["images"], maps, titles=titles), "maps")
+    study.figure(charts.image_rows(rows, titles=titles), "challenged")
 
 # %% [markdown]
 # ## Learning curves
@@ -302,7 +303,7 @@ study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    return few_samples.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
+    return search.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 tables = {

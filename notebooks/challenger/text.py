@@ -57,18 +57,18 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from attrain import few_samples, regularisers
-from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
-from attrain.intervals import estimate
-from attrain.learning_curves import learning_curves, reliability_diagrams
-from attrain.models import TextCNN
-from attrain.relevance_plots import sentence_rows
-from attrain.study import Study, check_known, listed
-from attrain.training import plain_step
+from attrain.metrics.calibration import reliability
+from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from data_prep.sentences import UNKNOWN
+from studies import search
+from studies.nets.small import TextCNN
+from studies.pictures.learning import learning_curves, reliability_diagrams
+from studies.pictures.relevance import sentence_rows
+from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("challenger/text", globals())
@@ -286,7 +286,7 @@ study.figure(learning_curves(lines), "learning_curves")
 # %%
 def table(outcome, n):
     """A number a method: its mean, and its difference from plain training."""
-    return few_samples.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
+    return search.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
 pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t in list(outcomes.items())[:3]})

@@ -56,17 +56,18 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from attrain import few_samples, plots, regularisers
-from attrain.calibration import reliability
 from attrain.challenger import Challenger
-from attrain.few_samples import balanced_subset, best_settings, grid, judge, predict, searched, train
-from attrain.intervals import estimate
-from attrain.learning_curves import learning_curves, reliability_diagrams
-from attrain.models import SeriesCNN
-from attrain.relevance_plots import series_columns
-from attrain.study import Study, check_known, listed
-from attrain.training import plain_step
+from attrain.metrics.calibration import reliability
+from attrain.training import plain_step, regularisers
 from data_prep import ucr, waves
+from studies import search
+from studies.nets.small import SeriesCNN
+from studies.pictures import charts
+from studies.pictures.learning import learning_curves, reliability_diagrams
+from studies.pictures.relevance import series_columns
+from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("challenger/time_series", globals())
@@ -267,7 +268,7 @@ def difference(cell, method, outcome, other="plain"):
 drawn = [m for m in ("label smoothing", "FGSM", "permuted", "Challenger") if m in names]
 for outcome in ("accuracy", "nll") if drawn else ():
     groups = {f"{c[0]}, {c[1]}": {m: estimate(difference(c, m, outcome)) for m in drawn} for c in cells}
-    study.figure(plots.interval_rows(groups, f"{outcomes[outcome]}, difference from plain"), f"difference_{outcome}")
+    study.figure(charts.interval_rows(groups, f"{outcomes[outcome]}, difference from plain"), f"difference_{outcome}")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -277,7 +278,7 @@ for outcome in ("accuracy", "nll") if drawn else ():
 # %%
 def table(outcome, cell):
     """A number a method: its mean, and its difference from plain training."""
-    return few_samples.means_and_differences({name: of(cell, name, outcome) for name in names}, "plain")
+    return search.means_and_differences({name: of(cell, name, outcome) for name in names}, "plain")
 
 
 titles = {cell: f"{cell[0]}, {cell[1]}" for cell in cells}

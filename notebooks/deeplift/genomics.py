@@ -52,12 +52,14 @@ import torch
 from torchmetrics.functional.classification import multilabel_auroc
 from tqdm import tqdm
 
-from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain, plots, sequences
-from attrain.intervals import estimate, number
-from attrain.models import SequenceCNN
-from attrain.study import Study
+from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain
 from attrain.training import fit_fresh
 from data_prep import deeplift_authors
+from studies import dna
+from studies.nets.small import SequenceCNN
+from studies.pictures import charts
+from studies.statistics import estimate, number
+from studies.study import Study
 
 # %%
 study = Study("deeplift/genomics", globals())
@@ -66,7 +68,7 @@ if network not in ("trained", "authors"):
 frequencies = [float(part) for part in background.split(",")]
 flat = torch.tensor(frequencies, device=study.device).view(1, 4, 1).expand(1, 4, 200)
 tasks = ["both motifs", "GATA", "TAL1"]
-log_odds = {name: sequences.log_odds_matrix(matrix, frequencies) for name, matrix in sequences.MOTIFS.items()}
+log_odds = {name: dna.log_odds_matrix(matrix, frequencies) for name, matrix in dna.MOTIFS.items()}
 
 # %% [markdown]
 # ## The data: two motifs in random letters
@@ -80,9 +82,9 @@ log_odds = {name: sequences.log_odds_matrix(matrix, frequencies) for name, matri
 
 # %%
 information = {}
-for name, matrix in sequences.MOTIFS.items():
+for name, matrix in dna.MOTIFS.items():
     information[name] = matrix * (matrix * log_odds[name]).sum(0)
-study.figure(plots.sequence_logos(information, size=6), "motifs")
+study.figure(charts.sequence_logos(information, size=6), "motifs")
 
 
 # %%
@@ -93,7 +95,7 @@ def material(seed):
         rows = data["test"][:n_test]
         return deeplift_authors.genomics_network(), data["x"][rows].float(), data["y"][rows]
     draws = torch.Generator().manual_seed(seed)
-    data = sequences.simulate(n_train + n_test, background=frequencies, generator=draws)
+    data = dna.simulate(n_train + n_test, background=frequencies, generator=draws)
     x, y = data["x"].to(study.device), data["y"].to(study.device)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, on_epoch=bar.update)
     net, _ = fit_fresh(SequenceCNN, (x[:n_train], y[:n_train]), seed=seed, **settings)
@@ -129,7 +131,7 @@ for name, matrix in log_odds.items():
 # %%
 def methods(x, generator):
     """name -> the method for some rows of x."""
-    shuffled = sequences.dinucleotide_shuffle(x, references, generator)
+    shuffled = dna.dinucleotide_shuffle(x, references, generator)
     shared = {
         "gradient × input": InputXGradient(flat),
         "guided × input": GuidedBackprop(flat),
@@ -148,8 +150,8 @@ def matches(x):
     """The five best matches of each motif in each sequence: log-odds and first positions, (N, 5)."""
     found = {}
     for name, matrix in log_odds.items():
-        scores, width = sequences.scan(x, matrix), matrix.shape[1]
-        found[name] = sequences.top_matches(scores, 5, width // 2, reference_edges)
+        scores, width = dna.scan(x, matrix), matrix.shape[1]
+        found[name] = dna.top_matches(scores, 5, width // 2, reference_edges)
     return found
 
 
@@ -194,13 +196,13 @@ def run(seed):
     for name, choose in methods(x, torch.Generator().manual_seed(seed)).items():
         found, result["gaps"][name] = maps(net, x, choose)
         for motif, (_, places) in result["matches"].items():
-            below = [sequences.window_sums(task, places, log_odds[motif].shape[1]) for task in found.unbind(1)]
+            below = [dna.window_sums(task, places, log_odds[motif].shape[1]) for task in found.unbind(1)]
             result["importance"][name, motif] = torch.stack(below).cpu()
             for what, measure in measures.items():
                 result["metrics"][f"{what}, {motif}, {name}"] = measure(result, name, motif).mean().item()
         result["maps"][name] = found.cpu()
         bar.update()
-    result["hypothetical"] = sequences.hypothetical_contributions(net, x, 0, DeepLift(flat, "genomics")).cpu()
+    result["hypothetical"] = dna.hypothetical_contributions(net, x, 0, DeepLift(flat, "genomics")).cpu()
     return result
 
 
@@ -241,7 +243,7 @@ def clouds(motif, result):
 
 
 for motif in log_odds:
-    figure = plots.scatter_grid(clouds(motif, results[0]), f"log-odds of the match with {motif}")
+    figure = charts.scatter_grid(clouds(motif, results[0]), f"log-odds of the match with {motif}")
     study.figure(figure, motif)
 
 # %% [markdown]
@@ -272,7 +274,7 @@ table.style.format(form).set_caption(f"Strong matches where both motifs are: {co
 # %%
 rates = {n: {m: estimate(found[n, m, "missed"]) for m in log_odds} for n in names}
 dots = {n: {m: found[n, m, "missed"] for m in log_odds} for n in names} if seeds > 1 else None
-study.figure(plots.interval_rows(rates, "share of strong matches missed for the task both motifs", dots), "missed")
+study.figure(charts.interval_rows(rates, "share of strong matches missed for the task both motifs", dots), "missed")
 
 # %% tags=["nbval-check-output"]
 rate = {name: sum(rates[name][motif]["mean"] for motif in log_odds) for name in names}
@@ -319,7 +321,7 @@ def logos(result, row, place, task):
     part = slice(start, start + 80)
     letters = result["x"][row, :, part]
     heights = {name: (letters * result["maps"][name][row, task, part]).numpy() for name in names if name != "IG-5"}
-    return plots.sequence_logos(heights, start, strong_matches(result, row))
+    return charts.sequence_logos(heights, start, strong_matches(result, row))
 
 
 first, y = results[0], results[0]["y"]
@@ -347,7 +349,7 @@ start = min(max(0, place - 32), 200 - 80)
 part = slice(start, start + 80)
 hypothetical = first["hypothetical"][row, :, part]
 rows = {"contribution": hypothetical * first["x"][row, :, part], "hypothetical": hypothetical}
-figure = plots.sequence_logos(
+figure = charts.sequence_logos(
     {name: values.numpy() for name, values in rows.items()}, start, strong_matches(first, row)
 )
 study.figure(figure, "hypothetical")

@@ -54,13 +54,14 @@ import yaml
 from tqdm import tqdm
 
 import attrain as at
-from attrain import explain, pixels_erased_log_odds, plots
-from attrain.cost import seconds
-from attrain.models import StridedCNN
-from attrain.study import NOTEBOOKS, Study
+from attrain import explain, pixels_erased_log_odds
 from attrain.training import correct, fit_fresh
 from data_prep import dataset as data_module
 from data_prep import deeplift_authors
+from studies.bench.cost import seconds
+from studies.nets.small import StridedCNN
+from studies.pictures import charts
+from studies.study import NOTEBOOKS, Study
 
 study = Study("deeplift/mnist_digit_conversion", globals())
 
@@ -205,14 +206,14 @@ names = list(first[next(iter(first))]["change"])
 images = torch.cat([x[few].cpu() / white for x in originals.values()])
 columns = [pair for pair in pairs for _ in few]
 maps = {name: torch.cat([first[pair]["difference"][name] for pair in pairs]) for name in names}
-study.figure(plots.map_rows(images, maps, columns, size=0.75), "scores")
+study.figure(charts.map_rows(images, maps, columns, size=0.75), "scores")
 
 # %% [markdown]
 # What is left without the highest scores. Do you read the class on the right of the arrow?
 
 # %%
 left = {name: torch.cat([first[pair]["erased"][name] for pair in pairs]) for name in names}
-study.figure(plots.image_rows({"image": images, **left}, columns, size=0.75), "erased")
+study.figure(charts.image_rows({"image": images, **left}, columns, size=0.75), "erased")
 
 # %% [markdown]
 # ## How far the log-odds fall
@@ -224,7 +225,7 @@ study.figure(plots.image_rows({"image": images, **left}, columns, size=0.75), "e
 # %%
 changes = {p: {m: torch.stack([r["found"][p]["change"][m] for r in results]) for m in names} for p in pairs}
 boxes = {pair: {name: change.flatten() for name, change in rows.items()} for pair, rows in changes.items()}
-study.figure(plots.box_rows(boxes, "fall of the log-odds (quartiles, median, 5 to 95 %)"), "log-odds")
+study.figure(charts.box_rows(boxes, "fall of the log-odds (quartiles, median, 5 to 95 %)"), "log-odds")
 
 
 # %%

@@ -49,10 +49,11 @@ from torch import nn, relu
 from tqdm import tqdm
 
 import attrain as at
-from attrain import explain, plots
-from attrain.intervals import estimate, interval, number
+from attrain import explain
 from attrain.metrics import completeness_error
-from attrain.study import Study
+from studies.pictures import charts
+from studies.statistics import estimate, interval, number
+from studies.study import Study
 
 try:
     from ipywidgets import FloatSlider, interact
@@ -127,7 +128,7 @@ def picture(name, first, second=None):
         lines = {label: [line] for label, line in zip(names, found[:-1].T.tolist())}
         panels[f"{method}\n{listed(found[-1])}"] = {"y − y(reference)": [rise.tolist()], **lines}
     options = dict(ylabel="contribution", controls=["y − y(reference)"], size=(2.1, 2.9))
-    figure = plots.curves(panels, names[0], places, **options)
+    figure = charts.curves(panels, names[0], places, **options)
     for axis in figure.axes:
         axis.axvline(first, color="0.7", linewidth=0.8)
     return figure
@@ -288,7 +289,7 @@ rows = {
     }
     for name in list(methods)[1:]
 }
-study.figure(plots.interval_rows(rows, "0 is best"), "random networks")
+study.figure(charts.interval_rows(rows, "0 is best"), "random networks")
 words = {name: {title: f"{number(e['mean'])} {interval(e)}" for title, e in row.items()} for name, row in rows.items()}
 over = f"{seeds} seeds" if seeds > 1 else f"{networks} networks"
 pd.DataFrame(words).T.style.set_caption(f"Means, with 95 % intervals over {over}")

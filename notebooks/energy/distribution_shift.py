@@ -35,7 +35,7 @@ n_val: int = 100  # its validation images
 n_test: int = 200  # its test images
 canvas: int = 40  # edge of the images
 contrast: float = 0.35  # of the stripes, up to 1: the stronger they are, the less is the object looked at
-network: str = "cnn-norm"  # cnn, cnn-norm (attrain.models) or vanilla, xdnn, bcos (attrain.resnets)
+network: str = "cnn-norm"  # cnn, cnn-norm (studies.nets.small) or vanilla, xdnn, bcos (studies.nets.resnets)
 size: str = "small"  # of vanilla, xdnn and bcos: small, resnet18, resnet50
 pretrained: bool = False  # start from ImageNet's weights (vanilla resnet18 and resnet50)
 width: int = 8  # channels of the first layer of small networks
@@ -62,15 +62,16 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from attrain import BCos, GradCAM, InputXGradient, energy_loss, explain, l1_loss, plots, ppce_loss, rrr_loss
-from attrain.guided import as_images, guided_evaluation, guided_step
-from attrain.intervals import estimate
+from attrain import BCos, GradCAM, InputXGradient, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
 from attrain.masks import surrounding_boxes
-from attrain.models import Mirrored, classifier
-from attrain.resnets import guided_resnet
-from attrain.study import Study, check_known, listed
 from attrain.training import correct, fit, fit_fresh, plain_step
+from attrain.training.boxes import as_images, guided_evaluation, guided_step
 from data_prep import dataset as data_module
+from studies.nets.resnets import guided_resnet
+from studies.nets.small import Mirrored, classifier
+from studies.pictures import charts
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("energy/distribution_shift", globals())
@@ -110,7 +111,7 @@ tasks = {task: {s: of_task(task, s) for s in ("train", "val", "test")} for task 
 pictures = as_images(data["test_x"]).mean(1)
 seen = ["seen" if g in (0, 3) else "new" for g in range(4)]
 rows = {f"{name} ({seen[g]})": pictures[group == g][:8] for g, name in enumerate(groups)}
-study.figure(plots.image_rows(rows, size=0.7), "groups")
+study.figure(charts.image_rows(rows, size=0.7), "groups")
 
 # %% tags=["nbval-check-output"]
 print(f"{len(data['train_x'])} training images of the groups", data["train_group"].bincount(minlength=4).tolist())
@@ -241,7 +242,7 @@ def values(task, name, key):
 for task in tasks:
     bars = {name: {g: estimate(values(task, name, g)) for g in groups} for name in models}
     dots = {name: {g: values(task, name, g) for g in groups} for name in models}
-    study.figure(plots.interval_bars(bars, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
+    study.figure(charts.interval_bars(bars, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
 
 # %%
 kept = ("worst group", "mean", *groups, "validation", "EPG", "λ")
@@ -270,7 +271,7 @@ for task in tasks:
 for task in tasks:
     maps = {name: results[0]["maps"][f"{task}.{name}"] for name in models}
     columns = [seen[g] for g in group[shown]]
-    figure = plots.map_rows(pictures[shown], maps, titles=columns, size=0.85, masks=objects[shown])
+    figure = charts.map_rows(pictures[shown], maps, titles=columns, size=0.85, masks=objects[shown])
     study.figure(figure, f"maps of {task}")
 
 # %% [markdown]
@@ -284,7 +285,7 @@ for task in tasks:
         f"{title}, {task}": {m: [c[key] for c in found] for m, found in curves.items() if key in found[0]}
         for key, title in panels.items()
     }
-    study.figure(plots.curves(lines), f"curves of {task}")
+    study.figure(charts.curves(lines), f"curves of {task}")
 
 # %% [markdown]
 # ## The claim

@@ -62,14 +62,15 @@ import torch
 from tqdm import tqdm
 
 import attrain
-from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, explain, plots, random_positive_target
-from attrain.cost import seconds
-from attrain.guided import as_images, guided_step, guided_threshold, map_values
-from attrain.resnets import DEPTHS, guided_resnet
-from attrain.scores import micro_f1, patient_draws
-from attrain.study import Study, check_known, listed
+from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
+from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit, fit_copy
+from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
+from studies.bench.cost import seconds
+from studies.nets.resnets import DEPTHS, guided_resnet
+from studies.pictures import charts
+from studies.study import Study, check_known, listed
 
 study = Study("energy/guidance", globals())
 
@@ -97,7 +98,7 @@ on = torch.stack([torch.isin(o, b.nonzero()[:, 0] + 1) for o, b in zip(pixels[sh
 seen = as_images(x[shown]).mean(1).cpu()
 titles = [f"class {t}" for t in targets.tolist()]
 rows = {"image": seen} | {name: seen * (0.25 + 0.75 * m) for name, m in {"box": inside, "object": on}.items()}
-study.figure(plots.image_rows(rows, titles), "scenes")
+study.figure(charts.image_rows(rows, titles), "scenes")
 
 # %% tags=["nbval-check-output"]
 chance = boxes_to_mask(boxes[:, :1], x.shape[-2:]).double().mean()
@@ -256,7 +257,7 @@ def fronts(name, key):
 
 
 panels = {f"{name}: {key}": fronts(name, key) for name in listed(compared_at) for key in ("EPG", "IoU")}
-study.figure(plots.pareto_fronts(panels, "F1"), "fronts")
+study.figure(charts.pareto_fronts(panels, "F1"), "fronts")
 
 # %% [markdown]
 # ## Choosing λ
@@ -300,7 +301,7 @@ gallery = {}
 for name in places:
     gallery[f"{name}, control"] = control[name][0]["map"]
     gallery |= {f"{name}, {s}": chosen(name, s, "EPG")[0]["map"] for s in places[name]}
-study.figure(plots.map_rows(seen, gallery, titles, masks=inside), "maps")
+study.figure(charts.map_rows(seen, gallery, titles, masks=inside), "maps")
 
 # %% [markdown]
 # ## Inside the box: the object, or everything?
@@ -311,7 +312,7 @@ study.figure(plots.map_rows(seen, gallery, titles, masks=inside), "maps")
 # %%
 here = listed(compared_at)[0]
 focus = {s: chosen(here, s, "EPG")[0]["map"] * inside for s in ("energy", "L1") if s in tried}
-study.figure(plots.map_rows(seen, focus, titles, size=1.2, masks=on), "objects")
+study.figure(charts.map_rows(seen, focus, titles, size=1.2, masks=on), "objects")
 
 # %% [markdown]
 # ## What a guided step costs

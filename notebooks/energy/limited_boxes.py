@@ -60,15 +60,16 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss, plots
-from attrain.guidance import annotated_subset
-from attrain.guided import as_images, guided_step, guided_threshold, map_values
-from attrain.intervals import estimate
-from attrain.resnets import guided_resnet
-from attrain.scores import micro_f1
-from attrain.study import Study, check_known, listed
+from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
+from attrain.losses.boxes import annotated_subset
+from attrain.metrics.classification import micro_f1
 from attrain.training import fit, fit_copy
+from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
+from studies.nets.resnets import guided_resnet
+from studies.pictures import charts
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("energy/limited_boxes", globals())
@@ -95,7 +96,7 @@ shown, frame, targets = slice(0, 7), x.shape[-2:], y[:7].argmax(1)
 seen = as_images(x[shown]).mean(1).cpu()
 pushed = {share: dilate_boxes(boxes[shown], share, frame) for share in [0.0, *map(float, listed(dilations))]}
 masks = {f"sides + {share:.0%}": boxes_to_mask(b, frame).float().cpu() for share, b in pushed.items()}
-study.figure(plots.image_rows({"image": seen, **{n: seen * (0.25 + 0.75 * m) for n, m in masks.items()}}), "boxes")
+study.figure(charts.image_rows({"image": seen, **{n: seen * (0.25 + 0.75 * m) for n, m in masks.items()}}), "boxes")
 
 # %% tags=["nbval-check-output"]
 print(
@@ -192,7 +193,7 @@ for s in tried:
 pairs = lambda case: torch.stack([r["found"][case]["each EPG"] for r in results]).double().numpy()  # noqa: E731
 each = {n: {k: [r["found"][c]["test"][k] for r in results] for k in ("EPG", "F1")} for n, c in rows.items()}
 shares = {n: {"EPG": estimate(pairs(c)), "F1": estimate(each[n]["F1"])} for n, c in rows.items()}
-figure = plots.interval_rows(
+figure = charts.interval_rows(
     shares, "share of relevance in the true boxes (EPG), and F1", dots=each if seeds > 1 else None
 )
 study.figure(figure, "annotation")
@@ -215,7 +216,7 @@ for name, case in rows.items():
 own = classes[shown] == targets[:, None]
 inside = boxes_to_mask(boxes[shown].masked_fill(~own[..., None], -1), frame).float().cpu()
 gallery = {name: results[0]["found"][case]["map"] for name, case in rows.items()}
-study.figure(plots.map_rows(seen, gallery, masks=inside), "maps")
+study.figure(charts.map_rows(seen, gallery, masks=inside), "maps")
 
 # %% [markdown]
 # ## The claims

@@ -67,14 +67,15 @@ from sklearn.preprocessing import StandardScaler
 from torchmetrics.functional.classification import binary_f1_score
 from tqdm import tqdm
 
-from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
-from attrain.intervals import estimate, interval, number
-from attrain.models import UNet, classifier
-from attrain.scores import balanced_accuracy, macro_auc, macro_f1, patient_draws
-from attrain.study import Study, check_known
-from attrain.training import fit_fresh, plain_step, ranged_isnet_step, segmentation_step
+from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
+from attrain.metrics.classification import balanced_accuracy, macro_auc, macro_f1, patient_draws
+from attrain.training import baselines, fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
+from studies.nets.small import UNet, classifier
+from studies.pictures import charts
+from studies.statistics import estimate, interval, number
+from studies.study import Study, check_known
 
 # %%
 study = Study("isnet/covid_xray", globals())
@@ -104,7 +105,7 @@ for name, index in part.items():
         of = index[y[index] == c]
         if len(of):
             rows[f"{name}: {disease}"] = x[of[torch.linspace(0, len(of) - 1, 8).long()]].cpu()
-study.figure(plots.image_rows(rows, size=0.6), "images")
+study.figure(charts.image_rows(rows, size=0.6), "images")
 
 # %% tags=["nbval-check-output"]
 for name, index in part.items():
@@ -184,9 +185,9 @@ def step(name, seed, plain):
         settings = dict(target=target[name], method=lrp, P=P, decay=decay)
         return ranged_isnet_step(plain, x[part["train"]].split(256), **settings)
     others = {
-        "RRR": partial(rivals.rrr_step, weight=rrr_weight),
-        "Grad-CAM": partial(rivals.gradcam_step, layer=gradcam_layer, weight=gradcam_weight),
-        "replacement": partial(rivals.background_replacement_step, generator=draws),
+        "RRR": partial(baselines.rrr_step, weight=rrr_weight),
+        "Grad-CAM": partial(baselines.gradcam_step, layer=gradcam_layer, weight=gradcam_weight),
+        "replacement": partial(baselines.background_replacement_step, generator=draws),
     }
     return others.get(name, plain_step)
 
@@ -209,7 +210,7 @@ def measure(name, net, images, lungs, result):
         said = {test: net(images[index]).cpu() for test, index in part.items() if test in tests}
         grey = images[train][lungs[train][:, None]].mean()  # of the lungs
         said["blanked"] = net(torch.where(lungs[:, None], grey, images)[internal]).cpu()
-        said["exchanged"] = net(rivals.replace_background(images[internal], lungs[internal], generator=draws)).cpu()
+        said["exchanged"] = net(baselines.replace_background(images[internal], lungs[internal], generator=draws)).cpu()
     maps = torch.cat([explain(net, images[index], method=lrp).heatmap for index in internal.split(100)])
     result["said"][name] = said
     result["maps"][name] = explain(net, images[shown], method=lrp).heatmap.cpu()
@@ -266,7 +267,7 @@ def over_seeds(name, test, score):
 accuracy = {m: {t: over_seeds(m, t, balanced_accuracy) for t in tests} for m in models}
 groups = {m: {t: estimate(*pair) for t, pair in of.items()} for m, of in accuracy.items()}
 dots = {m: {t: values for t, (values, _) in of.items()} for m, of in accuracy.items()} if seeds > 1 else None
-study.figure(plots.interval_rows(groups, "balanced accuracy", dots=dots), "accuracy")
+study.figure(charts.interval_rows(groups, "balanced accuracy", dots=dots), "accuracy")
 
 # %% [markdown]
 # The same on the *external* test in three measures, with 95 % intervals over **patients** (of the mean over seeds): a
@@ -327,7 +328,7 @@ first = results[0]
 said = {m: first["said"][m]["swapped"][chosen.cpu()].argmax(1) for m in models}
 print(pd.DataFrame({m: [CLASSES[c] for c in said[m]] for m in models}).T.to_string(header=False))
 titles = [CLASSES[c] for c in y[shown]]
-figure = plots.map_rows(x[shown].cpu(), first["maps"], titles=titles, size=0.85, masks=first["lungs"])
+figure = charts.map_rows(x[shown].cpu(), first["maps"], titles=titles, size=0.85, masks=first["lungs"])
 study.figure(figure, "maps")
 
 # %% [markdown]
@@ -346,7 +347,7 @@ isnets = [m for m in models if m in ("Selective", "Stochastic")]
 lines = {"training accuracy": {m: [r["curves"][m]["accuracy"] for r in results] for m in models}}
 for loss in ("background", "foreground"):
     lines[f"ISNet's {loss} loss"] = {m: [r["curves"][m][loss] for r in results] for m in isnets}
-study.figure(plots.curves({title: curves for title, curves in lines.items() if curves}), "curves")
+study.figure(charts.curves({title: curves for title, curves in lines.items() if curves}), "curves")
 
 # %% [markdown]
 # ## The claims

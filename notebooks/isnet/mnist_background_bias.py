@@ -64,14 +64,15 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain, plots, rivals
-from attrain.intervals import estimate
-from attrain.models import UNet, classifier
-from attrain.study import Study, check_known, listed
+from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain
 from attrain.targets import selective_target, softmax_target, stochastic_target
-from attrain.training import correct, fit, plain_step, ranged_isnet_step, segmentation_step
+from attrain.training import baselines, correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
+from studies.nets.small import UNet, classifier
+from studies.pictures import charts
+from studies.statistics import estimate
+from studies.study import Study, check_known, listed
 
 # %%
 study = Study("isnet/mnist_background_bias", globals())
@@ -97,7 +98,9 @@ masks, marked = foreground_mask(images), mark(images, labels)
 digits, truth = data["test_x"], data["test_y"]
 tests = {"biased": mark(digits, truth), "unbiased": digits, "deceiving": mark(digits, other_classes(truth))}
 shown = [int((truth == c).nonzero()[0]) for c in range(10)]
-figure = plots.image_rows({name: x[shown].cpu() for name, x in tests.items()}, titles=[f"class {c}" for c in range(10)])
+figure = charts.image_rows(
+    {name: x[shown].cpu() for name, x in tests.items()}, titles=[f"class {c}" for c in range(10)]
+)
 study.figure(figure, "tests")
 
 # %% tags=["nbval-check-output"]
@@ -173,10 +176,10 @@ def others(seed):
     draws = torch.Generator().manual_seed(seed)
     return {
         **dict.fromkeys(("standard", "unmarked", "oracle masks", "U-Net masks"), plain_step),
-        "RRR": partial(rivals.rrr_step, weight=rrr_weight),
-        "Grad-CAM": partial(rivals.gradcam_step, layer=gradcam_layer, weight=gradcam_weight),
-        "multi-task": partial(rivals.multitask_step, weight=multitask_weight),
-        "replacement": partial(rivals.background_replacement_step, generator=draws),
+        "RRR": partial(baselines.rrr_step, weight=rrr_weight),
+        "Grad-CAM": partial(baselines.gradcam_step, layer=gradcam_layer, weight=gradcam_weight),
+        "multi-task": partial(baselines.multitask_step, weight=multitask_weight),
+        "replacement": partial(baselines.background_replacement_step, generator=draws),
     }
 
 
@@ -207,11 +210,11 @@ def segmenter(seed):
 # %%
 def method(name, seed, plain):
     """A method's network and its training curves; ISNets take C1 and C2 from the maps of the plain network."""
-    net = fresh(seed, rivals.MultiTaskUNet, width=8) if name == "multi-task" else fresh(seed)
+    net = fresh(seed, baselines.MultiTaskUNet, width=8) if name == "multi-task" else fresh(seed)
     x = {"unmarked": images, "oracle masks": marked * masks[:, None]}.get(name, marked)
     isnet, settings = isnets(seed), dict(P=P, decay=decay) | sweep.get(name, {})
     if name == "U-Net masks":
-        net = rivals.SegmentThenClassify(segmenter(seed), net)
+        net = baselines.SegmentThenClassify(segmenter(seed), net)
     if name in isnet or name in sweep:
         explained = isnet["Selective" if name in sweep else name]
         step = ranged_isnet_step(plain, marked[first].split(256), **explained, **settings)
@@ -272,7 +275,7 @@ values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for
 right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in names}
 accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in names}
 compared = listed(methods)
-figure = plots.interval_rows({m: accuracy[m] for m in compared}, "accuracy", dots=values if seeds > 1 else None)
+figure = charts.interval_rows({m: accuracy[m] for m in compared}, "accuracy", dots=values if seeds > 1 else None)
 study.figure(figure, "accuracy")
 
 # %%
@@ -299,7 +302,7 @@ for m in compared:
 
 # %%
 maps = {name: results[0]["maps"][name] for name in compared}
-figure = plots.map_rows(tests["deceiving"][shown].cpu(), maps, titles=[f"class {c}" for c in range(10)])
+figure = charts.map_rows(tests["deceiving"][shown].cpu(), maps, titles=[f"class {c}" for c in range(10)])
 study.figure(figure, "maps")
 
 # %% [markdown]
@@ -313,7 +316,7 @@ guided = [m for m in compared if m in isnets(0)]
 lines = {"training accuracy": {m: [r["curves"][m]["accuracy"] for r in results] for m in compared}}
 for part in ("background", "foreground"):
     lines[f"ISNet's {part} loss"] = {m: [r["curves"][m][part] for r in results] for m in guided}
-figure = plots.curves({title: curves for title, curves in lines.items() if curves})
+figure = charts.curves({title: curves for title, curves in lines.items() if curves})
 study.figure(figure, "curves")
 
 # %% [markdown]
@@ -332,7 +335,7 @@ for letter, value in {"P": P, "d": decay}.items():
         points |= {f"{value:g}": where("Selective")} if "Selective" in names else {}
         paths[letter] = dict(sorted(points.items(), key=lambda point: float(point[0])))
 if paths:
-    study.figure(plots.labelled_paths(paths, "unbiased accuracy", "deceiving accuracy"), "sweeps")
+    study.figure(charts.labelled_paths(paths, "unbiased accuracy", "deceiving accuracy"), "sweeps")
 else:
     print("no sweep in this run: set sweep_P or sweep_decay")
 

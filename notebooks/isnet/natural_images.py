@@ -56,14 +56,15 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import LRP, ZB, background_share, explain, plots, rivals, selective_target, stochastic_target
-from attrain.intervals import estimate
-from attrain.models import classifier
-from attrain.study import Study, check_known
-from attrain.training import correct, fit_fresh, plain_step, ranged_isnet_step
+from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
+from attrain.training import baselines, correct, fit_fresh, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes
 from data_prep.textures import paste
+from studies.nets.small import classifier
+from studies.pictures import charts
+from studies.statistics import estimate
+from studies.study import Study, check_known
 
 study = Study("isnet/natural_images", globals())
 models = [name.strip() for name in methods.split(",") if name.strip()]
@@ -89,7 +90,7 @@ pasted = {test: paste(data["test_x"][:n_test], c, canvas, seed=1) for test, c in
 tests, test_masks = {test: x for test, (x, _) in pasted.items()}, pasted["biased"][1]
 shown = [int((truth == c).nonzero()[0]) for c in range(8)]
 names = getattr(source, "CLASSES", [f"class {c}" for c in range(10)])
-study.figure(plots.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names, size=0.7), "tests")
+study.figure(charts.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names, size=0.7), "tests")
 
 # %% tags=["nbval-check-output"]
 print(f"{dataset}: {len(striped)} training and {len(truth)} test images of {tuple(striped.shape[1:])}")
@@ -118,7 +119,7 @@ def step(name, seed, plain):
     target = {"Selective": selective_target(selective_eps), "Stochastic": stochastic_target(draws)}
     if name in target:
         return ranged_isnet_step(plain, striped.split(250), target=target[name], method=lrp, P=P, decay=decay)
-    return partial(rivals.background_replacement_step, generator=draws) if name == "replacement" else plain_step
+    return partial(baselines.background_replacement_step, generator=draws) if name == "replacement" else plain_step
 
 
 def train(seed, step=plain_step, x=striped, epochs=epochs):
@@ -165,7 +166,7 @@ isnets = [m for m in models if m in ("Selective", "Stochastic")]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
 right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
 accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
-study.figure(plots.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None), "accuracy")
+study.figure(charts.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None), "accuracy")
 
 # %%
 table = pd.DataFrame(
@@ -195,7 +196,7 @@ for m in isnets if "standard" in models else ():
 
 # %%
 maps = {name: results[0]["maps"][name] for name in models}
-figure = plots.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, size=0.7, masks=test_masks[shown].cpu())
+figure = charts.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, size=0.7, masks=test_masks[shown].cpu())
 study.figure(figure, "maps")
 
 # %% [markdown]
@@ -205,7 +206,7 @@ study.figure(figure, "maps")
 lines = {"training accuracy": {m: [r["curves"][m]["accuracy"] for r in results] for m in models}}
 for loss in ("background", "foreground"):
     lines[f"ISNet's {loss} loss"] = {m: [r["curves"][m][loss] for r in results] for m in isnets}
-study.figure(plots.curves({title: curves for title, curves in lines.items() if curves}), "curves")
+study.figure(charts.curves({title: curves for title, curves in lines.items() if curves}), "curves")
 
 # %% [markdown]
 # ## The claims

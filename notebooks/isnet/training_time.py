@@ -47,11 +47,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from attrain import LRP, ZB, Dual, explain, plots, selective_target, stochastic_target
-from attrain.cost import forward_passes, peak_memory, seconds
-from attrain.models import classifier
-from attrain.study import Study, listed
+from attrain import LRP, ZB, Dual, explain, selective_target, stochastic_target
 from attrain.training import isnet_step, plain_step
+from studies.bench.cost import forward_passes, peak_memory, seconds
+from studies.nets.small import classifier
+from studies.pictures import charts
+from studies.study import Study, listed
 
 study = Study("isnet/training_time", globals())
 
@@ -150,7 +151,7 @@ measured = {
     for unit in ("seconds", "megabytes")
 }
 titles = {"seconds": "time of a step in seconds", "megabytes": "peak memory of a step in MB"}
-figure = plots.log_log({titles[unit]: lines for unit, lines in measured.items()}, "number of classes")
+figure = charts.log_log({titles[unit]: lines for unit, lines in measured.items()}, "number of classes")
 study.figure(figure, "cost")
 
 # %%

@@ -1,0 +1,105 @@
+"""Bring your own model: a function in a module or a file, or torchvision's by name, with weights from a file."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from studies.nets.small import classifier
+
+
+def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -> nn.Module:
+    """A model named by a string, as notebooks and command lines need it.
+
+    Args:
+        model: "my_package.my_module:make" or "path/to/file.py:make", a function that returns the `nn.Module`; it is
+            given `classes` and `channels` if it has parameters of these names. Without a colon a name for
+            `studies.nets.small.classifier`, such as "cnn-norm" or "resnet18".
+        classes: how many logits there are; channels: of the images.
+        weights: file of a state dict as `torch.save` writes it, alone or under the key "state_dict" or "model"; "" for
+            those that the model comes with.
+
+    Raises:
+        ValueError: no such module, function or model, or weights that do not fit; the message says which.
+        FileNotFoundError: no such file.
+    """
+    made = (
+        _function(model)(classes=classes, channels=channels) if ":" in model else classifier(model, classes, channels)
+    )
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"model {model!r} must return an nn.Module, got {type(made).__name__}")
+    if weights:
+        made.load_state_dict(_state(weights, made))
+    return made
+
+
+def check_logits(model: nn.Module, x: torch.Tensor, classes: int) -> None:
+    """Raise ValueError unless the model makes (N, classes) logits of the images (N, C, H, W)."""
+    with torch.no_grad():
+        try:
+            logits = model(x)
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the model cannot take images {tuple(x.shape)} in [0, 1]: {reason}") from None
+    if not isinstance(logits, torch.Tensor) or logits.shape != (len(x), classes):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"the model must make logits {(len(x), classes)}, one for each class of the data, got {got}")
+
+
+def model_checksums(model: str, weights: str = "") -> dict[str, str]:
+    """sha256 of the files that hold the model's code and weights, for the record."""
+    files = [Path(_module(model).__file__)] if ":" in model else []
+    files += [Path(weights)] if weights else []
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _function(model: str) -> Callable[..., nn.Module]:
+    function = getattr(_module(model), model.rpartition(":")[2], None)
+    if not callable(function):
+        raise ValueError(f"model {model!r} must be module:function, and there is no such function in that module")
+    parameters = inspect.signature(function).parameters.values()
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return lambda **given: function(**{k: v for k, v in given.items() if every or k in {p.name for p in parameters}})
+
+
+def _module(model: str):
+    place = model.rpartition(":")[0]
+    if not place.endswith(".py"):
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise ValueError(
+                f"model {model!r} cannot be imported ({error}); or give a file, path.py:function"
+            ) from None
+    if not Path(place).is_file():
+        raise FileNotFoundError(f"model {model!r}: there is no file {Path(place).absolute()}")
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _state(weights: str, model: nn.Module) -> dict[str, torch.Tensor]:
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"weights: there is no file {Path(weights).absolute()}")
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch have many
+        raise ValueError(f"weights {weights} are no state dict ({str(error).splitlines()[0]})") from None
+    for key in ("state_dict", "model"):
+        state = state.get(key, state) if isinstance(state, dict) else state
+    expected = model.state_dict()
+    shapes = (
+        {name: tuple(getattr(value, "shape", ())) for name, value in state.items()} if isinstance(state, dict) else {}
+    )
+    wrong = sorted(shapes.keys() ^ expected.keys()) or [n for n in shapes if shapes[n] != tuple(expected[n].shape)]
+    if wrong:
+        raise ValueError(
+            f"weights {weights} are not of this model: {len(wrong)} names or shapes differ, as {wrong[0]!r}"
+        )
+    return state

@@ -1,0 +1,116 @@
+"""Explore a network's maps: sliders in JupyterLab, with ipywidgets, and one picture elsewhere."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from html import escape
+from importlib.util import find_spec
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from attrain.attribution import explain
+from studies.pictures import charts
+
+SETTINGS = {"epsilon": 1e-2, "reference": 0.0}  # of methods, each with a slider, and where it starts
+
+
+def explore(
+    model: nn.Module,
+    images: Tensor,
+    methods: Mapping[str, object],
+    layers: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    widgets: bool | None = None,
+) -> Figure:
+    """Choose image, class, method, layer, and LRP's ε or the reference, and see the map.
+
+    Args:
+        model: images -> logits (N, C), used as it is (call `eval()` first).
+        images: (N, C, H, W) in [0, 1].
+        methods: name -> method of `attrain`; the first is shown first. ε and the reference start as methods have them.
+        layers: names of modules whose maps can be chosen too.
+        classes: names of the logits; by default their numbers.
+        widgets: show sliders; None: in JupyterLab and Jupyter Notebook, if ipywidgets is installed. Batch runs, GitHub
+            and printed pages have no kernel to move a slider for.
+
+    Returns:
+        the picture at the start, to keep with a record; closed if there are sliders, so that it is not shown twice.
+    """
+    figure, _ = draw(model, images, methods, classes, **_start(methods))
+    if widgets if widgets is not None else "JPY_SESSION_NAME" in os.environ and find_spec("ipywidgets"):
+        from IPython.display import display
+
+        plt.close(figure)
+        display(panel(model, images, methods, layers, classes))
+    return figure
+
+
+def draw(model, images, methods, classes=(), *, image, target, method, layer, epsilon, reference) -> tuple[Figure, str]:
+    """The image over its map, and in words what is explained and what the map sums to; target −1 is the class read."""
+    how, given = methods[method], {"epsilon": epsilon, "reference": reference}
+    if layer and "layer" in _settings(how):  # Grad-CAM's own
+        how, layer = replace(how, layer=layer), ""
+    how = replace(how, **{name: given[name] for name in _settings(how) if name in given})
+    found = explain(
+        model, images[image : image + 1], None if target < 0 else target, how, layers=[layer] if layer else []
+    )
+    heatmap = found.layers[layer] if layer else found.heatmap
+    read = int(found.logits.argmax())
+    name = lambda c: str(classes[c]) if classes else str(c)  # noqa: E731
+    explained = read if target < 0 else target
+    title = f"read as {name(read)}, explained: {name(explained)}"
+    figure = charts.map_rows(images[image : image + 1].cpu(), {"map": heatmap.cpu()}, [f"{method}\n{title}"], size=1.9)
+    return figure, f"{title}; logit {found.logits[0, explained]:.3g}, the map sums to {heatmap.sum():.3g}"
+
+
+def panel(model, images, methods, layers=(), classes=()):
+    """The sliders, and the picture that follows them, as one widget; arguments as for `explore`."""
+    import ipywidgets
+
+    count = explain(model, images[:1]).logits.shape[1]
+    targets = [("the class read", -1), *((str(classes[c]) if classes else str(c), c) for c in range(count))]
+    start = _start(methods)
+    controls = {
+        "image": ipywidgets.IntSlider(0, 0, len(images) - 1, description="image"),
+        "target": ipywidgets.Dropdown(options=targets, value=-1, description="class"),
+        "method": ipywidgets.Dropdown(options=list(methods), description="method"),
+        "layer": ipywidgets.Dropdown(options=[("input", ""), *((n, n) for n in layers)], description="layer"),
+        "epsilon": ipywidgets.FloatLogSlider(start["epsilon"], min=-6, max=2, step=0.25, description="ε"),
+        "reference": ipywidgets.FloatSlider(start["reference"], min=0, max=1, step=0.05, description="reference"),
+    }
+    picture, words = ipywidgets.Image(format="png"), ipywidgets.HTML()
+
+    def update(*_):
+        for name in SETTINGS:
+            controls[name].disabled = name not in _settings(methods[controls["method"].value])
+        try:
+            figure, text = draw(model, images, methods, classes, **{name: c.value for name, c in controls.items()})
+        except (ValueError, TypeError, RuntimeError) as error:  # a method without maps at layers, say
+            words.value = f"<b>no map:</b> {escape(str(error).splitlines()[0])}"
+            return
+        file = io.BytesIO()
+        figure.savefig(file, dpi=90, bbox_inches="tight")
+        plt.close(figure)
+        picture.value, words.value = file.getvalue(), escape(text)
+
+    for control in controls.values():
+        control.observe(update, "value")
+    update()
+    beside = ipywidgets.VBox(
+        [picture, words], layout={"align_items": "flex-start"}
+    )  # else the words stretch the picture
+    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), beside])
+
+
+def _settings(method) -> set[str]:
+    return {field.name for field in fields(method)}
+
+
+def _start(methods) -> dict:
+    """What is chosen at the start: the first method, and of ε and the reference the first number that a method has."""
+    given = {name: [getattr(m, name) for m in methods.values() if name in _settings(m)] for name in SETTINGS}
+    first = {n: next((v for v in values if isinstance(v, float)), SETTINGS[n]) for n, values in given.items()}
+    return dict(image=0, target=-1, layer="", method=next(iter(methods))) | first

@@ -1,0 +1,159 @@
+"""Images, maps over them, and sequences as letters. Notebooks find these in `studies.pictures.charts`."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+
+from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, STYLE
+
+
+@plt.rc_context(STYLE)
+def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
+    """Rows of images on one scale from 0 to 1, grey or in colour.
+
+    Args:
+        rows: row label -> images (n, H, W), (n, 1, H, W) or (n, 3, H, W).
+        titles: one a column.
+        size: edge of an image in inches.
+    """
+    columns = max(len(images) for images in rows.values())
+    figure, axes = _grid(len(rows), columns, size, max(map(len, rows)))
+    for row, (label, images) in zip(axes, rows.items()):
+        for axis, image in zip(row, images):
+            axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
+        _label(row[0], label)
+    _titles(axes[0], titles)
+    return figure
+
+
+@plt.rc_context(STYLE)
+def map_rows(
+    images: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    titles: Sequence[str] | None = None,
+    size: float = 0.95,
+    shared: bool = False,
+    masks: np.ndarray | None = None,
+) -> Figure:
+    """The images in the first row, below them one row of maps for each model, drawn over the image's outline.
+
+    Red is evidence for the explained number, blue against it, white none. Each map is scaled by its own
+    99.5th percentile of |R|, as the size of relevance means nothing across models.
+
+    Args:
+        images: (n, H, W), (n, 1, H, W) or, in colour, (n, 3, H, W), in [0, 1].
+        rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
+        titles: one a column.
+        size: edge of an image in inches.
+        shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
+        masks: (n, H, W), whose outline is drawn instead of the image's.
+    """
+    outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
+    figure, axes = _grid(len(rows) + 1, len(images), size, max(map(len, rows)))
+    for axis, image in zip(axes[0], images):
+        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
+    _label(axes[0][0], "image")
+    for row, (label, maps) in zip(axes[1:], rows.items()):
+        maps = [_plane(heatmap) for heatmap in maps]
+        limits = [np.quantile(np.abs(heatmap), 0.995) or 1.0 for heatmap in maps]
+        for axis, outline, heatmap, limit in zip(row, outlines, maps, limits):
+            limit = max(limits) if shared else limit
+            height, width = _plane(outline).shape
+            place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
+            drawn = axis.imshow(heatmap / limit, cmap=DIVERGING, vmin=-1, vmax=1, **place)
+            axis.contour(_plane(outline), levels=[level], colors="0.35", linewidths=0.5)
+        _label(row[0], label)
+    bar = figure.colorbar(drawn, ax=axes[1:], ticks=[-1, 0, 1], fraction=0.04, pad=0.02, aspect=12 * len(rows))
+    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=9)
+    bar.outline.set_visible(False)
+    _titles(axes[0], titles)
+    return figure
+
+
+@plt.rc_context(STYLE | {"axes.grid": False})
+def sequence_logos(
+    rows: Mapping[str, np.ndarray],
+    start: int = 0,
+    spans: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+    size: float = 9.5,
+) -> Figure:
+    """One sequence by several methods: letters as tall as their contributions, upside down below zero.
+
+    Args:
+        rows: label -> contributions (4, L) in the order A, C, G, T; zeros are not drawn.
+        start: number of the first position.
+        spans: label -> (first, last + 1) of stretches to shade, in the same numbers.
+        size: width in inches.
+    """
+    height = 0.85 * len(rows) + 0.7
+    hatched = zip(COLOURS[4:], ("", "///", "..."))
+    shades = [dict(facecolor=c, hatch=hatch, edgecolor="0.4", alpha=0.25, linewidth=0) for c, hatch in hatched]
+    figure, axes = plt.subplots(len(rows), 1, figsize=(size, height), sharex=True, squeeze=False, layout="constrained")
+    for axis, (label, heights) in zip(axes[:, 0], rows.items()):
+        for i, stretches in enumerate((spans or {}).values()):
+            for first, end in stretches:
+                axis.axvspan(first - 0.5, end - 0.5, **shades[i])
+        _draw_letters(axis, np.asarray(heights, float), start)
+        axis.axhline(0, color="0.3", linewidth=0.8)
+        _label(axis, label)
+        axis.tick_params(labelsize=7)
+    axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
+    if spans:
+        handles = [plt.Rectangle((0, 0), 1, 1, **shade) for shade, _ in zip(shades, spans)]
+        figure.legend(handles, list(spans), ncols=len(spans), loc="outside upper right")
+    return figure
+
+
+def _draw_letters(axis, heights: np.ndarray, start: int) -> None:
+    """Stack each position's letters from zero outwards, the smallest first, those below zero downwards."""
+    order = np.argsort(np.abs(heights), axis=0)
+    stacked = np.take_along_axis(heights, order, 0)
+    bases = np.zeros_like(heights)
+    for part in (np.clip(stacked, 0, None), np.clip(stacked, None, 0)):
+        below = np.where(part != 0, part.cumsum(0) - part, np.take_along_axis(bases, order, 0))
+        np.put_along_axis(bases, order, below, 0)
+    for letter, colour, tall, base in zip("ACGT", LETTER_COLOURS, heights, bases):
+        outline = TextPath((0, 0), letter, size=1, prop={"weight": "bold"})
+        box = outline.get_extents()
+        unit = (outline.vertices - box.min) / box.size - [0.5, 0]
+        drawn = [Path(unit * [0.95, tall[p]] + [start + p, base[p]], outline.codes) for p in np.flatnonzero(tall)]
+        if drawn:
+            axis.add_patch(PathPatch(Path.make_compound_path(*drawn), color=colour, linewidth=0))
+    axis.autoscale_view()
+
+
+def _grid(rows: int, columns: int, size: float, letters: int = 0):
+    beside = max(1.1, 0.075 * letters + 0.8)  # for the rows' names and a colour bar
+    size = (columns * size + beside, rows * size + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis in axes[:, 1:].flat:  # the first column has the rows' names; empty axes cost a layout time
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _plane(image) -> np.ndarray:
+    image = np.asarray(image)
+    return image.sum(0) if image.ndim == 3 and len(image) > 1 else image.reshape(image.shape[-2:])
+
+
+def _picture(image) -> np.ndarray:
+    image = np.asarray(image)
+    return np.moveaxis(image, 0, -1) if image.ndim == 3 and len(image) == 3 else _plane(image)
+
+
+def _label(axis, text: str) -> None:
+    axis.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=8)
+
+
+def _titles(axes, titles) -> None:
+    for axis, title in zip(axes, titles or ()):
+        axis.set_title(title, fontsize=9)

@@ -1,0 +1,289 @@
+"""Study records: what a notebook ran, what it measured, and what that says about the paper's claims.
+
+A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
+finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
+with `Study.finish`, which writes the record, a JSON file, atomically.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from studies import parameters
+from studies.files import NOTEBOOKS, ROOT, SCHEMA, atomic_write, check_writable, results_root, sole, write_json
+from studies.statistics import estimate, expectation, interval, number, verdict
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
+# A change to these modules does not change what a run finds.
+PRESENTATION = "batch benchmarks contents explorer kernels learning_curves maps plots".split()
+PRESENTATION += "records relevance_plots report run style".split()
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed Python, numpy and torch; returns a fresh CPU generator with the same seed."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
+    """Claims by id, each with `claim`, `measure`, `above` and/or `below`, `paper_value`, `source`."""
+    claims = yaml.safe_load(path.read_text("utf-8"))
+    keys = {"claim", "measure", "above", "below", "paper_value", "source"}
+    for name, claim in claims.items():
+        wrong = set(claim) - keys | {"claim", "measure", "paper_value", "source"} - set(claim)
+        if wrong or not {"above", "below"} & set(claim):
+            raise ValueError(f"{path.name}: {name} must have {sorted(keys)} (above or below), see {sorted(wrong)}")
+    return claims
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a parameter that names several things, separated by commas.
+
+    Example:
+        >>> listed("plain, label smoothing,")
+        ['plain', 'label smoothing']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_known(parameter: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError if a parameter names something that there is not."""
+    known = [*known]
+    if unknown := sorted({*given} - {*known}):
+        raise ValueError(f"parameter {parameter}: unknown {unknown}; there are {', '.join(known)}")
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name; ValueError if torch does not know it, it is not on this machine or has no float64."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device, dtype=torch.float64)  # as metrics are computed; Apple's mps has none
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); try device=cpu") from None
+    return device
+
+
+# ---------------------------------------------------------------- the study
+
+
+class Study:
+    """One run of one notebook.
+
+    Args:
+        experiment: the notebook's path below `notebooks/` without its ending: "<paper>/<name>", or "<name>".
+        namespace: the notebook's `globals()`. Its parameters are the names annotated as int, float, str or
+            bool in the `parameters` cell; it must have `scale`, `seed`, `seeds`, `device`, `threads`, `out`.
+
+    Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms; on a
+    GPU, where some operations have none (adaptive average pooling is one), torch warns of these. float32 is
+    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up.
+
+    Attributes:
+        parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
+        seeds: range(seed, seed + seeds).
+
+    Raises:
+        ValueError: unknown or ill-typed parameters, an unusable device, no seeds.
+        OSError: the output folder cannot be written to.
+    """
+
+    def __init__(self, experiment: str, namespace: dict):
+        self._started = time.time()
+        self.experiment = experiment
+        self.parameters = parameters.of_notebook(namespace)
+        self._namespace = namespace
+        for name in ("seeds", "threads"):
+            if self.parameters[name] < 1:
+                raise ValueError(f"parameter {name} must be at least 1, got {self.parameters[name]}")
+        self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
+        self.device = check_device(self.parameters["device"])
+        torch.set_num_threads(self.parameters["threads"])
+        # As `use_deterministic_algorithms`, which would import torch's compiler, for two seconds.
+        torch.set_deterministic_debug_mode("error" if self.device.type == "cpu" else "warn")
+        torch.backends.cudnn.allow_tf32 = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        scale = self.parameters["scale"]
+        self.out = Path(namespace["out"] or results_root() / scale / experiment).absolute()
+        check_writable(self.out)
+        self._definitions = load_claims()
+        self._claims: dict[tuple[str, str], dict] = {}
+        self._figures: dict[str, bytes] = {}
+        self._data: dict[str, dict] = {}
+        self._seconds: dict[int, float] = {}
+
+    def data(self, name: str, checksums: dict[str, str]) -> None:
+        """Note a data set and its files' sha256 in the record."""
+        self._data[name] = dict(checksums)
+
+    def seed(self, seed: int, run: Callable[[int], dict]) -> dict:
+        """`run(seed)`, or its kept result if it has run before with the same everything.
+
+        `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
+        undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far
+        and the name of `run`, the sources of attrain and data_prep, the data's checksums and torch's version; a change
+        to any of these runs it anew. A study of several stages calls this once a stage, with functions of different
+        names; the record's time of a seed is that of all of them. Where another process is at the same `run(seed)`, as
+        the jobs of a batch are that share a stage, this one waits for its result.
+        """
+        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.pt"
+        if not file.exists():
+            with sole(file):
+                if not file.exists():  # still, after the wait
+                    seed_everything(seed)
+                    started = time.time()
+                    result = {**run(seed), "seconds": time.time() - started}
+                    with atomic_write(file) as temporary:
+                        torch.save(result, temporary)
+        result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
+        self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
+        return result
+
+    def _fingerprint(self, seed: int, run: Callable) -> str:
+        sources = sorted([*(ROOT / "lib/attrain").rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")])
+        sources = [path.read_text("utf-8") for path in sources if path.stem not in PRESENTATION]
+        cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
+        if "__file__" in self._namespace:  # run as a script
+            cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
+        parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
+        state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, torch.__version__, sources]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    def claim(self, id: str, values, of: str = "", draws=None) -> dict:
+        """State what was measured for a claim of `notebooks/claims.yaml`.
+
+        Args:
+            id: the claim's id.
+            values, draws: (S,) one number a seed or (S, N) one a seed and test image, and draws of patients, see
+                `estimate`.
+            of: what of several things was measured, as a variant's name.
+
+        Returns:
+            the claim's entry in the record, with "measured" and "verdict".
+        """
+        if id not in self._definitions:
+            raise ValueError(f"unknown claim {id!r}; claims.yaml has {', '.join(self._definitions)}")
+        definition = self._definitions[id]
+        bounds = {k: float(definition[k]) for k in ("above", "below") if k in definition}
+        measured = estimate(values, draws)
+        decision = verdict(measured["low"], measured["high"], **bounds)
+        entry = {"id": id, "of": of, **definition, "measured": measured, "verdict": decision}
+        self._claims[id, of] = entry
+        return entry
+
+    @property
+    def claims(self) -> list[dict]:
+        """What has been stated so far, as the record will hold it."""
+        return list(self._claims.values())
+
+    def claims_table(self):
+        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
+        import pandas as pd  # slow to import, and `studies.run`, which imports this module, shows no table
+
+        rows = [
+            {
+                "claim": claim["claim"],
+                "of": claim["of"],
+                "expected": expectation(claim),
+                "measured": number(claim["measured"]["mean"]),
+                "95 % interval": interval(claim["measured"]),
+                "verdict": claim["verdict"],
+            }
+            for claim in self.claims
+        ]
+        return pd.DataFrame(rows, index=pd.Index([claim["id"] for claim in self.claims], name="id"))
+
+    def figure(self, figure, name: str) -> None:
+        """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.set_layout_engine("none")  # to lay it out anew for the notebook takes longer than to draw it
+        self._figures[name] = picture.getvalue()
+
+    def finish(self, results: Sequence[dict]) -> Path:
+        """Write the record of the seeds' results, `record.json`, and return its path.
+
+        A metric that is NaN in some seeds has no value there (null), and its mean is over the others.
+        """
+        metrics = {name: [_defined(result["metrics"][name]) for result in results] for name in results[0]["metrics"]}
+        record = {
+            "schema": SCHEMA,
+            "experiment": self.experiment,
+            "parameters": self.parameters,
+            "seeds": list(self.seeds),
+            "metrics": metrics,
+            "summary": {name: _summary(values) for name, values in metrics.items()},
+            "claims": self.claims,
+            "figures": list(self._figures),
+            "data": self._data,
+            "environment": environment(self.device),
+            "commit": commit(),
+            "times": {
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "notebook_seconds": round(time.time() - self._started, 1),
+                "seed_seconds": [round(self._seconds[seed], 1) for seed in self.seeds],
+            },
+        }
+        for name, picture in self._figures.items():
+            with atomic_write(self.out / "figures" / f"{name}.png") as temporary:
+                temporary.write_bytes(picture)
+        write_json(self.out / "record.json", record)
+        return self.out / "record.json"
+
+
+def _defined(value) -> float | None:
+    """A metric's value; None for NaN, as of the share of relevance in a network without any."""
+    return None if math.isnan(value) else float(value)
+
+
+def _summary(values: list[float | None]) -> dict:
+    """`estimate` of the seeds that have a value, which says how many these are."""
+    known = [value for value in values if value is not None]
+    found = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    return (
+        found
+        if len(known) == len(values)
+        else found | {"interval": f"{found['interval']}; undefined in {len(values) - len(known)} of {len(values)}"}
+    )
+
+
+def environment(device: torch.device) -> dict:
+    """Versions and machine, as a record keeps them."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "attrain": version("attrain"),
+        **{package: version(package) for package in PACKAGES},
+        "system": sys.platform,
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str | None:
+    """The code's git commit, with "+changes" if code has been edited since; None outside a clone."""
+
+    def git(*args):
+        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "lib", "data_prep", "notebooks/*.py", "notebooks/*.yaml")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,114 @@
+"""Every notebook is paired, executed, documented and clean; nbval checks that its outputs still hold."""
+
+import ast
+import json
+import re
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+import yaml
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
+
+from studies.run import declared, experiments, settings
+from studies.study import NOTEBOOKS, ROOT
+
+ALL = sorted(str(path.relative_to(NOTEBOOKS).with_suffix("")) for path in NOTEBOOKS.rglob("*.py"))
+PARAMETERS = {"scale", "seed", "seeds", "device", "threads", "out"}
+
+
+def notebook(name):
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def cells(book):
+    return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in book.cells]
+
+
+def outputs(name):
+    return [output for cell in notebook(name).cells for output in cell.get("outputs", [])]
+
+
+def test_every_notebook_has_its_script():
+    books = {
+        str(p.relative_to(NOTEBOOKS).with_suffix("")) for p in NOTEBOOKS.rglob("*.ipynb") if "." not in p.parent.name
+    }
+    assert books == set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_notebook_and_script_are_in_step(name):
+    assert cells(notebook(name)) == cells(jupytext.read(NOTEBOOKS / f"{name}.py")), "make notebooks"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_notebook_is_executed_in_order_without_errors(name):
+    code = [cell for cell in notebook(name).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "make notebooks"
+    assert not any(output.output_type == "error" for output in outputs(name))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_outputs_are_clean(name):
+    book = notebook(name)
+    text = json.dumps([output for cell in book.cells for output in cell.get("outputs", [])])
+    assert str(ROOT) not in text and not re.search(r"/(root|home|Users|tmp)/", text), "a path of one machine"
+    assert "Warning" not in text and "\\r" not in text
+    assert "papermill" not in json.dumps(book.metadata) + json.dumps([cell.metadata for cell in book.cells])
+    assert book.metadata.kernelspec.name == "python3"
+    assert (NOTEBOOKS / f"{name}.ipynb").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_nbval_compares_at_least_three_cells(name):
+    checked = [cell for cell in notebook(name).cells if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert len(checked) >= 3 and all(cell.outputs for cell in checked)
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_parameter_has_a_type_a_plain_default_and_help(name):
+    tagged = [cell for cell in notebook(name).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and notebook(name).cells.index(tagged[0]) <= 1, "the first code cell"
+    found = declared(name)
+    assert PARAMETERS <= found.keys() and len(found) == len(tagged[0].source.splitlines())
+    for parameter, about in found.items():
+        assert about["type"] in ("int", "float", "str", "bool") and len(about["help"]) > 5, parameter
+        assert type(about["default"]).__name__ == about["type"], parameter
+    assert found["scale"]["default"] == "smoke" and found["device"]["default"] == "cpu"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_papermills_help_shows_every_parameter_with_its_type_default_and_meaning(name):
+    path = str(NOTEBOOKS / f"{name}.ipynb")
+    shown = papermill.inspect_notebook(path)
+    found = {
+        parameter: {"type": p["inferred_type_name"], "default": ast.literal_eval(p["default"]), "help": p["help"]}
+        for parameter, p in shown.items()
+    }
+    assert found == declared(name)
+    printed = CliRunner().invoke(papermill_command, ["--help-notebook", path])
+    assert printed.exit_code == 0, printed.output
+    words = " ".join(printed.output.split())  # it breaks long lines
+    for parameter, about in found.items():
+        assert f"{parameter}: {about['type']} (default {shown[parameter]['default']})" in words
+        assert " ".join(about["help"].split()) in words
+
+
+@pytest.mark.parametrize("file", sorted((NOTEBOOKS / "params").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_every_scale_is_of_a_notebook_and_sets_known_parameters(file):
+    experiment, scale = str(file.relative_to(NOTEBOOKS / "params")).removesuffix(".yaml").rsplit(".", 1)
+    values = settings(experiment, scale)
+    assert values["scale"] == scale and values == yaml.safe_load(file.read_text())
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_experiment_has_a_laptop_and_a_paper_scale(name):
+    assert settings(name, "laptop")["seeds"] >= 3 and settings(name, "paper")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_code_cells_are_short(name):
+    code = [c for c in notebook(name).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+    assert max(len(cell.source.splitlines()) for cell in code) <= 20

@@ -1,0 +1,194 @@
+import pytest
+import torch
+
+from attrain import LRP, InputXGradient, explain
+from studies.nets.small import (
+    Mirrored,
+    SequenceCNN,
+    SeriesCNN,
+    SmallCNN,
+    StridedCNN,
+    TextCNN,
+    UNet,
+    classifier,
+    randomised,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("cnn", 1, 28), ("cnn", 3, 8), ("cnn-norm", 3, 8), ("resnet18", 1, 28), ("densenet121", 1, 32)],
+)
+def test_classifiers_map_images_to_logits(name, channels, size):
+    assert classifier(name, classes=7, channels=channels).eval()(torch.rand(2, channels, size, size)).shape == (2, 7)
+
+
+def test_small_cnn_has_no_batch_norm_so_samples_are_independent():
+    net, x = SmallCNN(), torch.rand(4, 1, 28, 28)
+    torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+@pytest.mark.parametrize("size", [8, 28])
+def test_the_strided_network_takes_images_of_its_size(size):
+    net = StridedCNN(size).eval()
+    assert net(torch.rand(2, 1, size, size)).shape == (2, 10) and not any("Pool" in repr(layer) for layer in net)
+    assert size == 8 or sum(p.numel() for p in net.parameters()) == 239594, "as many as the authors'"
+
+
+def test_the_strided_network_refuses_other_sizes():
+    with pytest.raises(ValueError, match="28 or 8 pixels, got size=32"):
+        StridedCNN(32)
+
+
+def test_a_sequence_network_takes_any_length_from_two_kernels_on():
+    assert SequenceCNN()(torch.rand(2, 4, 300)).shape == (2, 3)
+    assert SequenceCNN(1, 6, 3)(torch.rand(2, 4, 5)).shape == (2, 1)
+    assert all((layer.bias == 0).all() for layer in SequenceCNN() if hasattr(layer, "bias"))
+
+
+def test_a_sentences_logits_do_not_depend_on_the_padding_behind_it():
+    net, x = TextCNN(20, 3).eval(), torch.randint(1, 20, (4, 7))
+    padded = torch.nn.functional.pad(x, (0, 9))
+    torch.testing.assert_close(net(padded), net(x))
+    assert net(x[:, :1]).shape == (4, 3), "one word is enough"
+    assert not torch.equal(net(x[:, :6]), net(x)), "a word more is not padding"
+
+
+class FromEmbedding(torch.nn.Module):
+    """A TextCNN whose input are its embeddings, (N, T, size)."""
+
+    def __init__(self, net, x):
+        super().__init__()
+        self.net, self.x = net, x
+
+    def forward(self, h):
+        handle = self.net.embedding.register_forward_hook(lambda module, args, output: h)
+        try:
+            return self.net(self.x)
+        finally:
+            handle.remove()
+
+
+@pytest.mark.parametrize("method", [InputXGradient(), LRP(epsilon=1e-9)])
+def test_relevance_of_words_adds_up_to_the_logit_less_the_last_bias_and_padding_has_none(method):
+    net = TextCNN(20, 3).double().eval()
+    x = torch.nn.functional.pad(torch.randint(1, 20, (4, 7)), (0, 3))
+    h = net.embedding(x).detach()
+    found = explain(FromEmbedding(net, x), h, 1, method)
+    torch.testing.assert_close(found.logits, net(x).detach())
+    torch.testing.assert_close(found.heatmap.sum((1, 2)), found.logits[:, 1] - net.head.bias[1].detach())
+    assert (found.heatmap[:, 7:] == 0).all()
+
+
+def test_paddings_embedding_stays_zero_when_the_network_learns():
+    net, x = TextCNN(20, 3), torch.tensor([[3, 4, 0, 0]])
+    descent = torch.optim.Adam(net.parameters(), 0.1)
+    for _ in range(3):
+        descent.zero_grad()
+        net(x)[:, 0].sum().backward()
+        descent.step()
+    assert (net.embedding.weight[0] == 0).all()
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_network_for_series_takes_any_length_and_channels(norm):
+    net = SeriesCNN(5, channels=2, width=4, norm=norm).eval()
+    assert net(torch.randn(3, 2, 1)).shape == net(torch.randn(3, 2, 40)).shape == (3, 5)
+    assert [m.out_channels for m in net if isinstance(m, torch.nn.Conv1d)] == [4, 8, 4]
+    assert norm == any(isinstance(m, torch.nn.BatchNorm1d) for m in net)
+
+
+def test_relevance_of_a_series_adds_up_to_its_logit_where_no_layer_has_a_bias():
+    net, x = SeriesCNN(3, width=4, norm=False).double().eval(), torch.randn(4, 1, 30).double()
+    for layer in net:
+        if getattr(layer, "bias", None) is not None:
+            torch.nn.init.zeros_(layer.bias)
+    found = explain(net, x, 2, InputXGradient())
+    torch.testing.assert_close(found.heatmap.sum((1, 2)), found.logits[:, 2])
+
+
+def test_unknown_model_is_named():
+    with pytest.raises(ValueError, match="model must be cnn"):
+        classifier("vgg")
+
+
+def state(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("cnn", "10 6 3 0"), ("resnet18", "fc layer4 layer3 layer2 layer1 bn1 conv1")]
+)
+def test_weights_are_drawn_anew_from_the_output_on(name, parts):
+    net = classifier(name)
+    for value in net.state_dict().values():
+        value.fill_(7)
+    before = state(net)
+    cascade = list(randomised(net))
+    assert [part for part, _ in cascade] == parts.split()
+    for step, (_, copy) in enumerate(cascade):
+        for key, value in copy.state_dict().items():
+            drawn = key.split(".")[0] in parts.split()[: step + 1]
+            assert (value == 7).all() != drawn, (step, key)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items()), "the model is as it was"
+
+
+def test_randomised_weights_follow_the_seed_and_leave_torchs_random_state():
+    net, drawn = SmallCNN(), torch.random.get_rng_state()
+    first, again, other = ([state(copy) for _, copy in randomised(net, seed)] for seed in (0, 0, 1))
+    assert torch.equal(drawn, torch.random.get_rng_state())
+    assert all(torch.equal(a[key], b[key]) for a, b in zip(first, again) for key in a)
+    assert not torch.equal(first[-1]["0.weight"], other[-1]["0.weight"])
+
+
+def test_a_layer_that_cannot_be_drawn_anew_is_named():
+    class Scale(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+    with pytest.raises(TypeError, match="Scale in '1' has no reset_parameters"):
+        list(randomised(torch.nn.Sequential(torch.nn.Linear(2, 3), Scale())))
+
+
+# ---------------------------------------------------------------- U-Net
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 30), (64, 64)])
+@pytest.mark.parametrize(("channels", "classes", "depth"), [(1, 1, 3), (3, 2, 1)])
+def test_unet_gives_logits_in_the_images_size_and_features_at_the_bottleneck(size, channels, classes, depth):
+    net, x = UNet(channels, classes, width=4, depth=depth).eval(), torch.rand(2, channels, *size)
+    assert net(x).shape == (2, classes, *size)
+    features = net.encode(x)
+    assert len(features) == depth + 1
+    assert features[-1].shape == (2, 4 * 2**depth, -(-size[0] // 2**depth), -(-size[1] // 2**depth))
+
+
+def test_unet_pads_at_the_bottom_and_the_right_with_zeros():
+    net, x = UNet(width=4).eval(), torch.rand(1, 1, 21, 30)
+    padded = torch.zeros(1, 1, 24, 32)
+    padded[..., :21, :30] = x
+    torch.testing.assert_close(net(x), net(padded)[..., :21, :30])
+
+
+def test_every_parameter_of_a_unet_learns():
+    net = UNet(width=4)
+    net(torch.rand(4, 1, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 0}, {"in_channels": -1}, {"out_channels": 1.5}])
+def test_bad_sizes_of_a_unet_are_named(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number ≥ 1"):
+        UNet(**wrong)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 3, 16, 16), (2, 1, 0, 16)])
+def test_images_that_do_not_fit_a_unet_are_named(shape):
+    with pytest.raises(ValueError, match=r"UNet takes images \(N, 1, H, W\)"):
+        UNet(width=2)(torch.zeros(shape))
+
+
+def test_a_mirrored_logit_speaks_for_one_class_as_much_as_against_the_other():
+    s = torch.tensor([[2.0], [-1.0]])
+    assert Mirrored()(s).tolist() == [[-2.0, 2.0], [1.0, -1.0]]

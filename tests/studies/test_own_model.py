@@ -1,0 +1,172 @@
+"""One's own model by name, and the notebook as a user runs it: papermill, a folder, a file with a model."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from data_prep.example_folder import write_example
+from studies.nets.small import NormCNN
+from studies.own_model import check_logits, load_model, model_checksums
+from studies.study import NOTEBOOKS
+
+MODEL = """
+import torch
+from torch import nn
+
+class Small(nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, 4, 3, stride=2), nn.Linear(4, classes)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first((x - 0.5) / 0.25)).mean((2, 3)))
+
+def make(classes, channels=3):
+    return Small(classes, channels)
+
+def fixed():
+    return Small(7, 3)
+
+def with_all(**given):
+    return Small(**given)
+
+def wrong():
+    return "a string"
+
+number = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    file = tmp_path / "my_model.py"
+    file.write_text(MODEL)
+    return file
+
+
+def test_a_function_in_a_file_gets_what_it_has_parameters_for(file):
+    assert load_model(f"{file}:make", 5)(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+    assert load_model(f"{file}:with_all", 5, 1)(torch.rand(2, 1, 16, 16)).shape == (2, 5)
+    assert load_model(f"{file}:fixed", 5)(torch.rand(2, 3, 16, 16)).shape == (2, 7)
+
+
+def test_a_module_that_can_be_imported_and_the_kits_own_names_will_do():
+    assert isinstance(load_model("studies.nets.small:NormCNN", 5, 3), NormCNN)
+    assert isinstance(load_model("cnn-norm", 5, 3), NormCNN)
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+def test_weights_are_loaded(file, tmp_path, wrap):
+    trained = load_model(f"{file}:make", 5)
+    torch.save(wrap(trained.state_dict()), tmp_path / "weights.pt")
+    again = load_model(f"{file}:make", 5, weights=str(tmp_path / "weights.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), again.state_dict().values()))
+    with pytest.raises(ValueError, match=r"not of this model: 2 names or shapes differ, as 'last.weight'"):
+        load_model(f"{file}:make", 4, weights=str(tmp_path / "weights.pt"))
+    with pytest.raises(ValueError, match="are not of this model"):
+        load_model("cnn-norm", 5, weights=str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("nowhere.py:make", FileNotFoundError, "there is no file .*nowhere.py"),
+        ("no_such_package.models:make", ValueError, "cannot be imported .*no_such_package"),
+        ("studies.nets.small:make", ValueError, "no such function in that module"),
+        ("{file}:number", ValueError, "no such function in that module"),
+        ("{file}:wrong", ValueError, "must return an nn.Module, got str"),
+        ("resnet999", ValueError, "model must be cnn, .* got 'resnet999'"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(file, model, error, message):
+    with pytest.raises(error, match=message):
+        load_model(model.format(file=file), 5)
+
+
+def test_a_file_that_holds_no_weights_is_named(file, tmp_path):
+    (tmp_path / "weights.pt").write_text("no weights")
+    with pytest.raises(ValueError, match=r"weights.pt are no state dict"):
+        load_model(f"{file}:make", 5, weights=str(tmp_path / "weights.pt"))
+    with pytest.raises(FileNotFoundError, match=r"weights: there is no file .*none.pt"):
+        load_model(f"{file}:make", 5, weights=str(tmp_path / "none.pt"))
+
+
+def test_logits_that_do_not_go_with_the_data_are_refused():
+    x = torch.rand(2, 3, 8, 8)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    check_logits(flat, x, 4)
+    with pytest.raises(ValueError, match=r"must make logits \(2, 5\), one for each class of the data, got \(2, 4\)"):
+        check_logits(flat, x, 5)
+    with pytest.raises(ValueError, match=r"cannot take images \(2, 3, 9, 9\) in \[0, 1\]: .*mat1 and mat2"):
+        check_logits(flat, torch.rand(2, 3, 9, 9), 4)
+
+
+def test_the_record_knows_the_models_code_and_weights(file, tmp_path):
+    before = model_checksums(f"{file}:make")
+    assert list(before) == ["my_model.py"] and model_checksums("cnn-norm") == {}
+    file.write_text(MODEL + "\n")
+    (tmp_path / "weights.pt").write_bytes(b"1")
+    after = model_checksums(f"{file}:make", str(tmp_path / "weights.pt"))
+    assert list(after) == ["my_model.py", "weights.pt"] and after["my_model.py"] != before["my_model.py"]
+
+
+# ---------------------------------------------------------------- the notebook
+
+TINY = {"image_size": 16, "epochs": 1, "guided_epochs": 1, "losses": "energy 1, isnet 0.5"}
+
+
+def papermill(folder: Path, **parameters) -> subprocess.CompletedProcess:
+    given = {"data": "photos", "out": folder / "out", **TINY, **parameters}
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS / "own_model.ipynb", "out.ipynb", "--no-progress-bar"]
+    for name, value in given.items():
+        command += [
+            "-r" if name == "layer" else "-p",
+            name,
+            str(value),
+        ]  # -r: a name, also where it looks like a number
+    environment = os.environ | {"ATTRAIN_RESULTS": str(folder / "results")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "parameters", "score"),
+    [
+        ("coco", {"model": "my_model.py:make", "weights": "weights.pt", "epochs": 0, "guide_by": "pixels"}, "F1"),
+        ("voc", {"model": "my_model:make", "layer": "first", "losses": "l1 0.1, ppce 0.1, rrr 0.1"}, "F1"),
+        ("masks", {"model": "cnn", "layer": "7", "attribution": "GradCAM", "guide_by": "pixels"}, "accuracy"),
+    ],
+)
+def test_a_folder_and_a_model_give_a_report_of_before_and_after(file, tmp_path, annotations, parameters, score):
+    write_example(tmp_path / "photos", annotations, n=30)
+    torch.save(load_model(f"{file}:make", 4).state_dict(), tmp_path / "weights.pt")
+    run = papermill(tmp_path, annotations=annotations, **parameters)
+    assert run.returncode == 0, run.stderr[-3000:]
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    losses = [part.split()[0] for part in (TINY | parameters)["losses"].split(", ")]
+    values = (score, "EPG", "IoU", "background share")
+    assert list(record["metrics"]) == [f"{m}.{key}" for m in ("before", "no guidance", *losses) for key in values]
+    assert all(0 <= value <= 1 for (value,) in record["metrics"].values())
+    assert record["figures"] == ["images", "report", "maps"] and record["claims"] == []
+    assert ("my_model.py" in record["data"]["model"]) == ("my_model" in parameters["model"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"data": "nowhere"}, "DataError: nowhere is no folder"),
+        ({"model": "my_model.py:fixed"}, r"must make logits \(2, 4\), one for each class of the data, got \(2, 7\)"),
+        ({"annotations": "voc", "guide_by": "pixels"}, "guide_by='pixels' no training image has anything marked"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_last_line(file, tmp_path, parameters, message):
+    write_example(tmp_path / "photos", parameters.get("annotations", "coco"), n=30)
+    run = papermill(tmp_path, **parameters)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode != 0 and re.search(message, last), run.stderr[-2000:]

@@ -1,0 +1,491 @@
+"""Records are made with study's own `estimate` and `verdict`, so that they stay in step with what runs write."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from studies import pages, records, study
+
+HOSTILE = '<script>alert("x")</script> & \'|`*_$~[a](b)\\'
+LEVELS = ("h1", "h2", "h3", "h4", "h5", "h6")
+
+
+@pytest.fixture(scope="session")
+def png(tmp_path_factory) -> bytes:
+    file = tmp_path_factory.mktemp("png") / "tiny.png"
+    Figure(figsize=(0.4, 0.2)).savefig(file, dpi=50)
+    return file.read_bytes()
+
+
+def claim(id="ignores-mark", values=(0.91, 0.93, 0.94), of="", above=0.5, paper_value=None, **changes):
+    measured = study.estimate(values)
+    decision = study.verdict(measured["low"], measured["high"], above=above)
+    definition = {"claim": "it ignores the mark", "measure": "accuracy, mark moved", "above": above}
+    definition |= {"paper_value": paper_value, "source": "Table 1"}
+    return {"id": id, "of": of, **definition, "measured": measured, "verdict": decision, **changes}
+
+
+def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, figures=("maps",), **changes):
+    metrics = metrics or {"accuracy": [0.91, 0.93, 0.94], "loss": [1.25e-5, 2.5e-5, 2e-5]}
+    count = len(next(iter(metrics.values())))
+    return {
+        "schema": study.SCHEMA,
+        "experiment": experiment,
+        "parameters": {"scale": scale, "seed": 0, "seeds": count, "device": "cpu", "threads": 1, "rate": 0.001},
+        "seeds": list(range(count)),
+        "metrics": metrics,
+        "summary": {name: study.estimate(values) for name, values in metrics.items()},
+        "claims": [claim()] if claims is None else claims,
+        "figures": list(figures),
+        "data": {"digits": {"digits.csv.gz": "ab" * 32}},
+        "environment": {"python": "3.11.9", "torch": "2.8.0", "device": "cpu (x86_64)", "threads": 1},
+        "commit": "c0ffee" * 6 + "c0ff",
+        "times": {"finished": "2025-01-02T03:04:05Z", "notebook_seconds": 41.2, "seed_seconds": [12.0] * count},
+        **changes,
+    }
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("ATTRAIN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(pages, "RECORDS", tmp_path / "kept")
+    monkeypatch.setattr(pages, "README", tmp_path / "README.md")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def put(results, png):
+    """Writes a record, its figures as PNG and SVG, and what else a run leaves, below the results."""
+
+    def put(root=results, extras=(), **given) -> Path:
+        made = record(**given)
+        folder = root / made["parameters"]["scale"] / made["experiment"]
+        study.write_json(folder / "record.json", made)
+        for name in made["figures"]:
+            (folder / "figures").mkdir(exist_ok=True)
+            (folder / "figures" / f"{name}.png").write_bytes(png)
+            (folder / "figures" / f"{name}.svg").write_text("<svg/>")
+        for name in extras:
+            (folder / name).write_text("{}")
+        return folder
+
+    return put
+
+
+class Page(HTMLParser):
+    """The tags of a page in order, each with its attributes, and the text within elements of a kind."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self._open, self._texts = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("img", "meta", "wbr"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        self._texts.append((tuple(self._open), data))
+
+    def all(self, *names) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+    def text(self, *names) -> str:
+        return "".join(data for opened, data in self._texts if set(names) <= set(opened))
+
+
+def render(results) -> Page:
+    return Page(html(results))
+
+
+def html(results) -> str:
+    return pages.html_page(records.load_records(results), results / "report.html")
+
+
+# ---------------------------------------------------------------- records
+
+
+def test_records_come_by_experiment_then_scale(put, results):
+    for experiment in ("isnet/mark", "energy/boxes"):
+        for scale in ("paper", "zebra", "laptop", "ad-hoc", "smoke"):
+            put(experiment=experiment, scale=scale)
+    found = records.load_records(results)
+    assert [r["parameters"]["scale"] for r in found] == ["smoke", "laptop", "paper", "ad-hoc", "zebra"] * 2
+    assert [r["experiment"] for r in found] == ["energy/boxes"] * 5 + ["isnet/mark"] * 5
+    assert found[0]["folder"] == results / "smoke/energy/boxes"
+
+
+def test_kept_seeds_and_other_depths_are_no_records(put, results):
+    folder = put()
+    for other in ("seeds/isnet/mark", "seeds/methods", "smoke", "smoke/isnet/mark/figures", "smoke/methods/seeds/3"):
+        (results / other).mkdir(parents=True, exist_ok=True)
+        (results / other / "record.json").write_text("not even JSON")
+    assert [r["folder"] for r in records.load_records(results)] == [folder]
+
+
+def test_a_study_of_no_one_paper_is_a_record_with_a_place_on_the_page(put, results):
+    put(experiment="methods")
+    put(experiment="isnet/mark")
+    assert [r["experiment"] for r in records.load_records(results)] == ["isnet/mark", "methods"]
+    page = html(results)
+    for place in ("smoke/methods", "smoke/isnet/mark"):
+        assert f'href="#{place}"' in page and f'id="{place}"' in page
+
+
+def test_no_folder_holds_no_records(tmp_path):
+    assert records.load_records(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps(record(schema=0)), '{"schema": 1}', "\udcff"])
+def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, text):
+    file = put() / "record.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError) as error:
+        records.load_records(results)
+    assert str(file) in str(error.value) and "delete it and run its notebook again" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
+    twice = [claim(values=(0.1, 0.1)), claim(of="other"), claim(values=(0.9, 0.9))]
+    put(claims=twice)
+    pairs = records.claims(records.load_records(results))
+    assert [(c["of"], c["measured"]["mean"]) for _, c in pairs] == [("", 0.9), ("other", pytest.approx(0.926667))]
+
+
+# ---------------------------------------------------------------- words and numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.000"), (-0.0, "0.000"), (0.9126, "0.913"), (-0.5, "−0.500"), (0.0123, "0.012"), (1, "1.000"),
+     (123.4567, "123.457"), (54321.7, "54322"), (0.00123, "0.0012"), (0.00399, "0.0040"),
+     (-1.24e-5, "−1.2e−05"), (2.5e7, "2.5e+07"),
+     (None, "none")],
+)  # fmt: skip
+def test_numbers_have_sensible_digits(value, text):
+    assert study.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [({"above": 0}, "above 0"), ({"below": -1.5}, "below −1.5"), ({"above": "5e-1", "below": 1}, "between 0.5 and 1")],
+)
+def test_expectation_is_put_in_words(bounds, text):
+    assert study.expectation(bounds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "not read"), (0, "0"), (-1.5, "−1.5"), ("1-2 % (Fig. 3)",) * 2])
+def test_paper_value_stands_as_given(value, text):
+    assert records.paper_value({"paper_value": value}) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (89, "89.0 s"), (90, "1.5 min"), (5400, "1.5 h")])
+def test_durations_have_a_fitting_unit(seconds, text):
+    assert records.duration(seconds) == text
+
+
+def test_summary_has_one_line_a_record(put, results):
+    failing = claim("b", values=(0.1, 0.1), of="x")
+    put(claims=[claim(), claim("c", values=[0.9]), failing])
+    put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
+    lines = records.summary_table(records.load_records(results)).splitlines()
+    assert [line.split(maxsplit=3) for line in lines] == [
+        ["experiment", "scale", "seeds", "verdicts                         seconds"],
+        ["challenger/long_name", "laptop", "1", "no claims                        41"],
+        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  41"],
+    ]
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def full(put, results):
+    """Results with every kind of verdict, one seed and many, and a hostile text wherever one can be."""
+    values = {"holds": (0.8, 0.9), "fails": (0.1, 0.11), "undecided": (0.1, 0.9), "no interval": [0.7]}
+    put(claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())], figures=["a", "b_c"])
+    put(scale=HOSTILE.replace("/", ""), metrics={HOSTILE: [0.5]}, figures=[], data={HOSTILE: {HOSTILE: HOSTILE}},
+        claims=[claim(HOSTILE, of=HOSTILE, claim=HOSTILE, measure=HOSTILE, source=HOSTILE, paper_value=HOSTILE)],
+        environment={"device": HOSTILE, HOSTILE: HOSTILE}, commit=HOSTILE)  # fmt: skip
+    return results
+
+
+def test_hostile_text_is_text(full):
+    page = render(full)
+    assert not page.all("script")
+    assert page.text("table").count(HOSTILE) >= 10
+
+
+@pytest.mark.parametrize("name", ['<script>"&', "a b"])
+def test_hostile_figure_name_is_text(put, results, name):
+    put(figures=[name])
+    (image,) = render(results).all("img")
+    assert name in image["alt"]
+
+
+def test_page_needs_nothing_from_elsewhere(full, put):
+    put(extras=["notebook.ipynb"])
+    page = render(full)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
+    assert not page.all("link", "script", "iframe", "object")
+    assert not any("://" in link["href"] or link["href"].startswith("//") for link in page.all("a"))
+    assert "url(" not in html(full) and "@import" not in html(full)
+
+
+def test_links_within_the_page_lead_somewhere(full):
+    page = render(full)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {link["href"] for link in page.all("a")} <= {f"#{id}" for id in ids}
+
+
+def test_claims_come_before_any_figure(full):
+    text = html(full)
+    assert 0 < text.index('class="claims"') < text.index("<img")
+
+
+def test_claims_table_says_all_there_is_about_a_claim(put, results):
+    put(claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
+    text = render(results).text("table")
+    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "smoke scale",
+                 "0.987", "Table 1", "above 0.5", "0.927", "[0.889, 0.965]", "t over 3 seeds", "holds",
+                 "not read", "bootstrap over 100 test images, 1 seed"):  # fmt: skip
+        assert part in text, part
+
+
+@pytest.mark.parametrize("verdict", pages.VERDICTS)
+def test_every_verdict_is_a_badge_with_its_word(full, verdict):
+    page = render(full)
+    assert f"badge {verdict.replace(' ', '-')}" in [badge.get("class") for badge in page.all("span")]
+    assert verdict in page.text("td", "span")
+
+
+def test_headings_are_in_order_below_one_h1(full):
+    levels = [LEVELS.index(tag) for tag, _ in render(full).tags if tag in LEVELS]
+    assert levels.count(0) == 1 and levels[0] == 0
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_page_has_a_language_a_title_and_a_skip_link_first(full):
+    page = render(full)
+    assert page.all("html") == [{"lang": "en"}] and page.text("title")
+    assert page.all("a")[0]["href"] == "#" + page.all("main")[0]["id"]
+
+
+def test_every_image_has_a_speaking_alt_text(full):
+    alts = [image["alt"] for image in render(full).all("img")]
+    assert alts == [f"Figure: {name}, from isnet/mark at smoke scale" for name in ("a", "b c")]
+
+
+def test_every_table_has_a_caption_and_scoped_headers(full):
+    page = render(full)
+    names = [tag for tag, _ in page.tags]
+    assert page.all("table")
+    assert all(names[i + 1] == "caption" for i, name in enumerate(names) if name == "table")
+    assert {header.get("scope") for header in page.all("th")} == {"col", "row", "rowgroup"}
+    assert all(names[i + 1] == "th" for i, name in enumerate(names) if name == "tr")
+
+
+def test_what_is_said_of_a_claim_is_said_once_however_many_runs_measured_it(put, results):
+    put(claims=[claim(of="Selective"), claim(of="Dual")])
+    put(scale="laptop", claims=[claim(of="Selective"), claim("other", of="Dual")])
+    page = render(results)
+    groups = [group for group in page.all("th") if group.get("scope") == "rowgroup"]
+    assert len(groups) == 2 and {group["colspan"] for group in groups} == {"5"}
+    text = page.text("table")
+    assert text.count("ignores-mark: it ignores the mark") == 1
+    assert text.count("Selective") == 2 and text.count("Dual") == 2
+
+
+def test_every_link_has_words(full, put):
+    put(extras=["notebook.ipynb", "notebook.html"])
+    page = html(full)
+    links = re.findall(r"<a [^>]*>(.*?)</a>", page, re.DOTALL)
+    assert len(links) == len(render(full).all("a")) > 3
+    assert all(re.sub(r"<[^>]*>", "", link).strip() for link in links)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance of #rgb or #rrggbb."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_contrast_is_that_of_the_formula():
+    assert luminance("#fff") == pytest.approx(1) and luminance("#000000") == 0
+    assert luminance("#777777") == pytest.approx(0.184475, abs=1e-6)  # 4.48 to 1 on white, the known near miss
+
+
+@pytest.mark.parametrize(("mode", "below", "behind"), [("light", "<style>", "#fff"), ("dark", "dark)", "#14171b")])
+def test_every_colour_of_text_stands_out_from_what_is_behind_it(mode, below, behind):
+    block = pages.STYLE.split(below, 1)[1].split(":root {", 1)[1].split("}", 1)[0]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})\b", block))
+    backgrounds = [colours.pop(name) for name in ("page", "band")]
+    assert backgrounds[0] == behind and colours.pop("line")
+    assert {"ink", "soft", "link", *(verdict.replace(" ", "-") for verdict in records.VERDICTS)} == colours.keys()
+    for name, colour in colours.items():
+        for background in backgrounds:
+            low, high = sorted((luminance(colour), luminance(background)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, f"{name} on {background}, {mode}"
+
+
+def test_no_colour_is_used_but_those_of_the_two_palettes():
+    rules = pages.STYLE.split("* { box-sizing", 1)[1]
+    assert set(re.findall(r"#[0-9a-f]{3,6}\b", rules)) == {"#fff"}, "behind figures, which are drawn on white"
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(3, "Student t interval over 3 seeds: 0, 1, 2"), (1, "no interval")])
+def test_metrics_caption_says_what_the_interval_is(put, results, seeds, words):
+    put(metrics={"accuracy": [0.5, 0.6, 0.7][:seeds]})
+    assert words in render(results).text("caption")
+
+
+@pytest.mark.parametrize("name", ["notebook.ipynb", "notebook.html"])
+def test_notebook_is_linked_relative_to_the_page_if_it_is_there(put, results, name):
+    put(extras=[name])
+    put(scale="two words")
+    links = [link["href"] for link in render(results).all("a") if not link["href"].startswith("#")]
+    assert links == [f"smoke/isnet/mark/{name}"]
+
+
+def test_missing_and_repeated_figures_do_not_stop_the_page(put, results):
+    folder = put(figures=["here", "gone", "here"])
+    (folder / "figures/gone.png").unlink()
+    page = render(results)
+    assert len(page.all("img")) == 1 and "“gone” is not beside the record" in page.text("p")
+
+
+def test_page_of_runs_without_claims_says_so(put, results):
+    put(claims=[])
+    page = render(results)
+    assert "These runs state no claims" in page.text("p") and len(page.all("img")) == 1
+
+
+def test_page_is_the_same_for_the_same_records(full):
+    assert html(full) == html(full)
+
+
+def test_page_without_records_says_how_to_make_some(results):
+    assert "make reproduce" in render(results).text("main").replace("\n", "")
+
+
+# ---------------------------------------------------------------- README
+
+README = f"# Title\r\n\ntext\n{records.BEGIN}\nold\n{records.END}\nmore  \nno newline at the end"
+
+
+def test_readme_tables_are_readable(put, results):
+    put(claims=[claim(of="Selective")])
+    assert records.readme_tables(records.load_records(results)) == "\n".join([
+        "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
+        "",
+        "| Claim |  | Expected | Measured | 95 % CI | Verdict | Paper's value |",
+        "| --- | --- | --- | --: | --- | --- | --- |",
+        "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds | not read |",
+        "",
+        "All metrics: [record](notebooks/results/smoke/isnet/mark/record.json)",
+        "",
+        "</details>",
+    ])  # fmt: skip
+
+
+def test_hostile_text_stays_in_its_cell(full):
+    lines = records.readme_tables(records.load_records(full)).splitlines()
+    rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {8}
+    assert not any("<script" in line.replace(r"\<", "") for line in lines)
+
+
+def test_readme_without_records_says_so():
+    assert records.readme_tables([]) == "No records are kept yet."
+
+
+@pytest.mark.parametrize("text", [README, README.replace("\r\n", "\n")])
+def test_readme_update_changes_only_what_is_between_the_markers_and_only_once(put, results, tmp_path, text):
+    put()
+    kept, readme = records.load_records(results), tmp_path / "README.md"
+    readme.write_bytes(text.encode())
+    assert pages.update_readme(readme, kept)
+    written = readme.read_bytes()
+    before, after = text.encode().split(b"old")
+    assert written.startswith(before.rstrip()) and written.endswith(after.lstrip()) and b"it ignores" in written
+    stamp = readme.stat().st_mtime_ns, readme.stat().st_ino
+    assert not pages.update_readme(readme, kept)
+    assert readme.read_bytes() == written and (readme.stat().st_mtime_ns, readme.stat().st_ino) == stamp
+
+
+@pytest.mark.parametrize("text", ["", records.BEGIN, records.END, f"{records.END} {records.BEGIN}"])
+def test_readme_without_markers_is_an_error_naming_them(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ValueError, match=f"{records.BEGIN}.*{records.END}"):
+        pages.update_readme(tmp_path / "README.md", [])
+    assert (tmp_path / "README.md").read_text() == text
+
+
+# ---------------------------------------------------------------- keeping, command line
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def test_keep_copies_the_record_and_its_pngs_alone(put, tmp_path):
+    folder = put(figures=["a", "b"], extras=["notebook.ipynb", "notebook.html"])
+    target = pages.keep(folder, tmp_path / "kept")
+    assert target == tmp_path / "kept/smoke/isnet/mark"
+    assert tree(target) == ["figures/a.png", "figures/b.png", "record.json"]
+    assert (target / "record.json").read_bytes() == (folder / "record.json").read_bytes()
+
+
+def test_keep_replaces_what_an_earlier_run_left(put, tmp_path):
+    pages.keep(put(figures=["a", "b"]), tmp_path / "kept")
+    target = pages.keep(put(figures=["b", "c"], commit="other"), tmp_path / "kept")
+    assert tree(target) == ["figures/b.png", "figures/c.png", "record.json"]
+    assert "other" in (target / "record.json").read_text()
+
+
+@pytest.mark.parametrize("commit", [None, "c0ffee+changes"])
+def test_keep_refuses_a_run_that_nobody_could_repeat(put, tmp_path, commit):
+    with pytest.raises(ValueError, match="commit and run again"):
+        pages.keep(put(commit=commit), tmp_path / "kept")
+
+
+def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
+    put()
+    assert pages.main([]) == 0
+    assert capsys.readouterr().out.strip() == str(results / "report.html")
+    assert (results / "report.html").read_text() == html(results)
+
+
+def test_command_line_keeps_a_run_and_brings_the_readme_up_to_date(put, results, capsys):
+    put()
+    pages.README.write_text(README)
+    assert pages.main(["--keep", "smoke/isnet/mark"]) == 0
+    assert tree(pages.RECORDS) == ["smoke/isnet/mark/figures/maps.png", "smoke/isnet/mark/record.json"]
+    assert pages.main(["--check"]) == 1
+    assert "--readme" in capsys.readouterr().err
+    assert pages.main(["--readme"]) == 0
+    assert "it ignores the mark" in pages.README.read_text() and (results / "report.html").exists()
+    assert pages.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("arguments", [["--check"], ["--readme"], ["--keep", "smoke/isnet/none"], ["--keep", "a"], []])
+def test_expected_errors_are_one_line_and_exit_code_1(put, results, arguments, capsys):
+    folder = put()
+    if not arguments:
+        (folder / "record.json").write_text("{")
+    assert pages.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "Traceback" not in captured.err

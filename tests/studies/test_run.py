@@ -1,0 +1,383 @@
+"""One notebook run from the command line: what it leaves, what it refuses, and how it ends."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from studies import run, study
+from studies.files import scratch_folder
+from studies.study import ROOT
+
+REAL = "isnet/mnist_background_bias"
+PARAMETERS = {
+    "scale": ("str", "smoke", "the settings"),
+    "rate": ("float", 0.5, "a number"),
+    "fast": ("bool", True, "a switch"),
+    "action": ("str", "", "what goes wrong"),
+    "seed": ("int", 0, "first seed"),
+    "seeds": ("int", 1, "number of seeds"),
+    "device": ("str", "cpu", "where"),
+    "threads": ("int", 1, "CPU threads"),
+    "out": ("str", "", "output folder"),
+}
+TOY = [
+    "\n".join(f"{name}: {kind} = {value!r}  # {text}" for name, (kind, value, text) in PARAMETERS.items()),
+    """
+import os, sys, time, torch
+from studies.study import Study
+study = Study("toy/steps", globals())""",
+    """
+def run(seed):
+    if action == "raise":
+        raise RuntimeError("it was meant to\\nfail")
+    if action == "die":
+        os._exit(1)
+    if action == "wait":
+        open(os.path.join(os.environ["ATTRAIN_RESULTS"], f"waiting-{os.getppid()}"), "w").close()
+        time.sleep(60)
+    ballast = torch.zeros(10**6 if action == "fill" else 1)
+    return {"metrics": {"value": seed * rate}, "ballast": ballast}""",
+    "results = [study.seed(s, run) for s in study.seeds]",
+    "study.finish(results)",
+]
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory):
+    """The real study with a tiny scale, and a toy that fails on demand."""
+    folder = tmp_path_factory.mktemp("note books")
+    for file in (f"{REAL}.py", f"{REAL}.ipynb", *(f"params/{REAL}.{scale}.yaml" for scale in ("laptop", "paper"))):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "notebooks" / file, folder / file)
+    shutil.copy(ROOT / "notebooks/claims.yaml", folder)
+    tiny = "scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\nseeds: 1\n"
+    (folder / f"params/{REAL}.tiny.yaml").write_text(tiny)
+    cells = [new_code_cell(cell) for cell in TOY]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    (folder / "toy").mkdir()
+    (folder / "params/toy").mkdir()
+    (folder / "toy/steps.py").touch()
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "toy/steps.ipynb")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _isolated(notebooks, results, monkeypatch):
+    """Nothing is read from or written to the repository's own folders, in this process or in a kernel."""
+    monkeypatch.setenv("ATTRAIN_NOTEBOOKS", str(notebooks))
+    monkeypatch.setattr(run, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
+
+
+@pytest.fixture
+def call(capfd):
+    """Runs the command line in this process: (exit code, lines of stdout, lines of stderr)."""
+
+    def call(*arguments):
+        try:
+            code = run.main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code
+        captured = capfd.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+@contextmanager
+def tmpfs(folder: Path, options: str):
+    """A small file system of its own, where this user may mount one."""
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def files(folder):
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+# ---------------------------------------------------------------- parameters, without running anything
+
+
+def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(notebooks, tmp_path, monkeypatch):
+    assert run.experiments() == [REAL, "toy/steps"]
+    for name in (
+        "a/b",
+        "a/.ipynb_checkpoints/b-checkpoint",
+        ".ipynb_checkpoints/c-checkpoint",
+        *run.PAGES,
+        "a/b/c",
+        "d",
+    ):
+        for ending in (".py", ".ipynb"):
+            file = tmp_path / f"{name}{ending}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    (tmp_path / "a/unpaired.ipynb").touch()
+    (tmp_path / "a/helper.py").touch()
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    assert run.experiments() == ["a/b", "d"]
+
+
+def test_declared_reads_type_default_and_help_of_each_parameter():
+    found = run.declared("toy/steps")
+    assert found == {n: {"type": kind, "default": value, "help": text} for n, (kind, value, text) in PARAMETERS.items()}
+
+
+def test_values_are_read_as_the_types_that_the_notebook_declares():
+    given = [("rate", "1e-2"), ("fast", "False"), ("action", "1"), ("seeds", "3"), ("unknown", "x")]
+    values = run.parse_values(given, "toy/steps")
+    assert values == {"rate": 0.01, "fast": False, "action": "1", "seeds": 3, "unknown": "x"}
+    assert [type(v) for v in values.values()] == [float, bool, str, int, str]
+
+
+@pytest.mark.parametrize("pair", [("rate", "high"), ("fast", "1"), ("seeds", "2.5"), ("seeds", ""), ("scale", "paper")])
+def test_values_that_do_not_fit_are_refused_by_name(pair):
+    with pytest.raises(ValueError, match=f"parameter {pair[0]} "):
+        run.parse_values([pair], "toy/steps")
+
+
+def test_settings_are_the_scales_file_then_what_is_given():
+    assert run.settings("toy/steps", "smoke") == {"scale": "smoke"}
+    assert run.settings("toy/steps", "smoke", {"seeds": 2}) == {"scale": "smoke", "seeds": 2}
+    tiny = {"scale": "tiny", "epochs": 1, "n_train": 32, "range_images": 32, "seeds": 4}
+    assert run.settings(REAL, "tiny", {"seeds": 4}) == tiny
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is no YAML"), ("- 1", "is no YAML"), ("scale: other", "must say scale: own"), ("rat: 1", "'rat'"),
+     ("rate: 1e-4", "rate must be float"), ("seeds: 0", "seeds must be at least 1"), ("", None), ("rate: 2", None)],
+)  # fmt: skip
+def test_settings_file_is_checked(notebooks, text, message):
+    file = notebooks / "params/toy/steps.own.yaml"
+    file.write_text(text)
+    try:
+        if message:
+            with pytest.raises(ValueError, match=message):
+                run.settings("toy/steps", "own")
+        else:
+            assert run.settings("toy/steps", "own")["scale"] == "own"
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("a\n", "a\n"), ("\r 10%\r 50%\r100%\n", "100%\n"), ("one\r\ntwo\r\n", "one\ntwo\n"), ("x\r", "x"), ("", ""),
+     ("first\n 0%|\r 9%|\nlast", "first\n 9%|\nlast")],
+)  # fmt: skip
+def test_of_a_progress_bar_its_last_state_is_kept(text, kept):
+    cell = new_code_cell(outputs=[new_output("stream", name="stderr", text=text), new_output("display_data")])
+    run.collapse_progress(new_notebook(cells=[new_code_cell(), cell]))
+    assert cell.outputs[0].text == kept
+
+
+def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with scratch_folder() as folder:
+        assert len(f"{folder}/kernel-5") < 100
+
+
+def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):
+    parameters = {"rate": 1, "seeds": 2, "out": "elsewhere"}
+    assert not run.is_finished(tmp_path, parameters)
+    (tmp_path / "record.json").write_text(json.dumps({"parameters": {"rate": 1.0, "seeds": 2}}))
+    assert not run.is_finished(tmp_path, parameters)
+    (tmp_path / run.FINISHED).touch()
+    assert run.is_finished(tmp_path, parameters)
+    assert not run.is_finished(tmp_path, parameters | {"seeds": 3})
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "record.json").write_text(text)
+        assert not run.is_finished(tmp_path, parameters)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["toy/none"], "unknown experiment 'toy/none'; there are isnet/"),
+        ([REAL, "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
+        (["toy/steps", "-p", "sed", "1"], "unknown parameter 'sed'; this notebook takes action, device, "),
+        (["toy/steps", "-p", "seeds", "two"], "parameter seeds must be int, got 'two'"),
+        (["toy/steps", "-p", "seeds", "0"], "parameter seeds must be at least 1, got 0"),
+        (["toy/steps", "-p", "threads", "0"], "parameter threads must be at least 1, got 0"),
+        (["toy/steps", "-p", "out", "there"], "parameter out is given by --out"),
+        (["toy/steps", "-p", "device", "gpu"], "device 'gpu' cannot be used here"),
+        (["toy/steps", "-p", "device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["toy/steps", "--out", "/proc/attrain"], "cannot write to the output folder"),
+        (["toy/steps", "--out", f"{__file__}/below"], "cannot write to the output folder"),
+        (["toy/steps", "--loud"], "unrecognized arguments: --loud"),
+        ([], "the following arguments are required: experiment"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(call, arguments, words, results):
+    code, out, err = call(*arguments)
+    assert code in (1, 2) and not out
+    assert len(err) == 1 and err[0].startswith("error: ") and words in err[0]
+    assert not list(results.rglob("*.ipynb"))
+
+
+def test_a_refusal_on_a_terminal_is_one_line(results):
+    command = [sys.executable, "-m", "studies.run", "toy/steps", "-p", "sed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and not done.stdout and not results.exists()
+    assert done.stderr.startswith("error: toy/steps smoke: unknown parameter 'sed'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(call):
+    code, _, err = call("toy/steps", "-p", "device", "cuda")
+    assert code == 1 and len(err) == 1 and "device 'cuda' cannot be used here" in err[0] and "try device=cpu" in err[0]
+
+
+def test_a_folder_that_is_read_only_or_full_is_refused_and_keeps_its_record(call, tmp_path):
+    with tmpfs(tmp_path / "disk", "size=64k") as disk:
+        (disk / "record.json").write_text("kept")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        code, _, err = call("toy/steps", "--out", disk)
+        assert code == 1 and len(err) == 1 and f"Read-only file system: '{disk}'" in err[0]
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        (disk / "other").write_bytes(bytes(60 << 10))
+        code, _, err = call("toy/steps", "--out", disk)
+        assert code == 1 and len(err) == 1 and f"No space left on device: '{disk}'" in err[0]
+        assert (disk / "record.json").read_text() == "kept"
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, results):
+    folder = results / "smoke/toy/steps"
+    assert call("toy/steps")[::2] == (0, [])
+    kept = files(folder)
+    code, out, err = call("toy/steps", "-p", "action", "raise")
+    reason = f"error: toy/steps smoke: RuntimeError: it was meant to (see {folder}/failed.ipynb)"
+    assert (code, out, err) == (1, [], [reason])
+    after = files(folder)
+    assert "it was meant to" in after.pop("failed.ipynb")[1].decode()
+    kept.pop(".finished")
+    assert after == kept, "only the mark is gone: a batch does this run again"
+    code, _, err = call("toy/steps", "-p", "action", "die", "-p", "seed", "1")
+    assert code == 1 and len(err) == 1 and err[0].startswith("error: toy/steps smoke seed 1: the kernel died")
+    assert call("toy/steps")[::2] == (0, [])
+    assert set(files(folder)) == set(kept) | {".finished"}
+
+
+def test_a_missing_data_set_is_one_line_that_says_how_to_get_it(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "no data"))
+    code, out, err = call(REAL, "--scale", "tiny", "-p", "dataset", "mnist")
+    assert code == 1 and not out and len(err) == 1
+    assert err[0].startswith(f"error: {REAL} tiny: DataError: ") and "python -m data_prep mnist" in err[0]
+    assert str(tmp_path / "no data") in err[0]
+
+
+def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(call, tmp_path, monkeypatch):
+    with tmpfs(tmp_path / "disk", "size=200k") as disk:
+        monkeypatch.setenv("ATTRAIN_RESULTS", str(disk))
+        folder = disk / "smoke/toy/steps"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text("kept")
+        code, out, err = call("toy/steps", "-p", "action", "fill")
+        assert code == 1 and not out and len(err) == 1
+        assert err[0].startswith("error: toy/steps smoke: ") and str(disk) in err[0]
+        assert (folder / "record.json").read_text() == "kept"
+        assert not [name for name in files(disk) if Path(name).name.startswith(".")]
+
+
+def test_an_interrupted_run_ends_with_its_kernel_and_no_traceback(results, tmp_path):
+    command = [sys.executable, "-m", "studies.run", "toy/steps", "-p", "action", "wait"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    streams["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    line = "interrupted: toy/steps smoke seed 1; the seeds that have finished are kept\n"
+    endings = [(signal.SIGINT, 130, line), (signal.SIGTERM, 143, "")]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    # A seed each, or one would wait for the other's result.
+    processes = [subprocess.Popen([*command, "-p", "seed", str(n)], env=environment, **streams) for n in (1, 2)]
+    try:
+        for process, (number, code, last) in zip(processes, endings):
+            while not (results / f"waiting-{process.pid}").exists():
+                assert process.poll() is None
+                time.sleep(0.1)
+            kernels = psutil.Process(process.pid).children()
+            os.killpg(process.pid, number)
+            out, err = process.communicate(timeout=120)
+            assert (process.returncode, out, err) == (code, "", last)
+            assert kernels and not psutil.wait_procs(kernels, timeout=30)[1]
+        assert not list(tmp_path.glob("attrain-*")) and not list(results.rglob("*.ipynb"))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_kept_outputs_are_those_of_the_notebook_alone(notebooks, tmp_path, monkeypatch, call):
+    folder = tmp_path / "kept"
+    shutil.copytree(notebooks, folder)
+    monkeypatch.setenv("ATTRAIN_NOTEBOOKS", str(folder))
+    monkeypatch.setattr(run, "NOTEBOOKS", folder)
+    file = folder / f"{REAL}.ipynb"
+    text = file.read_text()
+    for name, small in (("epochs", 1), ("n_train", 32), ("range_images", 32)):
+        text, changed = re.subn(rf"\b{name}: int = \d+ ", f"{name}: int = {small} ", text)
+        assert changed == 1, name
+    file.write_text(text)
+    before = nbformat.read(file, as_version=4)
+    assert call(REAL, "--keep-outputs") == (0, [], [])
+    after = nbformat.read(file, as_version=4)
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+    counts = [cell.execution_count for cell in after.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    written = file.read_text()
+    assert "papermill" not in json.dumps([after.metadata, *(cell.metadata for cell in after.cells)])
+    assert not any(part in written for part in (str(ROOT), str(tmp_path), tempfile.gettempdir(), str(Path.home())))
+    assert "results/smoke" in json.dumps(after.cells[-1].outputs)
+
+
+@pytest.mark.parametrize("index", [(), ("index",)])
+def test_outputs_of_all_are_kept_and_of_the_index_last(call, tmp_path, monkeypatch, index):
+    for name in ("b", "c", *index):
+        for ending in (".py", ".ipynb"):
+            (tmp_path / f"{name}{ending}").touch()
+    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    kept = []
+    monkeypatch.setattr(run, "keep_outputs", kept.append)
+    assert call("all", "--keep-outputs") == (0, [], [])
+    assert kept == ["b", "c", *index]
+
+
+def test_of_a_notebook_that_fails_nothing_is_kept(notebooks, call, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("it was meant to fail")
+
+    before = files(notebooks)
+    monkeypatch.setattr(run, "_execute", fail)
+    code, _, err = call("toy/steps", "--keep-outputs")
+    assert code == 1 and err == ["error: toy/steps smoke: it was meant to fail"]
+    assert files(notebooks) == before

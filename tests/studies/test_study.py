@@ -1,0 +1,377 @@
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy import stats
+
+from studies import study
+from studies.parameters import check_parameters
+from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
+from studies.study import Study, atomic_write
+
+TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
+VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
+
+
+@pytest.fixture(autouse=True)
+def _torch_settings():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def namespace(cells=("", "defaults", "study"), **changes):
+    return {"__annotations__": TYPES, "In": list(cells), **VALUES, **changes}
+
+
+def run(seed):
+    return {"metrics": {"x": seed + 0.5}, "array": torch.full((2,), float(seed))}
+
+
+def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(results, monkeypatch):
+    from tests.pretended_device import NAME
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    study = Study("isnet/x", namespace(device=NAME))
+    assert study.device == torch.device(NAME)
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.allow_tf32
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def test_t_interval_equals_the_textbook_value():
+    low, high = t_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
+
+
+def test_t_interval_covers_the_mean_of_three_seeds_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(2000, 3))
+    covered = np.mean([low < 0 < high for low, high in map(t_interval, draws)])
+    assert covered == pytest.approx(0.95, abs=0.02)
+
+
+def test_bootstrap_interval_over_many_images_is_near_the_normal_one_and_repeats():
+    values = np.random.default_rng(0).random(1000) < 0.3
+    low, high = bootstrap_interval(values)
+    error = 1.96 * stats.sem(values)
+    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.003)
+    assert (low, high) == bootstrap_interval(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "interval"),
+    [
+        ([0.5], "none"),
+        ([0.5, 0.6, 0.7], "t over 3 seeds"),
+        ([[1.0, 0.0, 1.0]], "bootstrap over 3 test images, 1 seed"),
+        ([[1.0, 0.0], [1.0, 1.0]], "t over 2 seeds"),
+    ],
+)
+def test_intervals_are_over_seeds_where_there_are_several_else_over_images(values, interval):
+    measured = estimate(values)
+    assert measured["interval"].startswith(interval)
+    assert measured["mean"] == pytest.approx(np.mean(values))
+
+
+def test_draws_of_patients_give_the_interval_of_one_seed_only():
+    draws = np.arange(1001) / 1000
+    measured = estimate([0.6], draws)
+    assert measured == {"mean": 0.6, "low": 0.025, "high": 0.975, "interval": "bootstrap over patients, 1 seed"}
+    assert estimate([0.6, 0.7], draws) == estimate([0.6, 0.7])
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [[1.0, 1.0]]])
+def test_values_without_spread_have_an_interval_without_width(values):
+    assert estimate(values) | {"interval": ""} == {"mean": 1.0, "low": 1.0, "high": 1.0, "interval": ""}
+
+
+@pytest.mark.parametrize("values", [[], [float("nan")], 1.0, [[[1.0]]]])
+def test_values_that_are_no_measurement_are_refused(values):
+    with pytest.raises(ValueError, match="values must be finite"):
+        estimate(values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds", "expected"),
+    [
+        (0.6, 0.7, {"above": 0.5}, "holds"),
+        (0.4, 0.7, {"above": 0.5}, "undecided"),
+        (0.3, 0.5, {"above": 0.5}, "fails"),
+        (-0.005, 0.005, {"above": -0.01, "below": 0.01}, "holds"),
+        (0.01, 0.02, {"above": -0.01, "below": 0.01}, "fails"),
+        (-0.02, 0.02, {"above": -0.01, "below": 0.01}, "undecided"),
+        (0.05, 0.2, {"below": 0.1}, "undecided"),
+        (None, None, {"below": 0.1}, "no interval"),
+    ],
+)
+def test_verdicts(low, high, bounds, expected):
+    assert verdict(low, high, **bounds) == expected
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_atomic_write_leaves_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "a" / "file.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def _write_for_ever(path):
+    while True:
+        study.write_json(path, {"numbers": list(range(20_000))})
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "record.json"
+    for delay in (0.3, 0.35, 0.42, 0.5):
+        process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(path,))
+        process.start()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert json.loads(path.read_text()) == {"numbers": list(range(20_000))}
+
+
+@pytest.mark.parametrize("folder", ["/proc/attrain", "a file/below"])
+def test_a_folder_that_cannot_be_written_to_is_named_at_once(folder, tmp_path, results):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(OSError, match="cannot write to the output folder"):
+        Study("isnet/x", namespace(out=str(tmp_path / folder)))
+
+
+# ---------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sede": 1}, "unknown parameter 'sede'; this notebook takes .*seed"),
+        ({"seed": "1"}, "parameter seed must be int, got '1'"),
+        ({"seed": True}, "parameter seed must be int, got True"),
+        ({"lr": "1e-4"}, "parameter lr must be float, got '1e-4'"),
+        ({"fast": 1}, "parameter fast must be bool, got 1"),
+        ({"out": None}, "parameter out must be str, got None"),
+    ],
+)
+def test_a_wrong_parameter_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        check_parameters(given, {name: kind.__name__ for name, kind in TYPES.items()})
+
+
+def test_an_int_is_a_float_and_is_recorded_as_one(results):
+    assert Study("isnet/x", namespace(lr=1)).parameters["lr"] == 1.0
+
+
+@pytest.mark.parametrize("cell", ["# Parameters\nlr = 0.5\nsede = 5\n", "# Parameters\nsede = 5\n"])
+def test_a_parameter_injected_by_papermill_that_the_notebook_does_not_have_is_named(cell, results):
+    with pytest.raises(ValueError, match="unknown parameter 'sede'"):
+        Study("isnet/x", namespace(["", "defaults", cell, "study"], sede=5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"threads": 0}, "threads must be"),
+        ({"device": "gpu"}, "device 'gpu'"),
+    ],
+)
+def test_an_impossible_value_is_named(changes, message, results):
+    with pytest.raises(ValueError, match=message):
+        Study("isnet/x", namespace(**changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_here_is_named_with_a_remedy(results):
+    with pytest.raises(ValueError, match=r"device 'cuda' cannot be used here .* try device=cpu"):
+        Study("isnet/x", namespace(device="cuda"))
+
+
+# ---------------------------------------------------------------- seeds and records
+
+
+def test_a_finished_seed_is_not_run_again_until_something_changes(results):
+    calls = []
+
+    def counted(seed):
+        calls.append(seed)
+        return run(seed)
+
+    def go(**changes):
+        cells = changes.pop("cells", ("", "defaults", "study"))
+        return Study("isnet/x", namespace(cells, **changes)).seed(3, counted)
+
+    first = go()
+    assert go()["array"].tolist() == first["array"].tolist() == [3.0, 3.0]
+    assert go(seeds=5, out=str(results / "elsewhere"), scale="laptop")["seconds"] == first["seconds"]
+    assert calls == [3], "which seeds, where to and under which name do not matter"
+    go(lr=0.2)
+    go(cells=("", "defaults", "edited"))
+    assert calls == [3, 3, 3]
+    go(cells=("", "defaults", "# Parameters\nseeds = 2\n", "study"))
+    assert calls == [3, 3, 3], "what papermill injects is in the parameters already"
+
+
+def test_a_change_of_data_runs_a_seed_again(results):
+    calls = []
+    for checksum in ("a", "a", "b"):
+        current = Study("isnet/x", namespace())
+        current.data("digits", {"file": checksum})
+        current.seed(3, lambda seed: calls.append(seed) or run(seed))
+    assert calls == [3, 3]
+
+
+def test_a_seed_whose_run_fails_is_not_kept(results):
+    def fails(seed):
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        Study("isnet/x", namespace()).seed(3, fails)
+    assert not list(results.rglob("*.pt"))
+    assert Study("isnet/x", namespace()).seed(3, run)["metrics"] == {"x": 3.5}
+
+
+def _run_slowly(seconds, calls, seed=3):
+    def slow(seed):
+        with open(calls, "a") as file:
+            file.write("x")
+        time.sleep(seconds)
+        return {"metrics": {"x": 1.0}}
+
+    Study("isnet/x", namespace()).seed(seed, slow)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_of_two_processes_at_one_seed_the_second_waits_and_goes_on_if_the_first_is_killed(results, tmp_path, kill):
+    calls, fork = tmp_path / "calls", multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_run_slowly, args=(seconds, calls)) for seconds in (60 if kill else 1, 0)]
+    processes[0].start()
+    while not calls.exists():
+        time.sleep(0.01)
+    processes[1].start()
+    if kill:
+        time.sleep(0.2)
+        processes[0].kill()
+    for process in processes:
+        process.join(50)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL if kill else 0, 0]
+    assert calls.read_text() == ("xx" if kill else "x")
+    assert [file.suffix for file in results.rglob("*") if file.is_file()] == [".pt"]
+
+
+def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
+    """By the functions' names: nbval runs cells without noting them in `In`."""
+
+    def first(seed):
+        return {"metrics": {"x": 1.0}}
+
+    def second(seed):
+        return {"metrics": {"x": 2.0}}
+
+    for _ in range(2):  # the second time, both are found
+        current = Study("isnet/x", namespace(seeds=1))
+        for stage, value in ((first, 1.0), (second, 2.0)):
+            assert current.seed(3, stage)["metrics"] == {"x": value}
+            current._seconds[3] += value
+        times = json.loads(current.finish([second(3)]).read_text())["times"]
+        assert times["seed_seconds"] == [pytest.approx(3.0, abs=0.2)]
+    assert len(list(results.rglob("*.pt"))) == 2
+
+
+def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
+    current = Study("isnet/x", namespace())
+    current.data("digits", {"file": "abc"})
+    runs = [current.seed(seed, run) for seed in current.seeds]
+    current.claim("isnet-1", [0.7, 0.8], of="net")
+    current.claim("isnet-1", [0.9, 0.9], of="net")
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    current.figure(figure, "line")
+    plt.close(figure)
+    record = json.loads(current.finish(runs).read_text())
+    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"}
+    assert record["seeds"] == [3, 4] and record["metrics"] == {"x": [3.5, 4.5]}
+    assert record["summary"]["x"]["interval"] == "t over 2 seeds"
+    (claim,) = record["claims"]
+    assert claim["measured"]["mean"] == 0.9 and claim["verdict"] == "holds", "a claim stated again replaces the first"
+    assert claim["paper_value"] is None and claim["source"]
+    assert record["data"] == {"digits": {"file": "abc"}}
+    assert record["environment"]["torch"] == torch.__version__.split("+")[0] or record["environment"]["torch"]
+    assert {"commit", "times", "schema"} <= set(record)
+    assert (results / "smoke/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((results / "smoke").rglob(".*"))
+
+
+def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_path):
+    records = []
+    for out in ("a", "b"):
+        current = Study("isnet/x", namespace(out=str(tmp_path / out)))
+        runs = [current.seed(seed, run) for seed in current.seeds]
+        current.claim("isnet-1", [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+        record = json.loads(current.finish(runs).read_text())
+        assert record.pop("times")
+        records.append(json.dumps(record))
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "mean", "interval"),
+    [
+        ({3: math.nan}, 4.5, "none: 1 seed; undefined in 1 of 2"),
+        ({3: math.nan, 4: math.nan}, None, "none; undefined in 2 of 2"),
+    ],
+)
+def test_a_metric_that_is_undefined_in_a_seed_is_null_there_and_said_to_be(results, seeds, mean, interval):
+    current = Study("isnet/x", namespace())
+    runs = [current.seed(seed, lambda s: {"metrics": {"x": seeds.get(s, s + 0.5)}}) for seed in current.seeds]
+    record = json.loads(current.finish(runs).read_text())
+    assert record["metrics"]["x"] == [None, None if mean is None else 4.5]
+    assert record["summary"]["x"] == {"mean": mean, "low": None, "high": None, "interval": interval}
+
+
+def test_an_infinite_metric_is_an_error(results):
+    current = Study("isnet/x", namespace())
+    with pytest.raises(ValueError, match="values must be finite"):
+        current.finish([current.seed(seed, lambda s: {"metrics": {"x": math.inf}}) for seed in current.seeds])
+
+
+def test_an_unknown_claim_is_named(results):
+    with pytest.raises(ValueError, match=r"unknown claim 'isnet-99'; claims\.yaml has isnet-1"):
+        Study("isnet/x", namespace()).claim("isnet-99", [1.0])
+
+
+def test_all_claims_are_declared_whole():
+    claims = study.load_claims()
+    assert {"isnet-1", "isnet-2", "isnet-3", "isnet-4"} <= set(claims)
+
+
+@pytest.mark.parametrize("change", [{"mesure": "x"}, {"above": None, "below": None}, {"claim": None}])
+def test_a_claim_that_is_not_whole_is_named(change, tmp_path):
+    claim = {"claim": "a", "measure": "b", "above": 1, "paper_value": None, "source": "c"}
+    claim |= {name: value for name, value in change.items() if value is not None}
+    claim = {name: value for name, value in claim.items() if name not in change or change[name] is not None}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"x-1": claim}))
+    with pytest.raises(ValueError, match="x-1 must have"):
+        study.load_claims(tmp_path / "claims.yaml")
+
+
+def test_what_a_parameter_names_must_be_known():
+    study.check_known("methods", ["plain"], ["plain", "FGSM"])
+    with pytest.raises(ValueError, match=r"parameter methods: unknown \['FSGM', 'mix'\]; there are plain, FGSM"):
+        study.check_known("methods", ["plain", "mix", "FSGM"], {"plain": 1, "FGSM": 2})
