@@ -8,8 +8,9 @@ torch.Size([5, 1, 2, 2])
 
 from typing import TYPE_CHECKING
 
-from attrain.attribution import Explanation, explain
-from attrain.engine.operations import UnsupportedOperation, register_rule
+from attrain.attribution import explain
+from attrain.engine.call import UnsupportedOperation, register_rule
+from attrain.explanation import Explanation
 from attrain.losses import (
     corrected_energy_loss,
     energy_loss,

@@ -1,77 +1,66 @@
 """One forward pass, one backward pass under modified local rules, one contraction.
 
-`explain` knows nothing about any method: a method (see `attrain.methods`) hands it a set of rules
-(`attrain.engine.rules`) that is active while the model runs, says where the gradient is read, and
-contracts that gradient to a map. Operations are intercepted as they are called, so a module,
-its functional form, an in-place call and a module used twice are the same thing, and nothing is left in
-the model.
+`explain` knows nothing of any method: it checks what it is given, and asks the method (see `attrain.methods`) for the
+maps. A method runs the model in a mode (`attrain.engine.mode`) that intercepts operations as they are called and asks
+the method's table of rules, so a module, its functional form, an in-place call and a module used twice are the same
+thing, and nothing is left in the model.
 """
 
-import difflib
-import threading
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
-from attrain.chunks import in_chunks
-from attrain.engine.operations import finite
+from attrain.engine import state
+from attrain.engine.inputs import Form, Inputs, check_inputs
+from attrain.engine.passes import Request, no_map_of_integers
 from attrain.engine.unseen import uncompiled
-from attrain.methods.gradient import LRP
-from attrain.targets import Target
-
-
-class Explanation(NamedTuple):
-    """What `explain` returns.
-
-    Attributes:
-        logits: the model's output (N, C), from the same forward pass as the map.
-        heatmap: shape of x for one map a sample; (N, K, ...) where the target asks for K maps.
-        layers: name of a layer -> map at its output, (N, ...) or (N, K, ...).
-        delta: what each map sums to, (N,) or (N, K), where the method has that property; else None.
-    """
-
-    logits: Tensor
-    heatmap: Tensor
-    layers: dict[str, Tensor]
-    delta: Tensor | None
+from attrain.explanation import Explanation
+from attrain.methods.lrp import LRP
+from attrain.methods.method import Method
+from attrain.targets import Scores, Target, check_target
+from attrain.tensors import mapped, tensors
 
 
 def explain(
-    model: nn.Module, x: Tensor, target: Target = None, method=LRP(), *, layers=(), create_graph: bool = False,
-    at_input: bool = True, chunk_size: int | None = None, out: Tensor | None = None,
+    model: Callable, x: Form, target: Target = None, method: Method = LRP(), *, args: Sequence = (),
+    kwargs: dict | None = None, layers: str | Sequence[str] = (), create_graph: bool = False, at_input: bool = True,
+    chunk_size: int | None = None, out: Tensor | None = None, progress: bool = False,
 ) -> Explanation:  # fmt: skip
     """Attribute a model's output to its input.
 
     Args:
-        model: maps (N, ...) to logits (N, C). It comes back as it went in: mode, hooks, parameters,
-            `.grad` and, unless `create_graph`, buffers.
-        x: input (N, ...), floating point, finite. Never modified.
-        target: what is explained. `None`: the predicted class; an int: that class; LongTensor (N,):
-            a class a sample; LongTensor (N, K): K maps a sample; `"all"`: one map a class; or a
-            callable from logits (N, C) to one number a sample (N,), as `selective_target()`.
+        model: a module, or a callable that closes over one. It comes back as it went in: mode, hooks, parameters,
+            `.grad` and, unless `create_graph`, buffers and tensors that it keeps.
+        x: input (N, ...), floating point, finite. Never modified. Or a tuple or dict of tensors, of which the model is
+            called as model(*x) or model(**x): then `heatmap` has the same form. Whole numbers (token ids) go through
+            as they are and have no map: ask for maps at `layers=("…embeddings",)`.
+        target: what is explained. `None`: the predicted class; an int, or a sequence or LongTensor (N,): a class, or
+            one a sample; LongTensor (N, K): K maps a sample; `"all"`: one map a class; or a callable from what the
+            model returns to one number a sample (N,), or K of them (N, K), as `selective_target()`. Without a callable
+            the model returns logits (N, C), one logit a sample (N,), or an object with such `.logits`.
             The explained numbers are summed over the batch, so every sample has its own map.
         method: a value of `attrain.methods`, for instance `LRP(epsilon=1e-2)`.
+        args, kwargs: handed to the model and not explained.
         layers: names of modules (as in `model.named_modules()`) whose output also gets a map, where the
-            output is a tensor, or the first tensor of a tuple; of a module called twice, the last call's.
+            output is a tensor, or the first tensor of several; of a module called twice, the last call's.
         create_graph: make the map (and the logits) differentiable with respect to the parameters, so
             that both can be trained on. This is then the forward pass of a training step: batch norm
             in training mode updates its running statistics, as it would without `explain`.
         at_input: without, only the maps at the layers are made, by a backward pass no longer than they need, and
             `heatmap` is an empty (N, 0).
         chunk_size: explain at most so many samples at once, so that memory does not grow with N; for maps that
-            are only looked at, not with `create_graph`. x, and what belongs to its samples (classes, references),
-            may lie elsewhere than the model, on the CPU or in a memory-mapped file: chunks are brought to the
-            device of the model's parameters, maps back to that of x. A callable target sees a chunk's logits.
+            are only looked at, not with `create_graph`. x, and what belongs to its samples (classes, references,
+            tensors of args and kwargs whose first size is N), may lie elsewhere than the model, on the CPU or in a
+            memory-mapped file: chunks are brought to the device of the model's parameters, maps back to that of x.
+            A callable target sees a chunk's output.
         out: with `chunk_size`, a tensor that the maps are written to as they are made, such as a memory-mapped file.
+        progress: with `chunk_size`, show a bar (tqdm).
 
     Raises:
-        TypeError, ValueError: input that is not finite floating point, a target out of range, a model
-            that does not return (N, C), a reference or the name of a layer that does not fit.
+        TypeError, ValueError: input that is not finite, a target out of range, an output that the target cannot be
+            taken from, a reference or the name of a layer that does not fit.
         attrain.UnsupportedOperation: the model calls an operation that the method has no rule for.
 
     Example:
@@ -80,150 +69,82 @@ def explain(
         >>> result.logits.shape, result.heatmap.shape, result.layers["1"].shape
         (torch.Size([3, 1]), torch.Size([3, 2]), torch.Size([3, 2]))
     """
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
+    layers = _check(model, method, layers, at_input)
+    check_inputs(x)
+    inputs = Inputs(x, args, kwargs)
+    if not layers and not any(t.is_floating_point() for t in inputs.tensors):
+        raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {no_map_of_integers(model)}")
+    target = check_target(target, len(inputs))
     if chunk_size is not None:
         if create_graph:
             raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
-        return in_chunks(partial(explain, layers=layers, at_input=at_input), model, x, target, method, chunk_size, out)
-    if out is not None:
-        raise ValueError("out is written to chunk by chunk: give a chunk_size too")
-    if not finite(x):
-        raise ValueError("x holds NaN or infinite values; a map of it would be meaningless")
+        run = partial(explain, layers=layers, at_input=at_input)
+        return _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
+    if out is not None or progress:
+        raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
+    with torch.inference_mode(False), torch.enable_grad(), uncompiled(), state.kept(model, keep_updates=create_graph):
+        inputs = inputs.replaced([t.clone() if t.is_inference() else t for t in inputs.tensors])
+        request = Request(model, inputs, Scores(target, len(inputs)), layers, create_graph, at_input)
+        explanation = method.explanation(request)
+    return explanation if create_graph else Explanation(*(mapped(Tensor.detach, part) for part in explanation))
+
+
+def _check(model, method, layers, at_input: bool) -> tuple[str, ...]:
+    """The names of layers as a tuple; raise if the model, the method or a layer is none."""
+    if not callable(model):
+        raise TypeError(f"model must be a module or another callable, got {type(model).__name__}")
+    if not isinstance(method, Method):
+        name = getattr(method, "__name__", repr(method))
+        hint = f": call it, {name}()" if isinstance(method, type) else ""
+        raise TypeError(f"method must be a value of attrain.methods such as LRP() or DeepLift(), got {name}{hint}")
+    if layers is None or not isinstance(layers, (str, tuple, list)) or not all(isinstance(n, str) for n in layers):
+        raise TypeError(f"layers must be names of modules, as in model.named_modules(), got {layers!r}")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    if layers and not isinstance(model, nn.Module):
+        raise ValueError(f"layers={layers} are named in a module, and model is a {type(model).__name__}")
     if not (at_input or layers):
         raise ValueError("without at_input there must be layers to make maps at, got none")
-    with torch.enable_grad(), uncompiled(), _buffers_kept(model, keep=not create_graph):
-        result = method.run(_Pass(model, create_graph, at_input), x, target, layers, create_graph)
-    if create_graph:
-        return result
-    logits, heatmap, at_layers, delta = result
-    return Explanation(logits.detach(), heatmap.detach(), {k: v.detach() for k, v in at_layers.items()}, delta)
+    return layers
 
 
-@dataclass
-class _Pass:
-    """One forward and one backward pass through a model, as a method asks for them."""
+def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, out, progress: bool) -> Explanation:
+    """Explanations of chunks of the samples, put together again."""
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be a whole number >= 1, got {chunk_size!r}")
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    if any(m.training and isinstance(m, nn.modules.batchnorm._NormBase) for m in modules):
+        raise ValueError("with chunk_size, batch norm in training mode sees other batches: call model.eval() first")
+    n, home = len(inputs), inputs.tensors[0].device
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    device = next((p.device for p in parameters), home)
+    method.check(inputs)  # a reference that fits a chunk and not x is refused
+    whole = None
+    starts = range(0, max(n, 1), chunk_size)
+    if progress:
+        from tqdm.auto import tqdm
 
-    model: nn.Module
-    create_graph: bool
-    at_input: bool = True
-    explanation = Explanation
-
-    def __call__(self, x: Tensor, target: Target, make_rules, layers: tuple) -> Explanation:
-        leaf = x.detach().requires_grad_()
-        entry = leaf.clone()  # an operation of the model in place on its input changes this copy
-        rules = make_rules(leaf, entry)
-        rules.create_graph = self.create_graph
-        with rules.around(self.model), _outputs(self.model, layers, self.create_graph) as outputs:
-            logits = rules.forward(self.model, entry)
-            _check_logits(logits, len(x))
-            scores, delta = rules.scores(logits, target)  # (N,) or (N, K)
-            outputs = _complete(outputs, layers)
-            several = scores.ndim == 2
-            maps = [
-                self.backward(rules, logits, column, outputs, last=k + 1 == len(columns))
-                for columns in [scores.unbind(1) if several else (scores,)]
-                for k, column in enumerate(columns)
-            ]
-        heatmap, *rest = (torch.stack(m, 1) if several else m[0] for m in zip(*maps))
-        return Explanation(logits, heatmap, dict(zip(layers, rest)), delta)
-
-    def backward(self, rules, logits, score, outputs, last: bool) -> list[Tensor]:
-        """The map at the input and those at the layers, averaged over the references."""
-        total = None
-        for number in range(rules.references):
-            retain = self.create_graph or not last or number + 1 < rules.references
-            with rules.explaining(number, last=not retain):
-                start, weight = rules.start(logits, score)
-                root, *gradients = torch.autograd.grad(
-                    start,
-                    [rules.root if self.at_input else start, *(edge for edge, _, _ in outputs)],
-                    weight,
-                    create_graph=self.create_graph,
-                    retain_graph=retain,
-                    allow_unused=True,
-                )
-                if root is None:
-                    raise ValueError("the model's output does not depend differentiably on x; is it detached inside?")
-                empty = rules.x.detach().new_empty(len(rules.x), 0)
-                maps = [rules.contract(root, self.create_graph) if self.at_input else empty]
-                for g, (_, value, reference) in zip(gradients, outputs):
-                    maps.append(rules.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
-            total = maps if total is None else [a + b for a, b in zip(total, maps)]
-        return [m / rules.references for m in total] if rules.references > 1 else total
-
-    def logits(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits = self.model(x.clone())
-            _check_logits(logits, len(x))
-        return logits
-
-    def mean(self, found: list[Explanation]) -> Explanation:
-        """The mean of explanations of one input."""
-        average = lambda values: sum(values) / len(found)  # noqa: E731
-        at_layers = {name: average([f.layers[name] for f in found]) for name in found[0].layers}
-        return Explanation(
-            found[0].logits, average([f.heatmap for f in found]), at_layers, average([f.delta for f in found])
-        )
+        starts = tqdm(starts, unit="chunk", desc="explain")
+    for start in starts:
+        rows = slice(start, start + chunk_size)
+        cut = lambda value: mapped(lambda t: (t[rows] if t.ndim and len(t) == n else t).to(device), value)  # noqa: B023, E731
+        part = inputs.formed([t[rows].to(device) for t in inputs.tensors])
+        classes = target[rows].to(device) if isinstance(target, Tensor) else target
+        some = method.rows(rows, inputs.formed(inputs.tensors))
+        found = run(model, part, classes, some, args=cut(inputs.args), kwargs=cut(inputs.kwargs))
+        if whole is None:  # made at once: small results kept one by one would hold the memory between them
+            if out is not None:
+                _check_out(out, n, found.heatmap)
+            first = found if out is None else found._replace(heatmap=found.heatmap[..., :0])
+            whole = [mapped(lambda t: t.new_empty((n, *t.shape[1:]), device=home), part) for part in first]
+            whole = whole if out is None else [whole[0], out, *whole[2:]]
+        for total, part in zip(tensors(whole), tensors(tuple(found))):
+            total[rows].copy_(part)
+    return Explanation(*whole)
 
 
-def _check_logits(logits, n: int) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model must return logits of shape ({n}, C), got {got}")
-    if torch.is_grad_enabled() and not logits.requires_grad:
-        raise ValueError("the model's output does not depend differentiably on x; is it detached inside?")
-
-
-@contextmanager
-def _outputs(model: nn.Module, names: tuple, create_graph: bool):
-    """Collect, by layer, where its output stands in the graph, its value and its reference; this thread's only."""
-    found, modules, thread = {}, dict(model.named_modules()), threading.get_ident()
-
-    def keep(name, module, args, output):
-        if threading.get_ident() != thread:
-            return
-        value = output[0] if isinstance(output, tuple) else output
-        if not isinstance(value, Tensor):
-            raise TypeError(f"layer {name!r} returns {type(value).__name__}, not a tensor: it has no map")
-        if value.requires_grad:
-            with torch._C.DisableTorchFunction():
-                own = getattr(value, "_attrain_pair", None)
-                reference = None if own is None else own.reference.clone()
-                found[name] = (
-                    get_gradient_edge(value),
-                    value.clone() if create_graph else value.detach().clone(),
-                    reference,
-                )
-
-    with ExitStack() as hooks:
-        for name in names:
-            if name not in modules:
-                near = difflib.get_close_matches(name, modules, 3, 0.4)
-                raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
-            handle = modules[name].register_forward_hook(lambda *a, name=name: keep(name, *a))
-            hooks.callback(handle.remove)
-        yield found
-
-
-def _complete(found: dict, names: tuple) -> list:
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} has no output in the model's forward pass that depends on x")
-    return [found[name] for name in names]
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module, keep: bool):
-    """Undo what a forward pass in training mode does to buffers (batch-norm statistics)."""
-    if not (keep and any(module.training for module in model.modules())):
-        yield
-        return
-    saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
+def _check_out(out: Tensor, n: int, heatmap) -> None:
+    if not isinstance(heatmap, Tensor):
+        raise ValueError("out is for one input, and x holds several")
+    wanted = (n, *heatmap.shape[1:])
+    if out.shape != wanted or not out.is_floating_point():
+        raise ValueError(f"out must be floating point, of shape {wanted}, got {tuple(out.shape)}, {out.dtype}")

@@ -1,42 +1,164 @@
-"""Which number of the logits is explained."""
+"""Which number of a model's output is explained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Target = None | int | str | Tensor | Callable[[Tensor], Tensor]
+Target = None | int | str | Tensor | Sequence[int] | Callable[[Tensor], Tensor]
+_ACCEPTED = (
+    'None (the predicted class), an int, a sequence or LongTensor of N classes, a LongTensor (N, K), "all", '
+    "or a callable from the model's output to (N,) or (N, K) numbers"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """From a model's output to the explained numbers.
+
+    Args:
+        target: see `attrain.explain`.
+        n: the number of samples.
+        state: of torch's random numbers, for a callable that draws: each time the same.
+    """
+
+    target: Target
+    n: int
+    state: Tensor | None = None
+
+    @property
+    def callable(self) -> bool:
+        """Whether the target is a function of the output."""
+        return callable(self.target)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether no class is chosen: None or "all"."""
+        return self.target is None or (isinstance(self.target, str) and self.target == "all")
+
+    def logits(self, output, scores: Tensor | None = None) -> Tensor:
+        """The output as `Explanation` keeps it: a tensor, an object's `.logits`, or else the explained numbers."""
+        logits = getattr(output, "logits", output)
+        return logits if isinstance(logits, Tensor) or scores is None else scores
+
+    def check(self, output) -> None:
+        """Raise ValueError if the output is none that the target can be taken from."""
+        if self.callable:
+            return
+        logits = self.logits(output)
+        if not isinstance(logits, Tensor) or logits.ndim not in (1, 2) or len(logits) != self.n:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
+            raise ValueError(
+                f"model must return logits of shape ({self.n}, C) or ({self.n},), or an object with such .logits, got "
+                f"{got}; of any other output a callable target takes the explained numbers"
+            )
+
+    def __call__(self, output) -> Tensor:
+        """The explained numbers, (N,) or (N, K)."""
+        if self.callable:
+            return self._called(output)
+        logits = self.logits(output)
+        if logits.ndim == 1:
+            return _single(logits, self.target)
+        return target_scores(logits, self.target)
+
+    def _called(self, output) -> Tensor:
+        if self.state is not None:
+            before = torch.get_rng_state()
+            torch.set_rng_state(self.state)
+        scores = self.target(output)
+        if self.state is not None:
+            torch.set_rng_state(before)
+        if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or len(scores) != self.n:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(
+                f"a callable target must return one number a sample, shape ({self.n},), or K of them, ({self.n}, K), got "
+                f"{got}"
+            )
+        if not scores.is_floating_point():
+            raise ValueError(f"a callable target must return floating point numbers, got {scores.dtype}")
+        return scores
+
+    def fixed(self, output) -> "Scores":
+        """The same with its choice from this output made for good: a predicted or drawn class, random numbers."""
+        if self.target is None and self.logits(output).ndim == 2:
+            return Scores(self.logits(output).detach().argmax(1), self.n)
+        if hasattr(self.target, "draw"):
+            return Scores(self.target.draw(self.logits(output).detach()), self.n)
+        return Scores(self.target, self.n, torch.get_rng_state()) if self.callable else self
+
+
+def check_target(target: Target, n: int) -> Target:
+    """A target in a form that `Scores` takes: an int, a LongTensor, None, "all" or a callable.
+
+    Raises:
+        TypeError, ValueError: what is none of them, or does not have one row a sample.
+    """
+    if target is None or callable(target) or (isinstance(target, str) and target == "all"):
+        return target
+    if isinstance(target, bool | np.bool_ | str | float):
+        raise ValueError(f"target must be {_ACCEPTED}, got {target!r}")
+    if isinstance(target, int | np.integer):
+        return int(target)
+    if isinstance(target, np.ndarray | list | tuple | range):
+        try:
+            target = torch.as_tensor(np.asarray(target))
+        except (TypeError, ValueError):
+            raise ValueError(f"target must be {_ACCEPTED}, got {target!r}") from None
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be {_ACCEPTED}, got {type(target).__name__}")
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise ValueError(f"target must be a LongTensor, whole numbers, got {target.dtype} {tuple(target.shape)}")
+    if target.ndim == 0:
+        return int(target)
+    if target.ndim > 2 or len(target) != n:
+        raise ValueError(f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}")
+    if (
+        target.ndim == 2
+        and target.shape[1] > 1
+        and bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
+    ):
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} looks one-hot, and would be read as {target.shape[1]} classes a "
+            "sample: give target.argmax(1)"
+        )
+    return target.long()
+
+
+def _one_hot(target: Tensor) -> bool:
+    return bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
-    """The explained numbers, (N,) or (N, K); see `attrain.attribution` for what `target` may be."""
+    """The explained numbers of logits (N, C), (N,) or (N, K); see `attrain.explain` for what `target` may be."""
     n, classes = logits.shape
+    target = check_target(target, n)
     if target is None:
         target = logits.detach().argmax(1)
     if isinstance(target, str):
-        if target != "all":
-            raise ValueError(f'target as a string must be "all", got {target!r}')
         return logits
+    if callable(target):
+        return Scores(target, n)(logits)
     if isinstance(target, int):
         target = torch.full((n,), target, device=logits.device)
-    if isinstance(target, Tensor):
-        return _gather(logits, target, n, classes)
-    scores = target(logits)
-    if not isinstance(scores, Tensor) or scores.shape != (n,):
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"a callable target must return one number a sample, shape ({n},), got {got}")
-    return scores
-
-
-def _gather(logits: Tensor, target: Tensor, n: int, classes: int) -> Tensor:
-    if target.dtype != torch.long or target.ndim not in (1, 2) or len(target) != n:
-        raise ValueError(
-            f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}"
-        )
     if target.numel() and not (0 <= int(target.min()) and int(target.max()) < classes):
         raise ValueError(f"target must be in [0, {classes - 1}], got {int(target.min())}..{int(target.max())}")
     target = target.to(logits.device)
     return logits.gather(1, target[:, None])[:, 0] if target.ndim == 1 else logits.gather(1, target)
+
+
+def _single(logits: Tensor, target: Target) -> Tensor:
+    """The one logit a sample of an output (N,)."""
+    if isinstance(target, str):
+        return logits[:, None]
+    zeros = isinstance(target, Tensor) and not bool(target.any())
+    if target is None or zeros or (isinstance(target, int) and target == 0):
+        return logits[:, None].expand(target.shape) if zeros and target.ndim == 2 else logits
+    raise ValueError(
+        f"the model returns one logit a sample, shape {tuple(logits.shape)}: target must be None or 0, got {target!r}"
+    )
 
 
 def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
@@ -79,15 +201,19 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
     if not 0 <= highest <= 1:
         raise ValueError(f"highest must be in [0, 1], got {highest}")
 
-    def target(logits: Tensor) -> Tensor:
+    def draw(logits: Tensor) -> Tensor:
         n, classes = logits.shape
         if classes < 2:
             raise ValueError(f"stochastic_target needs at least 2 classes, got {classes}")
         top = logits.detach().argmax(1)
         other = torch.randint(1, classes, (n,), generator=generator, device="cpu").to(top.device)
         keep = (torch.rand(n, generator=generator, device="cpu") < highest).to(top.device)
-        return logits.gather(1, torch.where(keep, top, (top + other) % classes)[:, None])[:, 0]
+        return torch.where(keep, top, (top + other) % classes)
 
+    def target(logits: Tensor) -> Tensor:
+        return logits.gather(1, draw(logits)[:, None])[:, 0]
+
+    target.draw = draw  # the classes, for methods of several passes, which draw once
     return target
 
 

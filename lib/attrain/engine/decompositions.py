@@ -1,4 +1,4 @@
-"""Operations written out in simpler ones, each of which has a DeepLIFT rule; so they need none of their own."""
+"""Operations written out in simpler ones, for every method; their arguments are named as torch names them."""
 
 import math
 
@@ -7,36 +7,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def softmax(x, dim, dtype=None):
-    return log_softmax(x, dim, dtype).exp()
+def softmax(input, dim, dtype=None, **_):
+    return log_softmax(input, dim, dtype).exp()
 
 
-def log_softmax(x, dim, dtype=None):
-    x = x if dtype is None else x.to(dtype)
+def log_softmax(input, dim, dtype=None, **_):
+    x = input if dtype is None else input.to(dtype)
     x = torch.nan_to_num(x, nan=math.nan, posinf=math.inf)  # a mask of −∞ becomes finite, so differences of it are 0
+    x = x - amax(x, dim, True)  # what all have in common: else their sum's rounding is as large as it is
     return x - torch.logsumexp(x, dim, keepdim=True)
 
 
-def layer_norm(x, shape, weight=None, bias=None, eps=1e-5, *_):
-    return _affine(_standardised(x, tuple(range(-len(shape), 0)), eps), weight, bias)
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5, **_):
+    return _affine(_standardised(input, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
 
 
-def rms_norm(x, shape, weight=None, eps=None):
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    return _affine(x * ((x * x).mean(tuple(range(-len(shape), 0)), keepdim=True) + eps).rsqrt(), weight, None)
+def rms_norm(input, normalized_shape, weight=None, eps=None):
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    square = (input * input).mean(tuple(range(-len(normalized_shape), 0)), keepdim=True)
+    return _affine(input * (square + eps).rsqrt(), weight, None)
 
 
-def group_norm(x, groups, weight=None, bias=None, eps=1e-5, *_):
-    normed = _standardised(x.reshape(x.shape[0], groups, -1), (-1,), eps).reshape(x.shape)
-    return _affine(normed, *(_channels(v, x.ndim) for v in (weight, bias)))
+def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, **_):
+    normed = _standardised(input.reshape(input.shape[0], num_groups, -1), (-1,), eps).reshape(input.shape)
+    return _affine(normed, *(_channels(v, input.ndim) for v in (weight, bias)))
 
 
-def instance_norm(x, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, *_):
-    weight, bias = _channels(weight, x.ndim), _channels(bias, x.ndim)
+def instance_norm(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+    **_,
+):
+    weight, bias = _channels(weight, input.ndim), _channels(bias, input.ndim)
     if use_input_stats:
-        return _affine(_standardised(x, tuple(range(2, x.ndim)), eps), weight, bias)
-    mean, scale = _channels(running_mean, x.ndim), (_channels(running_var, x.ndim) + eps).rsqrt()
-    return _affine((x - mean) * scale, weight, bias)
+        return _affine(_standardised(input, tuple(range(2, input.ndim)), eps), weight, bias)
+    mean, scale = _channels(running_mean, input.ndim), (_channels(running_var, input.ndim) + eps).rsqrt()
+    return _affine((input - mean) * scale, weight, bias)
 
 
 def scaled_dot_product_attention(
@@ -51,35 +63,55 @@ def scaled_dot_product_attention(
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return torch.dropout(softmax(scores, -1), dropout_p, True) @ value
+    return torch.dropout(F.softmax(scores, -1), dropout_p, True) @ value
 
 
-def glu(x, dim=-1):
-    a, gate = x.chunk(2, dim)
+def glu(input, dim=-1):
+    a, gate = input.chunk(2, dim)
     return a * gate.sigmoid()
 
 
-def div(a, b):
-    return a * torch.reciprocal(b)
+def div(input, other, **_):
+    return input * torch.reciprocal(other)
 
 
-def var(x, dim=None, unbiased=None, keepdim=False, *, correction=None):
+def addcdiv(input, tensor1, tensor2, value=1):
+    return input + value * tensor1 / tensor2
+
+
+def lerp(input, end, weight):
+    return input + (end - input) * weight
+
+
+def logaddexp(input, other):
+    return torch.logsumexp(torch.stack(torch.broadcast_tensors(input, other), -1), -1)
+
+
+def var(input, dim=None, unbiased=None, keepdim=False, correction=None):
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     correction = (1 if unbiased in (None, True) else 0) if correction is None else correction
-    dims = tuple(range(x.ndim)) if dim is None else dim if isinstance(dim, (tuple, list)) else (dim,)
-    centred = x - x.mean(dims, keepdim=True)
-    count = math.prod(x.shape[d] for d in dims)
+    dims = _dims(dim, input.ndim)
+    centred = input - input.mean(dims, keepdim=True)
+    count = math.prod(input.shape[d] for d in dims)
     return (centred * centred).sum(dims, keepdim=keepdim) / max(count - correction, 0)
 
 
-def std(x, *args, **kwargs):
-    return var(x, *args, **kwargs).sqrt()
+def std(input, **options):
+    return var(input, **options).sqrt()
 
 
-def vector_norm(x, ord=2, dim=None, keepdim=False, dtype=None):
-    x = x if dtype is None else x.to(dtype)
-    dim = tuple(range(x.ndim)) if dim is None else dim
+def var_mean(input, dim=None, keepdim=False, **options):
+    return var(input, dim, keepdim=keepdim, **options), input.mean(_dims(dim, input.ndim), keepdim=keepdim)
+
+
+def std_mean(input, dim=None, keepdim=False, **options):
+    return std(input, dim=dim, keepdim=keepdim, **options), input.mean(_dims(dim, input.ndim), keepdim=keepdim)
+
+
+def vector_norm(input, ord=2, dim=None, keepdim=False, dtype=None):
+    x = input if dtype is None else input.to(dtype)
+    dim = _dims(dim, x.ndim)
     if ord == 1:
         return x.abs().sum(dim, keepdim=keepdim)
     if ord == math.inf:
@@ -89,39 +121,60 @@ def vector_norm(x, ord=2, dim=None, keepdim=False, dtype=None):
     return total.sqrt() if ord == 2 else total ** (1 / ord)
 
 
-def amax(x, dim, keepdim=False):
-    dims = sorted(d % x.ndim for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
-    moved = x.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
+def norm(input, p=2, dim=None, keepdim=False, dtype=None):
+    return vector_norm(input, 2 if p in (None, "fro") else p, dim, keepdim, dtype)
+
+
+def cosine_similarity(x1, x2, dim=1, eps=1e-8):
+    lengths = [torch.clamp(vector_norm(x, 2, dim, True), min=eps) for x in (x1, x2)]
+    return ((x1 / lengths[0]) * (x2 / lengths[1])).sum(dim)
+
+
+def pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False):
+    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def cdist(x1, x2, p=2.0, **_):
+    return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+
+
+def amax(input, dim=None, keepdim=False):
+    dims = sorted(_dims(dim, input.ndim))
+    moved = input.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims)) if dims else input.reshape(1)
     y = last_max(moved).squeeze(-1)
     for d in dims if keepdim else ():
         y = y.unsqueeze(d)
     return y
 
 
-def amin(x, dim, keepdim=False):
-    return -amax(-x, dim, keepdim)
+def amin(input, dim=None, keepdim=False):
+    return -amax(-input, dim, keepdim)
 
 
-def maximum(a, b):
-    return a + torch.relu(b - a)
+def maximum(input, other):
+    return input + torch.relu(other - input)
 
 
-def minimum(a, b):
-    return a - torch.relu(a - b)
+def minimum(input, other):
+    return input - torch.relu(input - other)
 
 
-def maxima(x, dim, keepdim=False):
-    """`torch.max` along a dimension, with the indices, or of two tensors."""
-    if isinstance(dim, Tensor):
-        return maximum(x, dim)
-    return torch.return_types.max((amax(x, dim, keepdim), torch.argmax(x, dim, keepdim)))
+def maxima(input, dim=None, keepdim=False, other=None):
+    """`torch.max` of all values, along a dimension with the indices, or of two tensors."""
+    if other is not None:
+        return maximum(input, other)
+    if dim is None:
+        return amax(input)
+    return torch.return_types.max((amax(input, dim, keepdim), torch.argmax(input, dim, keepdim)))
 
 
-def minima(x, dim, keepdim=False):
-    """`torch.min` along a dimension, with the indices, or of two tensors."""
-    if isinstance(dim, Tensor):
-        return minimum(x, dim)
-    return torch.return_types.min((amin(x, dim, keepdim), torch.argmin(x, dim, keepdim)))
+def minima(input, dim=None, keepdim=False, other=None):
+    """`torch.min` of all values, along a dimension with the indices, or of two tensors."""
+    if other is not None:
+        return minimum(input, other)
+    if dim is None:
+        return amin(input)
+    return torch.return_types.min((amin(input, dim, keepdim), torch.argmin(input, dim, keepdim)))
 
 
 @torch.overrides.wrap_torch_function(lambda x: (x,))
@@ -130,62 +183,75 @@ def last_max(x):
     return x.amax(-1, keepdim=True)
 
 
+def _dims(dim, ndim: int) -> tuple[int, ...]:
+    """Dimensions from 0; all where none is given."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return tuple(range(ndim))
+    return tuple(d % ndim for d in (dim if isinstance(dim, (tuple, list)) else (dim,))) if ndim else ()
+
+
 # ---------------------------------------------------------------- recurrent layers, cell by cell
 
 
-def lstm_cell(x, state, w_ih, w_hh, b_ih=None, b_hh=None):
-    h, c = state
-    i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, 1)
+def lstm_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
+    h, c = hx
+    i, f, g, o = (F.linear(input, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, 1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+    h = o.sigmoid() * c.tanh()
+    return (h if w_hr is None else F.linear(h, w_hr)), c
 
 
-def gru_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None):
-    (r_x, z_x, n_x), (r_h, z_h, n_h) = F.linear(x, w_ih, b_ih).chunk(3, 1), F.linear(h, w_hh, b_hh).chunk(3, 1)
+def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+    (r_x, z_x, n_x), (r_h, z_h, n_h) = F.linear(input, w_ih, b_ih).chunk(3, 1), F.linear(hx, w_hh, b_hh).chunk(3, 1)
     z = (z_x + z_h).sigmoid()
     n = (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
-    return n + z * (h - n)
+    return n + z * (hx - n)
 
 
-def rnn_tanh_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None):
-    return (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).tanh()
+def rnn_tanh_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+    return (F.linear(input, w_ih, b_ih) + F.linear(hx, w_hh, b_hh)).tanh()
 
 
-def rnn_relu_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None):
-    return (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).relu()
+def rnn_relu_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+    return (F.linear(input, w_ih, b_ih) + F.linear(hx, w_hh, b_hh)).relu()
 
 
 def recurrent(cell):
     """nn.LSTM, nn.GRU and nn.RNN, several layers and both directions, of one cell."""
     lstm = cell is lstm_cell
 
-    def run(x, initial, weights, biased, layers, dropout, train, bidirectional, batch_first):
-        if not isinstance(weights, (tuple, list)):
-            raise NotImplementedError("DeepLIFT has no rule for packed sequences; pad them")
-        x = x.transpose(0, 1) if batch_first else x
-        directions, size = 1 + bidirectional, len(weights) // (layers * (1 + bidirectional))
+    def run(input, hx, params, has_biases, num_layers, dropout, training, bidirectional, batch_first=False):
+        x = input.transpose(0, 1) if batch_first else input
+        directions, size = 1 + bidirectional, len(params) // (num_layers * (1 + bidirectional))
         final = []
-        for layer in range(layers):
+        for layer in range(num_layers):
             outputs = []
             for direction in range(directions):
                 k = layer * directions + direction
-                own = weights[k * size : (k + 1) * size]
-                state = (initial[0][k], initial[1][k]) if lstm else initial[k]
-                steps, found = x.unbind(0), []
+                weights = _of_cell(params[k * size : (k + 1) * size], has_biases)
+                state = (hx[0][k], hx[1][k]) if lstm else hx[k]
+                steps, hidden = x.unbind(0), []
                 for step in reversed(steps) if direction else steps:
-                    state = cell(step, state, *own[: 4 if biased else 2])
-                    found.append(state[0] if lstm else state)
-                outputs.append(torch.stack(found[::-1] if direction else found))
+                    state = cell(step, state, *weights)
+                    hidden.append(state[0] if lstm else state)
+                outputs.append(torch.stack(hidden[::-1] if direction else hidden))
                 final.append(state)
             x = torch.cat(outputs, -1) if directions > 1 else outputs[0]
-            if layer + 1 < layers:
-                x = torch.dropout(x, dropout, train)
+            if layer + 1 < num_layers:
+                x = torch.dropout(x, dropout, training)
         x = x.transpose(0, 1) if batch_first else x
         if lstm:
             return x, torch.stack([h for h, _ in final]), torch.stack([c for _, c in final])
         return x, torch.stack(final)
 
     return run
+
+
+def _of_cell(weights, has_biases: bool) -> list[Tensor | None]:
+    """w_ih, w_hh, b_ih, b_hh and, where an LSTM projects its output, w_hr."""
+    if has_biases:
+        return list(weights)
+    return [*weights[:2], None, None, *weights[2:]]
 
 
 def _standardised(x, dims, eps):
@@ -212,11 +278,18 @@ TABLE = {
     "scaled_dot_product_attention": scaled_dot_product_attention,
     "glu": glu,
     "div": div,
-    "divide": div,
-    "true_divide": div,
+    "addcdiv": addcdiv,
+    "lerp": lerp,
+    "logaddexp": logaddexp,
     "var": var,
     "std": std,
+    "var_mean": var_mean,
+    "std_mean": std_mean,
     "linalg_vector_norm": vector_norm,
+    "norm": norm,
+    "cosine_similarity": cosine_similarity,
+    "pairwise_distance": pairwise_distance,
+    "cdist": cdist,
     "amax": amax,
     "amin": amin,
     "max": maxima,

@@ -1,6 +1,8 @@
-"""What of a model can be seen: rules that an operation escapes would give a wrong map, so it is found and refused.
+"""What of a model nobody sees: rules that an operation escapes would give a wrong map, so it is found and refused.
 
-Compiled code, scripted code and an `autograd.Function` call no torch operation that Python sees.
+Compiled code, scripted code, an `autograd.Function`, numpy and other threads call no torch operation that the mode
+sees. Their results have a graph that leads to the input though nobody saw them made, or no graph at all. Of the latter
+it is found out whether they are constants: by looking at them again while the model runs on another input.
 """
 
 import sys
@@ -8,48 +10,55 @@ import threading
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode
 
-from attrain.engine.operations import UnsupportedOperation
-
-ADVICE = "give it a rule with attrain.register_rule(op, rule)"
-
-
-def check(values: list[Tensor], leaf: Tensor, where: str) -> None:
-    """Raise if one of the values comes from the input through an operation that nobody saw."""
-    for value in values:
-        node = value.grad_fn
-        if node is not None and not hasattr(value, "_attrain_active") and reaches(node, leaf):
-            raise UnsupportedOperation(
-                f"{where} the result of an operation that cannot be seen ({node.name()}): a part of the model is "
-                f"scripted or traced, or an autograd.Function. {_HOW}"
-            )
-
-
-def mark(values: list[Tensor], active: bool) -> None:
-    """Say of results that their operation was seen, and whether they depend on the input."""
-    for value in values:
-        if value.grad_fn is not None:
-            value._attrain_active = active
-
-
-def active(value) -> bool:
-    """Whether a value depends on the input."""
-    return getattr(value, "_attrain_active", False)
-
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation
+from attrain.tensors import tensors
 
 _HOW = f"Use the module as written, or make the function visible with torch.overrides.wrap_torch_function and {ADVICE}"
 
 
-def check_functions(node, leaf: Tensor, known: set) -> None:
-    """Raise if the graph has an `autograd.Function` that is neither ours nor that of an operation with a rule."""
-    for found in nodes(node):
-        if not isinstance(found, BackwardCFunction) or type(found) in known:
+def check(mode, call: Call) -> None:
+    """Raise if an argument comes from the input through an operation that nobody saw; note what might."""
+    if call.kind == "reads" and any(t.is_floating_point() for t in call.active):
+        mode.unknown.append(str(call))
+    for value in call.tensors:
+        if getattr(value, "_attrain_seen", None) is mode.token or mode.is_active(value):
             continue
-        if not type(found)._forward_cls.__module__.startswith("attrain.") and reaches(found, leaf):
-            name = found.name().removesuffix("Backward")
-            raise UnsupportedOperation(f"the autograd.Function {name} has no rule. {_HOW}")
+        if value.grad_fn is not None:
+            if mode.sees_all and reaches(value.grad_fn, mode.leaves):
+                raise UnsupportedOperation(_unseen(f"{call} is given", value.grad_fn))
+        elif not isinstance(value, nn.Parameter) and id(value) not in mode.constants:
+            mode.unknown.append(str(call))
+
+
+def check_output(mode, output: list[Tensor]) -> None:
+    """Raise if the model's output, or its graph, comes through an operation without a rule."""
+    for value in output:
+        if value.grad_fn is None:
+            continue
+        if not mode.is_active(value) and reaches(value.grad_fn, mode.leaves):
+            raise UnsupportedOperation(_unseen("the model returns", value.grad_fn))
+        for node in nodes(value.grad_fn):
+            if not isinstance(node, BackwardCFunction) or type(node) in mode.known:
+                continue
+            if not type(node)._forward_cls.__module__.startswith("attrain.") and reaches(node, mode.leaves):
+                raise UnsupportedOperation(f"the autograd.Function {_function(node)} has no rule. {_HOW}")
+
+
+def _unseen(where: str, node) -> str:
+    if "BackwardHookFunction" in node.name():
+        return f"{where} the output of a module with a full backward hook, which nobody sees; remove the hook first"
+    return (
+        f"{where} the result of an operation that cannot be seen ({node.name()}): a part of the model is scripted or "
+        f"traced, or an autograd.Function. {_HOW}"
+    )
+
+
+def _function(node) -> str:
+    return node.name().removesuffix("Backward")
 
 
 def functions(node, inputs: list[Tensor]) -> set:
@@ -57,9 +66,10 @@ def functions(node, inputs: list[Tensor]) -> set:
     return {type(n) for n in nodes(node, {t.grad_fn for t in inputs}) if isinstance(n, BackwardCFunction)}
 
 
-def reaches(node, leaf: Tensor) -> bool:
-    """Does a graph lead back to that leaf?"""
-    return any(getattr(n, "variable", None) is leaf for n in nodes(node))
+def reaches(node, leaves: list[Tensor]) -> bool:
+    """Does a graph lead back to one of these leaves?"""
+    wanted = {id(leaf) for leaf in leaves}
+    return any(id(getattr(n, "variable", None)) in wanted for n in nodes(node))
 
 
 def nodes(node, ends=()):
@@ -72,6 +82,85 @@ def nodes(node, ends=()):
             yield node
             queue.extend(n for n, _ in node.next_functions)
 
+
+# ---------------------------------------------------------------- are they constants?
+
+
+MADE_OF_NUMBERS = frozenset("tensor as_tensor asarray from_numpy scalar_tensor full".split())  # read from where?
+
+
+class _Witness(TorchFunctionMode):
+    """Writes down every number and every tensor that enters an operation and that no operation was seen to make."""
+
+    def __init__(self, constants: set[int], whole: bool):
+        super().__init__()
+        self.constants, self.token, self.record = constants, object(), []
+        self.numbers = (int, float, complex) if whole else (float, complex)  # a derivative is not changed by whole ones
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = tensors((args, kwargs))
+        strange = [t for t in given if getattr(t, "_attrain_seen", None) is not self.token and not self._constant(t)]
+        numbers = [a for a in (*args, *kwargs.values()) if isinstance(a, self.numbers)]
+        self.record.append((getattr(func, "__name__", ""), numbers, [t.detach().clone() for t in strange]))
+        out = func(*args, **kwargs)
+        if getattr(func, "__name__", "") not in (
+            "tensor",
+            "as_tensor",
+            "asarray",
+            "from_numpy",
+            "scalar_tensor",
+            "full",
+        ):
+            for t in tensors(out):
+                t._attrain_seen = self.token
+        return out
+
+    def _constant(self, value: Tensor) -> bool:
+        return isinstance(value, nn.Parameter) or id(value) in self.constants
+
+
+def check_constants(mode, run) -> None:
+    """Raise if something that nobody saw made is no constant: if it differs where the model runs on another input.
+
+    Args:
+        mode: the pass that met it, see `Mode.unknown`.
+        run: run(other, witness) runs the model within the witness, on another input if `other`.
+    """
+    if not mode.unknown:
+        return
+    records, state = [], torch.get_rng_state()
+    for other in (False, True):
+        torch.set_rng_state(state)
+        witness = _Witness(mode.constants, whole=mode.sees_all)
+        with torch.no_grad():
+            run(other, witness)
+        records.append(witness.record)
+    torch.set_rng_state(state)
+    if [name for name, *_ in records[0]] != [name for name, *_ in records[1]]:
+        return  # another branch was taken: nothing to compare, and a branch is no value
+    for (name, numbers, values), (_, other_numbers, other_values) in zip(*records):
+        same = len(values) == len(other_values) and all(map(_equal, values, other_values))
+        if numbers != other_numbers or not same:
+            raise UnsupportedOperation(
+                f"{name} is given what is made of the input where nobody sees it (numpy, another thread, a number read from "
+                f"a tensor, an autograd.Function under no_grad); {mode.title} would take it for a constant. {_HOW}"
+            )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def held(model) -> list[Tensor]:
+    """The tensors that a model holds: parameters, buffers, and plain attributes of its modules."""
+    if not isinstance(model, nn.Module):
+        return []
+    own = [t for module in model.modules() for t in tensors({k: v for k, v in vars(module).items() if k[0] != "_"})]
+    return [*model.parameters(), *model.buffers(), *own]
+
+
+# ---------------------------------------------------------------- compiled code
 
 _lock, _depth, _stance = threading.Lock(), 0, None
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.engine.operations import finite
+from attrain.tensors import finite
 
 _TINY = 1e-7  # the authors' least energy
 

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrain.engine.operations import finite
 from attrain.masks import fit_mask
+from attrain.tensors import finite
 
 _TINY = 1e-10
 

@@ -1,15 +1,17 @@
-"""Attribution methods: values that name a table of rules and its settings."""
+"""Attribution methods, a file a method: the value, its table of rules, its contraction."""
 
-from attrain.methods.gradient import LRP as LRP
-from attrain.methods.gradient import ZB as ZB
-from attrain.methods.gradient import BCos as BCos
-from attrain.methods.gradient import DeepLift as DeepLift
-from attrain.methods.gradient import GradCAM as GradCAM
+from attrain.methods.bcos import BCos as BCos
+from attrain.methods.deeplift.method import DeepLift as DeepLift
+from attrain.methods.gradcam import GradCAM as GradCAM
+from attrain.methods.gradcam import from_channels_last as from_channels_last
+from attrain.methods.gradcam import from_tokens as from_tokens
 from attrain.methods.gradient import Gradient as Gradient
 from attrain.methods.gradient import GuidedBackprop as GuidedBackprop
 from attrain.methods.gradient import InputXGradient as InputXGradient
-from attrain.methods.gradient import IntegratedGradients as IntegratedGradients
-from attrain.methods.gradient import Method as Method
-from attrain.methods.gradient import Zennit as Zennit
+from attrain.methods.integrated import IntegratedGradients as IntegratedGradients
+from attrain.methods.lrp import LRP as LRP
+from attrain.methods.lrp import ZB as ZB
+from attrain.methods.method import Method as Method
+from attrain.methods.zennit import Zennit as Zennit
 from attrain.methods.zplus import Dual as Dual
 from attrain.methods.zplus import ZPlus as ZPlus

@@ -1,72 +1,220 @@
-"""LRP-ε of ReLU networks, differentiable: the rules, and the z^B rule of the first layer."""
+"""LRP-ε of ReLU networks, differentiable: the method, its rules, and the z^B rule of the first layer."""
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.overrides import resolve_name
 
-from attrain.engine import unseen
-from attrain.engine.fast.batchnorm import affine, batch_norm
-from attrain.engine.fast.convolution import arguments, geometry_of, input_gradient
-from attrain.engine.operations import (
-    CONVOLUTIONS,
-    ORDINARY,
-    QUOTIENTS,
-    UnsupportedOperation,
-    along,
-    canonical,
-    differentiable,
-    registered,
-)
-from attrain.engine.rules import InputXGradientRules
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation
+from attrain.engine.fast.batchnorm import affine
+from attrain.engine.fast.convolution import geometry_of, input_gradient
+from attrain.engine.mode import Mode, derivative
+from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
+from attrain.methods.method import Method
+from attrain.tensors import along, tensors
 
 
-class LRPRules(InputXGradientRules):
+@dataclass(frozen=True)
+class ZB:
+    """The z^B rule of a first layer whose inputs lie in a box [low, high] (Montavon et al. 2017).
+
+    Args:
+        low, high: the range of the inputs; or a sequence with one number a channel, as for normalised images.
+        stabilizer: > 0, keeps the rule's denominator from zero. The authors of Faster ISNet take LRP's ε here too:
+            with an ε other than 1e-2 their map is that of `ZB(low, high, stabilizer=ε)`.
+
+    Raises:
+        ValueError: not low < high, a stabilizer that is not positive; in `explain`, an input outside the box.
+    """
+
+    low: float | Sequence[float] = 0.0
+    high: float | Sequence[float] = 1.0
+    stabilizer: float = 1e-2
+
+    def __post_init__(self):
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)):
+                object.__setattr__(self, name, tuple(float(v) for v in value))
+        low, high = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (self.low, self.high))
+        if low.ndim > 1 or high.ndim > 1 or (low.ndim and high.ndim and len(low) != len(high)):
+            raise ValueError(f"ZB needs low and high as numbers or one number a channel, got {self.low}, {self.high}")
+        if not (low < high).all():
+            raise ValueError(f"ZB needs low < high, got low={self.low}, high={self.high}")
+        if not self.stabilizer > 0:
+            raise ValueError(f"ZB needs stabilizer > 0, got {self.stabilizer}")
+
+    @staticmethod
+    def imagenet() -> "ZB":
+        """The box of images in 0..1 normalised by ImageNet's mean and standard deviation."""
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return ZB([-m / s for m, s in zip(mean, std)], [(1 - m) / s for m, s in zip(mean, std)])
+
+    def check(self, x: Tensor, dim: int) -> None:
+        """Raise ValueError if an input lies outside the box by more than rounding; `dim` is that of channels."""
+        low, high = (self.bound(name, x, dim) for name in ("low", "high"))
+        slack = 1e-5 * (high - low)
+        if x.numel() and bool(((x < low - slack) | (x > high + slack)).any()):
+            raise ValueError(
+                f"the z^B rule needs inputs in its box, but x lies in [{x.min().item():.4g}, {x.max().item():.4g}] and "
+                f"the box is ZB(low={self.low}, high={self.high}); give the range of the inputs, one a channel where "
+                "they are normalised (ZB.imagenet())"
+            )
+
+    def bound(self, name: str, like: Tensor, dim: int) -> Tensor:
+        """low or high in a shape that goes with values that have channels along `dim`."""
+        bound = torch.as_tensor(getattr(self, name), dtype=like.dtype, device=like.device)
+        if bound.ndim == 0:
+            return bound
+        dim = dim % like.ndim
+        if len(bound) != like.shape[dim]:
+            raise ValueError(f"ZB has {len(bound)} channels, but the input has {like.shape[dim]}: {tuple(like.shape)}")
+        return bound.view(-1, *[1] * (like.ndim - dim - 1))
+
+
+@dataclass(frozen=True)
+class LRP(Method):
+    """LRP-ε of a ReLU network in one backward pass (LRP-Flex; Bassi, Decherchi, Cavalli 2024).
+
+    Args:
+        epsilon: ≥ 0; the ReLU's multiplier is y/(y+ε). 0 is gradient × input.
+        first_layer: `ZB(low, high)` for the z^B rule at the input, or None.
+
+    Example:
+        >>> from attrain import explain
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> explain(net, torch.rand(2, 1, 8, 8), target="all", method=LRP(1e-2, ZB(0, 1))).heatmap.shape
+        torch.Size([2, 3, 1, 8, 8])
+    """
+
+    epsilon: float = 1e-2
+    first_layer: ZB | None = None
+
+    def __post_init__(self):
+        if not self.epsilon >= 0:
+            raise ValueError(f"LRP needs epsilon >= 0, got {self.epsilon}")
+
+    def mode(self, leaves, entries, create_graph, model) -> Mode:
+        return LRPMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
+
+
+# ---------------------------------------------------------------- rules
+
+
+def epsilon_relu(mode: "LRPMode", call: Call):
+    """y/(y+ε) in place of the derivative."""
+    x = call.tensors[0]
+    if not x.requires_grad:
+        return call.run()
+    return _EpsilonReLU.apply(x, mode.epsilon, mode.backward, call.inplace)
+
+
+def weighted(mode: Mode, call: Call):
+    """A layer whose weight is no activation."""
+    if mode.is_active(call.given["weight"]) or _is(mode, call.given.get("bias")):
+        raise UnsupportedOperation(
+            f"{mode.title} has no rule for {call} with a weight that is made of the input; {ADVICE}"
+        )
+    return convolution(mode, call) if call.kind == "convolutions" else call.run()
+
+
+def one_activation(mode: Mode, call: Call):
+    """A product in which one activation takes part, once."""
+    if call.times > 1:
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} of two activations{mode.instead}")
+    return call.run()
+
+
+def dividend(mode: Mode, call: Call):
+    """A quotient whose divisor is no activation."""
+    if _is(mode, call.given.get("other")) or call.given.get("rounding_mode") is not None:
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} by an activation{mode.instead}")
+    return call.run()
+
+
+def sampled(mode: Mode, call: Call):
+    """Linear in its input at places that are no activations."""
+    if call.times > 1 or not _is(mode, call.given.get("input", call.tensors[0])):
+        raise UnsupportedOperation(
+            f"{mode.title} has no rule for {call} at places that are made of the input; {ADVICE}"
+        )
+    return call.run()
+
+
+def no_rule(mode: Mode, call: Call):
+    """Raise, but for what makes no activation of activations, as comparisons: what they select is refused."""
+    out = call.run()
+    if any(t.requires_grad for t in tensors(out)):
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call}{mode.instead}")
+    return out
+
+
+def _is(mode: Mode, value) -> bool:
+    return isinstance(value, Tensor) and mode.is_active(value)
+
+
+LINEAR = dict.fromkeys(
+    "linear_maps spectral_maps sums maxima dropouts detached templates reads".split(), derivative
+) | dict.fromkeys("grid_sample grid_sampler roi_align ps_roi_align".split(), sampled)
+TABLE = LINEAR | {
+    "relus": epsilon_relu,
+    "normalisations": batch_norm,
+    "convolutions": weighted,
+    "linear_layers": weighted,
+    "products": one_activation,
+    "quotients": dividend,
+    None: no_rule,
+}
+
+
+class LRPMode(InputXGradientMode):
     """LRP-ε for ReLU networks as a modified backward pass (Faster ISNet's LRP-Flex).
 
     At a ReLU with output y the backward pass multiplies by y/(y+ε) in place of the derivative; all
     other operations keep theirs, and R = gradient · activation then is LRP-ε at every layer that feeds
     a ReLU and LRP-0 elsewhere. The multiplier is a function of the activations, so the map can be
-    differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`.
+    differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`, and so does what
+    selects by values of activations or scales by them, also by truth values, indices and detached values.
 
     A batch norm in training mode is an affine map to the rules: no relevance passes through the batch's
     statistics to other samples, but the map's own derivative knows them. (The authors' code lets it pass:
     half of a sample's relevance then lies on other samples.)
     """
 
-    sees_all = True
+    table, opens, sees_all, title = TABLE, True, True, "LRP"
+    instead = (
+        ": LRP-ε is defined for ReLU networks (ReLU, convolution, linear, batch norm, pooling, sums, products with "
+        "constants); for transformers and networks with gates take AttnLRP; an operation of your own that is linear: "
+        'attrain.register_rule(op, "linear")'
+    )
 
-    def __init__(self, x, entry, epsilon: float, first_layer=None):
-        super().__init__(x, entry)
+    def __init__(self, *args, epsilon: float, first_layer: ZB | None = None):
+        super().__init__(*args, through=False)
         self.epsilon = epsilon
-        self.first = FirstLayer(first_layer) if first_layer else None
+        self.first = FirstLayer(first_layer, self.entries) if first_layer else None
 
-    def call(self, func, name, args, kwargs):
-        if name == "batch_norm" and func is F.batch_norm:
-            out = batch_norm(self.switch, False, *args, **kwargs)
-        elif name in ("relu", "relu_"):
-            out = _relu(args, kwargs, name == "relu_", self.epsilon, self.switch)
-        else:
-            out = super().call(func, name, args, kwargs)
-            known = registered(func) == "linear" or canonical(func)[0] in ORDINARY
-            if not known and differentiable(out) and not _is_scaling(func, args):
-                raise UnsupportedOperation(
-                    f"LRP has no rule for {resolve_name(func) or name}: LRP-ε is defined for ReLU networks "
-                    "(ReLU, convolution, linear, batch norm, pooling, sums, products with constants); "
-                    'an operation of your own that is linear: attrain.register_rule(op, "linear")'
-                )
-        if self.first is not None and differentiable(out):
-            self.first.observe(self, func, name, args, kwargs, out)
-            self.root = self.first.output
+    def answer(self, call, registered):
+        with_graph = [t.requires_grad for t in call.active]
+        if any(with_graph) and not all(with_graph) and call.kind != "queries":
+            raise UnsupportedOperation(
+                f"{self.title} has no rule for {call} with what has no derivative but is made of the input (a comparison, "
+                f"an index, a detached value): it selects or scales by values of activations{self.instead}"
+            )
+        out = super().answer(call, registered)
+        if self.first is not None and any(t.requires_grad for t in tensors(out)):
+            self.first.observe(call, out)
         return out
 
-    def contract(self, gradient, create_graph):
+    def roots(self):
+        return super().roots() if self.first is None else [self.first.output]
+
+    def contract(self, number, gradient):
         if self.first is None:
-            return gradient * self.x.detach()
-        return self.first.redistribute(gradient, self.root, self.x.detach(), create_graph)
+            return super().contract(number, gradient)
+        return self.first.redistribute(gradient, self.first.output, self.leaves[0].detach(), self.create_graph)
 
 
 class FirstLayer:
@@ -80,45 +228,59 @@ class FirstLayer:
         R_x = x·convᵀ(s; W) − low·convᵀ(s; W⁺) − high·convᵀ(s; W⁻)
 
     (Faster ISNet's code; zennit's ZBox clamps the bias in all three copies and so differs slightly).
-    δ is the box's stabilizer. Biases and batch statistics are constants for the map's derivative.
-    conv(x; W) is the layer's own output, scaled, and conv(1; ·) the same for all samples.
+    δ is the box's stabilizer; of low and high one a channel, the bias is multiplied by their means. Biases and batch
+    statistics are constants for the map's derivative. conv(x; W) is the layer's own output, scaled, and conv(1; ·) the
+    same for all samples.
     """
 
     LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 
-    def __init__(self, box):
-        self.box = box
+    def __init__(self, box: ZB, entries: list[Tensor]):
+        if len(entries) > 1:
+            raise ValueError(f"the z^B rule needs one input, got {len(entries)}; use first_layer=None")
+        self.box, self.entry = box, entries[0]
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = self.terms = None
 
-    def observe(self, rules, func, name, args, kwargs, out):
+    def observe(self, call: Call, out) -> None:
         """Follow the chain as the model runs."""
-        if self.stage and args and args[0] is self.output and name != "relu_" and canonical(func)[1]:
+        enters = any(t is self.entry for t in call.tensors)
+        follows = bool(call.tensors) and call.tensors[0] is self.output
+        if self.stage and follows and call.name != "relu" and call.inplace:
             raise UnsupportedOperation(
-                f"the z^B rule needs the first layer's output as it is, but {resolve_name(func) or name} changes it in "
-                "place; use first_layer=None, or write the operation out of place"
+                f"the z^B rule needs the first layer's output as it is, but {call} changes it in place; use "
+                "first_layer=None, or write the operation out of place"
             )
-        if any(a is rules.entry for a in (*args, *kwargs.values())):
-            if name not in self.LAYERS or self.stage is not None:
-                raise UnsupportedOperation(
-                    "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
-                    f"but it goes into {name}; use first_layer=None, or move preprocessing out of the model"
-                )
-            call = arguments(name, args, kwargs)
-            self.geometry = geometry_of(name, call) if name in CONVOLUTIONS else None
-            del call["input"]
-            self.weight, self.bias = call.pop("weight"), call.pop("bias", None)
-            self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
-            self.layer, self.groups, self.scale = partial(func, **call), call.get("groups", 1), None
-            self.channel_dim = -1 if name == "linear" else 1
-            self.first, self.version = out, out._version
-            self.output, self.stage = out, "layer"
-        elif self.stage == "layer" and func is F.batch_norm and args[0] is self.output:
-            self.scale, mean, shift = affine(out, *args, **kwargs)
+        if enters:
+            self._begin(call, out)
+        elif self.stage == "layer" and call.name == "batch_norm" and follows:
+            self.scale, mean, shift = affine(out, **call.given)
             self.constant = shift + self.scale.detach() * (self.constant - mean)
             self.output, self.stage = out, "batch_norm"
-        elif self.stage in ("layer", "batch_norm") and name in ("relu", "relu_") and args[0] is self.output:
+        elif self.stage in ("layer", "batch_norm") and call.name == "relu" and follows:
             self.output, self.stage = out, "relu"
+
+    def _begin(self, call: Call, out: Tensor) -> None:
+        if call.name not in self.LAYERS or self.stage is not None:
+            raise UnsupportedOperation(
+                "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
+                f"but it goes into {call}; use first_layer=None, or move preprocessing out of the model"
+            )
+        given = dict(call.given)
+        self.geometry = geometry_of(call.name, given) if call.kind == "convolutions" else None
+        self.groups = given.get("groups", 1)
+        x, self.weight, self.bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
+        self.channel_dim = -1 if call.name == "linear" else 1
+        if self.groups > 1 and not isinstance(self.box.low, (int, float)):
+            raise ValueError("ZB with one number a channel needs a first layer without groups")
+        self.box.check(x.detach(), self.channel_dim)
+        self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
+        self.layer, self.scale = (
+            lambda x, weight, bias=None: call.func(input=x, weight=weight, bias=bias, **given),
+            None,
+        )
+        self.first, self.version = out, out._version
+        self.output, self.stage = out, "layer"
 
     def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
         """The map at the input, of the relevance gradient · relevant at the end of the chain."""
@@ -142,7 +304,10 @@ class FirstLayer:
             weight = (weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
             bias, y = bias if bias is None else bias * scale, y * along(scale, dim, ndim)
         extremes = self._extremes(weight)
-        offset = along(self.constant - self._extremes(self.constant), dim, ndim)
+        constant_extremes = self._mean("low") * self.constant.clamp(min=0) + self._mean("high") * self.constant.clamp(
+            max=0
+        )
+        offset = along(self.constant - constant_extremes, dim, ndim)
         offset = offset - self.layer(torch.ones_like(x[:1]), extremes)
         z = y + (offset if bias is None else offset - along(bias, dim, ndim))
         return z + torch.copysign(z.new_tensor(self.box.stabilizer), z.detach()), torch.cat([weight, extremes], 1)
@@ -155,19 +320,24 @@ class FirstLayer:
             output = self.layer(probe, weights)
             return torch.autograd.grad(output, probe, share.to(output.dtype), create_graph=create_graph)[0]
 
-    def _extremes(self, v: Tensor) -> Tensor:
-        return self.box.low * v.clamp(min=0) + self.box.high * v.clamp(max=0)
+    def _extremes(self, weight: Tensor) -> Tensor:
+        low, high = (self.box.bound(name, weight, 1) for name in ("low", "high"))
+        return low * weight.clamp(min=0) + high * weight.clamp(max=0)
+
+    def _mean(self, name: str) -> float:
+        bound = getattr(self.box, name)
+        return bound if isinstance(bound, (int, float)) else sum(bound) / len(bound)
 
 
 class _EpsilonReLU(Function):
     @staticmethod
-    def forward(ctx, x, epsilon, switch, inplace):
+    def forward(ctx, x, epsilon, backward, inplace):
         y = x.relu_() if inplace else x.relu()
         if inplace:
             ctx.mark_dirty(x)
         ctx.save_for_backward(y)
         ctx.set_materialize_grads(False)
-        ctx.epsilon, ctx.switch = epsilon, switch
+        ctx.epsilon, ctx.rules = epsilon, backward
         return y
 
     @staticmethod
@@ -175,7 +345,7 @@ class _EpsilonReLU(Function):
         if g is None:
             return None, None, None, None
         (y,) = ctx.saved_tensors
-        if ctx.switch["explaining"] and ctx.epsilon > 0:
+        if ctx.rules.explaining and ctx.epsilon > 0:
             return _EpsilonMultiplier.apply(g, y, ctx.epsilon), None, None, None
         return torch.ops.aten.threshold_backward(g, y, 0), None, None, None
 
@@ -196,17 +366,3 @@ class _EpsilonMultiplier(Function):
         total = y + ctx.epsilon
         share = h / total
         return share * y, (share * g).mul_(ctx.epsilon).div_(total), None
-
-
-def _relu(args, kwargs, inplace, epsilon, switch):
-    x, inplace = (*args, kwargs.get("inplace", inplace))[:2] if args else (kwargs["input"], inplace)
-    return _EpsilonReLU.apply(x, epsilon, switch, inplace)
-
-
-def _is_scaling(func, args: tuple) -> bool:
-    """A product or quotient in which one activation at most takes part, and not as the divisor."""
-    name, factors = canonical(func)[0], args[:2]
-    active = [unseen.active(a) for a in factors]
-    if name in QUOTIENTS:
-        return len(active) == 2 and not active[1]
-    return name in ("mul", "multiply", "matmul", "mm", "bmm") and not all(active)

@@ -5,37 +5,27 @@ a the input of a layer, W its weight and o its output,
 
     z_k = Σ_j (a_j w_jk)⁺ + b_k⁺,        R_j = Σ_k (a_j w_jk)⁺ · R_k / (z_k + ε)
 
-Here as in `attrain.engine.rules` the backward pass carries G = R/a, so R_k = G_k · max(o_k, 0), and operations
+Here as everywhere the backward pass carries G = R/a, so R_k = G_k · max(o_k, 0), and operations
 without a weight (ReLU, pooling, concatenation) keep their ordinary derivative.
 """
 
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.overrides import resolve_name
 
+from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import convolution
-from attrain.engine.operations import (
-    CONVOLUTIONS,
-    LINEAR,
-    PRODUCTS,
-    QUOTIENTS,
-    UnsupportedOperation,
-    along,
-    canonical,
-    write,
-)
-from attrain.methods.gradient import ZB, Method
-from attrain.methods.lrp import LRPRules
-
-LAYERS = frozenset("conv1d conv2d conv3d linear".split())
+from attrain.engine.mode import Backward, Mode
+from attrain.methods import gradient, lrp
+from attrain.methods.lrp import ZB, LRPMode
+from attrain.methods.method import Method
+from attrain.tensors import along
 
 
 @dataclass(frozen=True)
@@ -64,8 +54,8 @@ class ZPlus(Method):
         if not self.epsilon > 0:
             raise ValueError(f"{type(self).__name__} needs epsilon > 0, got {self.epsilon}")
 
-    def rules(self, x: Tensor, entry: Tensor) -> "ZPlusRules":
-        return ZPlusRules(x, entry, self.epsilon, self.first_layer)
+    def mode(self, leaves, entries, create_graph, model) -> Mode:
+        return ZPlusMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
 
 
 @dataclass(frozen=True)
@@ -83,100 +73,134 @@ class Dual(ZPlus):
         first_layer: `ZB(low, high)` for the z^B rule at the input of both, or None.
     """
 
-    def rules(self, x: Tensor, entry: Tensor) -> "DualRules":
-        return DualRules(x, entry, self.epsilon, self.first_layer)
+    maps_apart: ClassVar[bool] = True
+
+    def mode(self, leaves, entries, create_graph, model) -> Mode:
+        return DualMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
 
 
-class ZPlusRules(LRPRules):
+# ---------------------------------------------------------------- rules
+
+
+def layer(mode: "ZPlusMode", call: Call):
+    """The z⁺ rule of a layer with a weight."""
+    return mode.weigh(lrp.weighted(mode, call), call.given["input"], _layer(mode, call))
+
+
+def batch_norm(mode: "ZPlusMode", call: Call):
+    """Folded into the layer whose output it takes, as in z^B; any other is a layer with one weight a channel."""
+    out, x = gradient.batch_norm(mode, call), call.given["input"]
+    scale, mean, shift = affine(out, **call.given)
+    if mode.is_output(x) and mode.layer.weight.ndim == x.ndim:
+        folded = (mode.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+        constant = shift + scale.detach() * (mode.layer.bias - mean)
+        return mode.weigh(out, mode.input, replace(mode.layer, weight=folded, bias=constant))
+    alone = along(scale, 1, x.ndim)
+    return mode.weigh(out, x, _Layer(torch.mul, alone, shift - scale.detach() * mean, 1, mode.epsilon))
+
+
+def addition(mode: "ZPlusMode", call: Call):
+    """x + y is shared by x⁺ / (x⁺ + y⁺ + ε); a constant takes its share too."""
+    x, y = call.given["input"], call.given.get("other")
+    if not isinstance(y, Tensor) or not isinstance(x, Tensor):
+        return call.run()
+    if call.given.get("alpha", 1) != 1:
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} with alpha")
+    parts = x.relu() + y.relu() + mode.epsilon
+    out = call.run(lambda t: t)
+    shared = _Share.apply(out, out.relu() / parts, (out.detach(),), mode.positive)
+    return write(call.tensors[0], shared) if call.inplace else shared
+
+
+def of_one(mode: "ZPlusMode", call: Call):
+    """A difference, product or quotient with a number: the derivative."""
+    if any(t.ndim for t in call.tensors[1:]):
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} of these arguments")
+    return lrp.TABLE[call.kind](mode, call)
+
+
+def no_sum(mode: "ZPlusMode", call: Call):
+    """A sum along a dimension is one of activations, which a + b shares by their positive parts."""
+    raise UnsupportedOperation(
+        f"{mode.title} has no rule for {call} along a dimension; write a + b, or take the mean where it is a pooling"
+    )
+
+
+def transposed(mode: "ZPlusMode", call: Call):
+    raise UnsupportedOperation(f"{mode.title} has no rule for {call} of these arguments")
+
+
+TABLE = lrp.TABLE | {
+    "convolutions": transposed,
+    **dict.fromkeys("conv1d conv2d conv3d linear".split(), layer),
+    "normalisations": batch_norm,
+    "add": addition,
+    "sum": no_sum,
+    **dict.fromkeys("sub rsub products quotients".split(), of_one),
+}
+
+
+class ZPlusMode(LRPMode):
     """The z⁺ rule at layers with a weight, at batch norms and at sums of activations.
 
-    A batch norm on the output of a layer is folded into it, as in z^B; any other is a layer of its own with
-    one weight a channel. Biases and batch statistics are constants for the map's derivative. A sum x + y is
-    shared by x⁺ / (x⁺ + y⁺ + ε). Negative inputs of a layer (a signed image, say) contribute through
-    negative weights.
+    Biases and batch statistics are constants for the map's derivative. Negative inputs of a layer (a signed image, say)
+    contribute through negative weights.
     """
 
-    def __init__(self, x, entry, epsilon: float, first_layer=None):
-        super().__init__(x, entry, epsilon, first_layer)
-        self.positive = {"explaining": False}  # the switch of these rules; `switch` is LRP-ε's
+    table, title = TABLE, "LRP-z⁺"
+
+    def __init__(self, *args, epsilon: float, first_layer: ZB | None = None):
+        super().__init__(*args, epsilon=epsilon, first_layer=first_layer)
+        self.positive = Backward()  # that of these rules; `backward` is LRP-ε's
         self.output = self.input = self.layer = self.version = None  # of the last layer
 
     @contextmanager
     def explaining(self, reference: int = 0, last: bool = False):
-        self.positive["explaining"] = True
+        self.positive.explaining = True
         try:
             yield
         finally:
-            self.positive["explaining"] = self.switch["explaining"] = False
+            self.positive.explaining = self.backward.explaining = False
 
-    def forward(self, model, x):
-        logits = super().forward(model, x)
-        if self._is_output(logits):
+    def forward(self, run):
+        output = super().forward(run)
+        if self.is_output(getattr(output, "logits", output)):
             self.layer.last = True
-        return logits
+        return output
 
-    def _is_output(self, x) -> bool:
+    def is_output(self, x) -> bool:
         """Is this the last layer's output, not since changed in place?"""
         return x is self.output and x._version == self.version
 
-    def call(self, func, name, args, kwargs):
-        core, inplace = canonical(func)
-        if core == "add" and sum(isinstance(a, Tensor) for a in args) == 2 and any(a.requires_grad for a in args[:2]):
-            return self._sum(func, inplace, *args, **kwargs)
-        out = super().call(func, name, args, kwargs)
-        if not (isinstance(out, Tensor) and out.requires_grad):
-            return out
-        several = any(isinstance(a, Tensor) and a.ndim for a in args[1:])
-        if core in LINEAR - LAYERS or (core in PRODUCTS | QUOTIENTS | {"sub", "rsub", "subtract"} and several):
-            raise UnsupportedOperation(f"LRP-z⁺ has no rule for {resolve_name(func) or name} of these arguments")
-        if core in LAYERS:
-            return self._weigh(out, *_layer(func, self.epsilon, *args, **kwargs))
-        if core == "batch_norm" and func is F.batch_norm:
-            return self._normalise(out, *args, **kwargs)
-        return out
-
-    def _weigh(self, out, x, layer):
+    def weigh(self, out: Tensor, x: Tensor, layer: "_Layer") -> Tensor:
+        """A layer's output, whose backward pass follows the rule."""
         self.input, self.layer = x, layer
         self.output = _ZPlus.apply(x, layer.weight, out.relu(), out, (out.detach(),), layer, self.positive)
         self.version = self.output._version
-        if self.first is not None and self.first.output is out:
-            self.first.output = self.root = self.output
+        if hasattr(out, "_attrain_statistics"):
+            self.output._attrain_statistics = out._attrain_statistics
         return self.output
 
-    def _normalise(self, out, x, *rest, **options):
-        scale, mean, shift = affine(out, x, *rest, **options)
-        if self._is_output(x) and self.layer.weight.ndim == x.ndim:
-            folded = (self.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
-            constant = shift + scale.detach() * (self.layer.bias - mean)
-            return self._weigh(out, self.input, replace(self.layer, weight=folded, bias=constant))
-        alone = along(scale, 1, x.ndim)
-        return self._weigh(out, x, _Layer(torch.mul, alone, shift - scale.detach() * mean, 1, self.epsilon))
 
-    def _sum(self, func, inplace, x, y, alpha=1):
-        if alpha != 1:
-            raise UnsupportedOperation("LRP-z⁺ has no rule for a sum with alpha")
-        parts = x.relu() + y.relu() + self.epsilon
-        out = func(x.clone() if inplace else x, y)
-        shared = _Share.apply(out, out.relu() / parts, (out.detach(),), self.positive)
-        return write(x, shared) if inplace else shared
-
-
-class DualRules(ZPlusRules):
+class DualMode(ZPlusMode):
     """Two backward passes through one forward pass: first by z⁺, then by ε."""
 
-    def __init__(self, x, entry, epsilon: float, first_layer=None):
-        super().__init__(x, entry, epsilon, first_layer)
+    title = "Dual"
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
         self.turn = 0
 
-    def scores(self, logits, target):
-        if not (target is None or (isinstance(target, str) and target == "all")):
-            raise ValueError(f'Dual explains all logits together: target must be None or "all", got {target!r}')
+    def scores(self, output, score):
+        logits = score.logits(output)
+        if not score.is_default or logits.ndim != 2:
+            raise ValueError(f'Dual explains all logits together: target must be None or "all", got {score.target!r}')
         return logits.sum(1, keepdim=True).expand(-1, 2), None
 
-    def start(self, logits, score):
-        self.positive["explaining"], self.switch["explaining"] = self.turn == 0, self.turn == 1
+    def start(self, output, score):
+        self.positive.explaining, self.backward.explaining = self.turn == 0, self.turn == 1
         self.turn += 1
-        return super().start(logits, score)
+        return super().start(output, score)
 
 
 @dataclass
@@ -188,32 +212,38 @@ class _Layer:
     bias: Tensor | float
     channel_dim: int
     epsilon: float
-    switch: dict = field(default_factory=dict)  # of a convolution that is cheap to differentiate twice
+    backward: Backward = field(default_factory=Backward)  # of a convolution that is cheap to differentiate twice
     last: bool = False  # its output is the logits
 
 
-def _layer(func, epsilon, input, weight, bias=None, *rest, **options) -> tuple[Tensor, _Layer]:
-    """The input of a call of a function in LAYERS, and the layer."""
+def _layer(mode: Mode, call: Call) -> "_Layer":
+    """The layer that a call of a convolution or of `linear` is."""
+    given = {k: v for k, v in call.given.items() if k not in ("input", "bias")}
+    bias, backward = call.given.get("bias"), Backward()
     bias = 0.0 if bias is None else bias.detach()
-    channel_dim, switch = -1 if func.__name__ == "linear" else 1, {"explaining": False}
-    if func.__name__ in CONVOLUTIONS:
-        func = partial(convolution, func, func.__name__, switch, False)
-    return input, _Layer(lambda v, w: func(v, w, None, *rest, **options), weight, bias, channel_dim, epsilon, switch)
+
+    def apply(x: Tensor, weight: Tensor) -> Tensor:
+        y = None
+        if call.kind == "convolutions":
+            y = convolution(call.name, given | {"input": x, "weight": weight}, backward, at_entry=False)
+        return call.func(x, **given | {"weight": weight}) if y is None else y
+
+    return _Layer(apply, call.given["weight"], bias, -1 if call.name == "linear" else 1, mode.epsilon, backward)
 
 
 class _ZPlus(Function):
     """The identity on a layer's output; while explaining, its gradient goes to the layer's input by the rule."""
 
     @staticmethod
-    def forward(ctx, x, weight, active, out, result, layer, switch):
+    def forward(ctx, x, weight, active, out, result, layer, positive):
         ctx.save_for_backward(x, weight, active)
         ctx.set_materialize_grads(False)  # no gradient comes to a layer by its batch norm, which goes to its input
-        ctx.layer, ctx.switch = layer, switch
+        ctx.layer, ctx.rules = layer, positive
         return result[0]
 
     @staticmethod
     def backward(ctx, g):
-        if g is None or not ctx.switch["explaining"]:
+        if g is None or not ctx.rules.explaining:
             return None, None, None, g, None, None, None
         x, weight, active = ctx.saved_tensors
         layer, create_graph = ctx.layer, torch.is_grad_enabled()
@@ -227,9 +257,9 @@ class _ZPlus(Function):
             if isinstance(layer.bias, Tensor):
                 z = z + along(layer.bias.clamp(min=0), layer.channel_dim, z.ndim)
             share = g * (z if layer.last else active) / (z + layer.epsilon)
-            layer.switch["explaining"] = True
+            layer.backward.explaining = True
             gradients = torch.autograd.grad(positive, parts, [share] * len(parts), create_graph=create_graph)
-            layer.switch["explaining"] = False
+            layer.backward.explaining = False
         total = gradients[0] if len(parts) == 1 else torch.where(x < 0, gradients[1], gradients[0])
         return total, None, None, None, None, None, None
 
@@ -238,13 +268,13 @@ class _Share(Function):
     """The identity on a sum; while explaining, the gradient is multiplied by a factor."""
 
     @staticmethod
-    def forward(ctx, out, factor, result, switch):
+    def forward(ctx, out, factor, result, positive):
         ctx.save_for_backward(factor)
         ctx.set_materialize_grads(False)
-        ctx.switch = switch
+        ctx.rules = positive
         return result[0]
 
     @staticmethod
     def backward(ctx, g):
-        explained = g is not None and ctx.switch["explaining"]
+        explained = g is not None and ctx.rules.explaining
         return g * ctx.saved_tensors[0] if explained else g, None, None, None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.masks import fit_mask
-from attrain.methods.gradient import GradCAM
+from attrain.methods import GradCAM
 from studies.nets.small import UNet
 
 Result = tuple[Tensor, Tensor, dict[str, Tensor]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attrain.attribution import Explanation, explain
 from attrain.losses.boxes import annotated, energy_loss
 from attrain.masks import boxes_to_mask, dilate_boxes
-from attrain.methods.gradient import InputXGradient
+from attrain.methods import InputXGradient
 from attrain.metrics.classification import micro_f1
 from attrain.metrics.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.metrics.relevance import background_share

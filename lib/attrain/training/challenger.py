@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from attrain.engine.operations import finite
-from attrain.methods.gradient import LRP, InputXGradient, Method
+from attrain.methods import LRP, InputXGradient, Method
+from attrain.tensors import finite
 
 _MODES = ("push", "gate", "erase", "noise", "swap")
 _METHODS = {"lrp": LRP(), "gxi": InputXGradient()}

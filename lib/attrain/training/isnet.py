@@ -13,8 +13,8 @@ from torch.optim.swa_utils import update_bn
 from attrain.attribution import explain
 from attrain.losses.isnet import gwrp, isnet_losses
 from attrain.masks import fit_mask
-from attrain.methods.gradient import LRP, ZB
-from attrain.methods.zplus import Dual
+from attrain.methods import LRP, ZB
+from attrain.methods import Dual
 from attrain.targets import Target, selective_target
 
 Step = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]

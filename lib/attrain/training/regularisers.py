@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from attrain.methods.gradient import LRP
+from attrain.methods import LRP
 from attrain.training.challenger import evaluating, hooked, statistics_kept
 
 Result = tuple[Tensor, Tensor, dict[str, Tensor]]

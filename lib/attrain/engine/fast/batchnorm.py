@@ -10,32 +10,34 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from attrain.engine.operations import along
+from attrain.engine.mode import Backward
+from attrain.tensors import along
 
 _forward, _backward = torch.native_batch_norm, torch.ops.aten.native_batch_norm_backward
 
 
 def batch_norm(
-    switch, through, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
-) -> Tensor:
+    backward: Backward, through: bool, input, running_mean, running_var, weight=None, bias=None, training=False,
+    momentum=0.1, eps=1e-5, cudnn_enabled=True,
+) -> Tensor:  # fmt: skip
     """`F.batch_norm`; where it takes the batch's own statistics, with a rule for maps.
 
     Args:
-        switch: the rules' switch; while "explaining", the map's rule holds.
+        backward: while explaining, the map's rule holds.
         through: whether the map's gradient passes through μ and σ to the other samples, as the loss's does. If not,
             the map takes them as constants, and only the map's own derivative knows that σ depends on the batch.
-        x, …, eps: as for `F.batch_norm`.
+        input, …, eps: as for `F.batch_norm`.
     """
-    own = training or running_mean is None
-    if not own or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
+    x, by_batch = input, training or running_mean is None
+    if not by_batch or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, switch, through)
+    y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, backward, through)
     y._attrain_statistics = mean, inverse.detach()
     return y
 
 
 def affine(
-    out, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    out, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, **_
 ) -> tuple[Tensor, Tensor, Tensor | float]:
     """What `batch_norm` that gave out does to a channel, scale · (x − mean) + shift; mean and shift are constants."""
     if training or running_mean is None:
@@ -49,18 +51,18 @@ class _BatchNorm(Function):
     """The output, 1/σ, by which a map's derivative reaches the batch, and μ."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, switch, through):
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, backward, through):
         y, mean, inverse = _forward(x, weight, bias, running_mean, running_var, True, momentum, eps)
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean)
-        ctx.eps, ctx.switch, ctx.through = eps, switch, through
+        ctx.eps, ctx.rules, ctx.through = eps, backward, through
         return y, inverse, mean
 
     @staticmethod
     def backward(ctx, g, of_inverse, _):
         x, weight, mean, inverse = ctx.saved_tensors
-        if g is not None and ctx.switch["explaining"]:
+        if g is not None and ctx.rules.explaining:
             if ctx.through:
                 return _InputGradient.apply(g, x, weight, mean.detach(), inverse.detach(), ctx.eps), *[None] * 8
             scale = inverse if weight is None else inverse * weight

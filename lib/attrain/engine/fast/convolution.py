@@ -9,45 +9,39 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-_ORDER = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED_ORDER = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+from attrain.engine.mode import Backward
+
 _backward = torch.ops.aten.convolution_backward
 
 
-def convolution(func, name: str, switch: dict, at_entry: bool, *args, **kwargs) -> Tensor:
-    """The result of func, a convolution as torch calls it, with a backward pass made to be differentiated.
+def convolution(name: str, given: dict, backward: Backward, at_entry: bool) -> Tensor | None:
+    """The result of a convolution, with a backward pass made to be differentiated; None where torch's own must do.
 
     Args:
-        func, name: `torch.conv2d` or its like.
-        switch: the rules' switch; while "explaining" only the gradient of the input is made.
+        name: "conv2d" or its like.
+        given: its arguments by name.
+        backward: while explaining only the gradient of the input is made.
         at_entry: whether the input is the model's, or made of it alone; its gradient is of no use but for the map.
-        args, kwargs: what func is called with.
     """
-    call = arguments(name, args, kwargs)
-    x, weight, bias, geometry = call["input"], call["weight"], call.get("bias"), geometry_of(name, call)
+    x, weight, bias, geometry = given["input"], given["weight"], given.get("bias"), geometry_of(name, given)
     if geometry is None:
-        return func(*args, **kwargs)
+        return None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, weight, bias))
-    return _Convolution.apply(x, weight, bias, geometry, switch, at_entry)[0]
+    return _Convolution.apply(x, weight, bias, geometry, backward, at_entry)[0]
 
 
-def arguments(name: str, args: tuple, kwargs: dict) -> dict:
-    """What a convolution, or `linear`, is called with, by name."""
-    return dict(zip(_TRANSPOSED_ORDER if "transpose" in name else _ORDER, args)) | kwargs
-
-
-def geometry_of(name: str, call: dict) -> tuple | None:
+def geometry_of(name: str, given: dict) -> tuple | None:
     """Stride, padding, dilation, whether transposed, output padding and groups; None where padding has a name."""
-    if isinstance(call.get("padding"), str) or call["input"].ndim != call["weight"].ndim:
+    if isinstance(given.get("padding"), str) or given["input"].ndim != given["weight"].ndim:
         return None
-    d = call["weight"].ndim - 2
+    d = given["weight"].ndim - 2
     stride, padding, dilation, output_padding = (
         [v] * d if isinstance(v, int) else list(v) * (d if len(v) == 1 else 1)
-        for v in (call.get(key, least) for key, least in _DEFAULTS.items())
+        for v in (given.get(key, least) for key, least in _DEFAULTS.items())
     )
-    return stride, padding, dilation, "transpose" in name, output_padding, call.get("groups", 1)
+    return stride, padding, dilation, "transpose" in name, output_padding, given.get("groups", 1)
 
 
 _DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
@@ -61,19 +55,19 @@ class _Convolution(Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, geometry, switch, at_entry):
+    def forward(ctx, x, weight, bias, geometry, backward, at_entry):
         y = torch.convolution(x, weight, bias, *geometry)
         ctx.biased, ctx.together = bias is not None, weight.numel() > x.numel()
         stand_ins = [v.new_empty(()).expand_as(v) if ctx.together else None for v in (x, y)]
         ctx.save_for_backward(x, weight, *stand_ins)
         ctx.set_materialize_grads(False)
-        ctx.geometry, ctx.switch, ctx.at_entry = geometry, switch, at_entry
+        ctx.geometry, ctx.rules, ctx.at_entry = geometry, backward, at_entry
         return y, *stand_ins
 
     @staticmethod
     def backward(ctx, g, h, g_of_map):
         x, weight, *stand_ins = ctx.saved_tensors
-        if g is not None and ctx.switch["explaining"]:
+        if g is not None and ctx.rules.explaining:
             together = ctx.together and ctx.needs_input_grad[1]
             stand_ins, ctx.together = stand_ins if together else (None, None), False  # for one map only
             return input_gradient(g, weight, x.shape, ctx.geometry, *stand_ins), *[None] * 5

@@ -1,0 +1,1 @@
+"""DeepLIFT: the method, its bookkeeping of differences, its rules, secants."""

@@ -1,0 +1,188 @@
+"""The interception: a method is a table from kind of operation to rule, and this mode asks it at every call.
+
+A rule is a function (mode, call) -> result. It returns the operation's ordinary result with a backward pass that
+follows the method's rule while `mode.backward.explaining`, and the ordinary derivative otherwise, so one forward pass
+serves the map and the loss alike. Modules, functional calls, operators and in-place calls are the same thing here, and
+nothing is left in the model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from attrain.engine import unseen
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, opened, registered
+from attrain.tensors import tensors
+
+Rule = Callable[["Mode", Call], object]
+_OF_REGISTERED = {"linear": "linear_maps", "elementwise": "functions", "product": "products"}
+_MADE_OF_NUMBERS = frozenset("tensor as_tensor asarray from_numpy scalar_tensor full".split())
+
+
+class Backward:
+    """Whether the backward pass follows the rules, and for which reference; autograd nodes keep this and no tensors."""
+
+    __slots__ = ("explaining", "last", "reference")
+
+    def __init__(self):
+        self.explaining, self.reference, self.last = False, 0, False
+
+
+class Mode(TorchFunctionMode):
+    """One pass of a model under a method's rules.
+
+    Args:
+        leaves: the inputs, as leaves of the graph; integers are as they came.
+        entries: the copies of them that the model is given, and may change in place.
+        create_graph: whether the maps are to be differentiated.
+        model: whose parameters, buffers and plain tensors are constants.
+
+    Attributes:
+        table: kind, or name, of operation -> rule; under None the rule of all others.
+        opens: whether torch's Python functions without a rule are run with the mode on inside.
+        sees_all: whether an operation that nobody sees would make the map wrong, and is refused.
+        through: whether a map's gradient passes through the statistics of a batch norm in training mode.
+        title: what error messages call the method.
+        references: how many backward passes, each with a reference of its own, are averaged.
+    """
+
+    table: Mapping[str | None, Rule] = {}
+    opens, sees_all, through, title, references = True, True, False, "this method", 1
+
+    def __init__(self, leaves: Sequence[Tensor], entries: Sequence[Tensor], create_graph: bool = False, model=None):
+        super().__init__()
+        self.leaves, self.entries = list(leaves), list(entries)
+        self.create_graph, self.model = create_graph, model
+        self.backward, self.token, self.known = Backward(), object(), set()
+        self.unknown: list[str] = []  # where something of unseen origin was met
+        for entry in self.entries:
+            entry._attrain_active = self.token
+
+    # ---------------------------------------------------------------- what depends on the input
+
+    @cached_property
+    def constants(self) -> set[int]:
+        """The identities of the tensors that the model holds."""
+        return {id(t) for t in unseen.held(self.model)}
+
+    def is_active(self, value: Tensor) -> bool:
+        """Whether a tensor, or what it is a view of, depends on the input, of whatever dtype, with or without a graph."""
+        if getattr(value, "_attrain_active", None) is self.token:
+            return True
+        base = value._base
+        return base is not None and getattr(base, "_attrain_active", None) is self.token
+
+    def mark(self, value, active: bool) -> None:
+        """Say of results that their operation was seen, and whether they depend on the input."""
+        for t in tensors(value):
+            t._attrain_seen = self.token
+            if active:
+                t._attrain_active = self.token
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        call = Call(func, args, kwargs or {}, self.is_active)
+        rule = registered(func)
+        if callable(rule):
+            with self:
+                return rule(*args, **call.kwargs)
+        if not call.active:
+            out = call.run()
+            if call.name not in _MADE_OF_NUMBERS:
+                self.mark(out, active=False)
+            return out
+        if call.kind == "queries":
+            return call.run()
+        unseen.check(self, call)
+        if call.kwargs.get("out") is not None:
+            raise UnsupportedOperation(f"{self.title} cannot follow {call} with out=; use what it returns")
+        out = self.answer(call, rule)
+        self._note(call, out, rule)
+        return out
+
+    def answer(self, call: Call, registered: str | None):
+        """The result by the table's rule."""
+        kind = _OF_REGISTERED.get(registered, call.kind)
+        rule = (call.name and self.table.get(call.name)) or (kind and self.table.get(kind))
+        body = opened(call.func) if not rule and self.opens else None
+        if body is not None:
+            with self:
+                return body(*call.args, **call.kwargs)
+        return (rule or self.table[None])(self, call)
+
+    def _note(self, call: Call, out, rule: str | None) -> None:
+        self.mark(out, active=call.kind != "templates")
+        if call.inplace and call.tensors:
+            target = call.tensors[0]
+            self.mark(target if target._base is None else [target, target._base], active=True)
+        if rule:
+            self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, call.tensors)}
+        if any(not leaf.is_floating_point() for leaf in self.leaves):
+            for t in tensors(out):  # what is made of whole numbers is where the graph starts
+                if t.is_floating_point() and t.grad_fn is None and not t.requires_grad and torch.is_grad_enabled():
+                    t.requires_grad_()
+
+    # ---------------------------------------------------------------- one pass
+
+    @contextmanager
+    def explaining(self, reference: int = 0, last: bool = False):
+        """Within this context the backward pass follows the rules, those of one reference; the last may use them up."""
+        backward = self.backward
+        backward.explaining, backward.reference, backward.last = True, reference, last
+        try:
+            yield
+        finally:
+            backward.explaining = False
+
+    def around(self, model):
+        """A context for the whole of a pass."""
+        return nullcontext()
+
+    def forward(self, run: Callable[[], object]):
+        """The model's output, with the rules on."""
+        with self:
+            output = run()
+        if self.sees_all:
+            unseen.check_output(self, tensors(output))
+        return output
+
+    def scores(self, output, score) -> tuple[Tensor, Tensor | None]:
+        """The explained numbers, (N,) or (N, K), and what their maps must sum to where that is known."""
+        return score(output), None
+
+    def start(self, output, score: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where the backward pass starts, and with what."""
+        return score.sum(), None
+
+    def roots(self) -> list[Tensor]:
+        """The tensors at which the gradient is read, one for each input that is no whole number."""
+        return [leaf for leaf in self.leaves if leaf.is_floating_point()]
+
+    def contract(self, number: int, gradient: Tensor) -> Tensor:
+        """The map at an input, of the gradient there; number counts the roots."""
+        return gradient
+
+    def contract_at(self, gradient: Tensor, activation: Tensor, reference: Tensor | None) -> Tensor:
+        """The map at a layer's output."""
+        return gradient
+
+    def reference_of(self, value: Tensor) -> Tensor | None:
+        """What a layer's output is on the reference input, where the method knows that."""
+        return None
+
+
+def derivative(mode: Mode, call: Call):
+    """The operation as it is, with its ordinary derivative."""
+    return call.run()
+
+
+def refuse(reason: str) -> Rule:
+    """A rule that raises, with the reason why there is none."""
+
+    def rule(mode: Mode, call: Call):
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call}: {reason}; {ADVICE}")
+
+    return rule

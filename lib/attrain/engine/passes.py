@@ -1,0 +1,179 @@
+"""One forward pass, one backward pass under a method's rules, one contraction."""
+
+import difflib
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from attrain.engine import unseen
+from attrain.engine.inputs import Inputs, permuted
+from attrain.engine.mode import Mode
+from attrain.engine.state import kept
+from attrain.explanation import Explanation
+from attrain.tensors import tensors
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a method is asked for.
+
+    Attributes:
+        model: called with the inputs.
+        inputs: what is explained.
+        score: from the model's output to the explained numbers, (N,) or (N, K), see `attrain.targets.Scores`.
+        layers: names of modules whose output gets a map too.
+        create_graph: whether the maps are to be differentiated.
+        at_input: whether maps at the inputs are wanted.
+    """
+
+    model: Callable
+    inputs: Inputs
+    score: Callable
+    layers: tuple[str, ...] = ()
+    create_graph: bool = False
+    at_input: bool = True
+
+    def output(self, tensors: list[Tensor] | None = None):
+        """The model's output, without a map and without a graph."""
+        tensors = self.inputs.tensors if tensors is None else tensors
+        with torch.no_grad():
+            output = self.inputs.call(self.model, [t.clone() for t in tensors])
+        self.score.check(output)
+        return output
+
+
+def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Tensor] | None = None) -> Explanation:
+    """The maps of one pass.
+
+    Args:
+        request: what is asked for.
+        make_mode: makes the mode of leaves, entries, create_graph and the model.
+        tensors: other inputs of the same form.
+    """
+    inputs = request.inputs if tensors is None else request.inputs.replaced(tensors)
+    leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in inputs.tensors]
+    entries = [leaf.clone() for leaf in leaves]  # an operation of the model in place on its input changes this copy
+    mode = make_mode(leaves, entries, request.create_graph, request.model)
+    run = lambda: inputs.call(request.model, entries)  # noqa: E731
+    with mode.around(request.model), _outputs(request.model, request.layers, mode) as outputs:
+        output = mode.forward(run)
+        _check_constants(request, mode, inputs)
+        request.score.check(output)
+        scores, delta = mode.scores(output, request.score)
+        if not scores.requires_grad:
+            raise ValueError(_no_derivative(request))
+        at_layers = _complete(outputs, request.layers)
+        columns = scores.unbind(1) if scores.ndim == 2 else (scores,)
+        maps = [
+            _maps(request, mode, output, column, at_layers, last=k + 1 == len(columns))
+            for k, column in enumerate(columns)
+        ]
+    maps = [torch.stack(m, 1) if scores.ndim == 2 else m[0] for m in zip(*maps)]
+    heatmap, at_layers = _formed(request, inputs, maps)
+    return Explanation(request.score.logits(output, scores), heatmap, at_layers, delta)
+
+
+def _maps(request: Request, mode: Mode, output, score: Tensor, outputs: list, last: bool) -> list[Tensor]:
+    """The maps at the inputs and those at the layers, averaged over the references."""
+    total = None
+    for number in range(mode.references):
+        retain = request.create_graph or not last or number + 1 < mode.references
+        with mode.explaining(number, last=not retain):
+            start, weight = mode.start(output, score)
+            roots = mode.roots() if request.at_input else []
+            edges = [edge for edge, _, _ in outputs]
+            gradients = torch.autograd.grad(
+                start,
+                [*roots, *edges],
+                weight,
+                create_graph=request.create_graph,
+                retain_graph=retain,
+                allow_unused=True,
+            )
+            of_roots, of_layers = gradients[: len(roots)], gradients[len(roots) :]
+            if roots and all(g is None for g in of_roots):
+                raise ValueError(_no_derivative(request))
+            maps = [
+                mode.contract(i, torch.zeros_like(root) if g is None else g)
+                for i, (root, g) in enumerate(zip(roots, of_roots))
+            ]
+            for g, (_, value, reference) in zip(of_layers, outputs):
+                maps.append(mode.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
+        total = maps if total is None else [a + b for a, b in zip(total, maps)]
+    return [m / mode.references for m in total] if mode.references > 1 else total
+
+
+def _formed(request: Request, inputs: Inputs, maps: list[Tensor]):
+    """The maps in the form of the inputs, None for whole numbers; and those of the layers by name."""
+    maps = iter(maps)
+    if request.at_input:
+        heatmap = inputs.formed([next(maps) if t.is_floating_point() else None for t in inputs.tensors])
+    else:
+        heatmap = inputs.formed([t.new_empty(len(t), 0) for t in inputs.tensors])
+    return heatmap, dict(zip(request.layers, maps))
+
+
+def _no_derivative(request: Request) -> str:
+    if any(t.is_floating_point() for t in request.inputs.tensors) or request.layers:
+        return (
+            "the model's output does not depend differentiably on x: is it detached inside, or computed under no_grad, "
+            "or does the model not use x?"
+        )
+    return no_map_of_integers(request.model)
+
+
+def no_map_of_integers(model) -> str:
+    """What to say of whole numbers as the only input, without layers."""
+    found = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
+    layer = (found or ["…"])[0]
+    return f"x holds whole numbers (token ids), which have no map: ask for one at a layer, as layers={layer!r}"
+
+
+def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
+    def run(other: bool, witness):
+        tensors = [permuted(t) if other else t.detach().clone() for t in inputs.tensors]
+        for t in tensors:
+            t._attrain_seen = witness.token
+        with kept(request.model), witness:
+            inputs.call(request.model, tensors)
+
+    unseen.check_constants(mode, run)
+
+
+@contextmanager
+def _outputs(model, names: tuple, mode: Mode):
+    """Collect, by layer, where its output stands in the graph, its value and its reference; this thread's only."""
+    found, thread = {}, threading.get_ident()
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+
+    def keep(name, module, args, output):
+        if threading.get_ident() != thread:
+            return
+        values = tensors(output)
+        if not values:
+            raise TypeError(f"layer {name!r} returns {type(output).__name__}, not a tensor: it has no map")
+        if values[0].requires_grad:
+            with torch._C.DisableTorchFunction():
+                value = values[0].clone() if mode.create_graph else values[0].detach().clone()
+                found[name] = get_gradient_edge(values[0]), value, mode.reference_of(values[0])
+
+    with ExitStack() as hooks:
+        for name in names:
+            if name not in modules:
+                near = difflib.get_close_matches(name, modules, 3, 0.4)
+                raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
+            handle = modules[name].register_forward_hook(lambda *a, name=name: keep(name, *a))
+            hooks.callback(handle.remove)
+        yield found
+
+
+def _complete(found: dict, names: tuple) -> list:
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} has no output in the model's forward pass that depends on x")
+    return [found[name] for name in names]

@@ -1,0 +1,147 @@
+"""What a method is: a value that names a mode, with its table of rules, and its settings."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attrain.engine.inputs import Inputs
+from attrain.engine.mode import Mode
+from attrain.engine.passes import Request, one_pass
+from attrain.explanation import Explanation
+from attrain.tensors import tensors
+
+
+class Method:
+    """One pass with the method's rules. Methods are values: equal if all settings are, tensors by their numbers.
+
+    A method of one's own is a frozen dataclass derived from this with `mode`, which makes a
+    `attrain.engine.mode.Mode` with a table of rules, or with `explanation`, which makes several passes.
+
+    Attributes:
+        maps_apart: whether the K maps of a sample are of different rules, so that each has a natural range of its own.
+    """
+
+    maps_apart: ClassVar[bool] = False
+
+    def __eq__(self, other) -> bool:
+        return type(self) is type(other) and all(map(_equal, vars(self).values(), vars(other).values()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(v for v in vars(self).values() if not tensors(v) and not isinstance(v, dict))))
+
+    def mode(self, leaves: Sequence[Tensor], entries: Sequence[Tensor], create_graph: bool, model) -> Mode:
+        """The mode of one pass: see `attrain.engine.mode.Mode` for the arguments."""
+        raise NotImplementedError(f"{type(self).__name__} says neither what its mode nor what its explanation is")
+
+    def explanation(self, request: Request) -> Explanation:
+        """The maps that are asked for."""
+        return one_pass(request, self.mode)
+
+    def check(self, inputs: Inputs) -> None:
+        """Raise if a setting, such as a reference, does not fit the inputs."""
+
+    def rows(self, rows: slice, x) -> "Method":
+        """The method for some of x's samples: settings that have a row a sample are cut too."""
+        return self
+
+
+def references_of(reference, inputs: Inputs) -> list[list[Tensor]]:
+    """References one by one, each a list of (1, ...) or (N, ...), one an input; whole numbers for whole numbers.
+
+    Args:
+        reference: a number for all, or in the form of the inputs numbers and tensors (1, ...), (N, ...), (R, 1, ...),
+            (R, N, ...).
+
+    Raises:
+        ValueError: a shape or form that does not fit, NaN, infinite values; a missing reference for whole numbers.
+    """
+    if inputs.single or not isinstance(reference, (tuple, list, dict)):
+        given = [reference] * len(inputs.tensors)
+    else:
+        given = list(reference.values()) if isinstance(reference, dict) else list(reference)
+        if isinstance(reference, dict) != (inputs.keys is not None) or len(given) != len(inputs.tensors):
+            raise ValueError("reference must be a number or have the form of x: one reference an input")
+        if inputs.keys is not None:
+            given = [reference[k] for k in inputs.keys]
+    each = [_references(r, x) for r, x in zip(given, inputs.tensors)]
+    count = max(map(len, each))
+    if any(len(r) not in (1, count) for r in each):
+        raise ValueError(f"all inputs must have as many references each, got {[len(r) for r in each]}")
+    return [[r[k % len(r)] for r in each] for k in range(count)]
+
+
+def _references(reference, x: Tensor) -> list[Tensor]:
+    if isinstance(reference, Tensor) and reference.ndim == 0:
+        reference = reference.item()
+    if not isinstance(reference, Tensor):
+        if not isinstance(reference, (int, float)):
+            raise TypeError(f"reference must be a number or a tensor, got {type(reference).__name__}")
+        if not torch.isfinite(torch.tensor(float(reference))):
+            raise ValueError(f"reference must be finite, got {reference}")
+        if not x.is_floating_point() and reference != int(reference):
+            raise ValueError(f"reference of whole numbers (token ids) must be a whole number, got {reference}")
+        return [torch.full_like(x[:1] if len(x) else x.new_empty(1, *x.shape[1:]), reference)]
+    if not x.is_floating_point() and reference.is_floating_point():
+        raise ValueError(f"reference of whole numbers (token ids) must be whole numbers, got {reference.dtype}")
+    reference = reference.detach().as_subclass(Tensor).to(x)
+    if reference.is_floating_point() and not torch.isfinite(reference).all():
+        raise ValueError("reference holds NaN or infinite values")
+    one, n = tuple(x.shape[1:]), len(x)
+    if reference.ndim == x.ndim and reference.shape[1:] == x.shape[1:] and len(reference) in (1, n):
+        return [reference]
+    if reference.ndim == x.ndim + 1 and reference.shape[1:] in ((1, *one), (n, *one)) and len(reference):
+        return list(reference)
+    raise ValueError(
+        f"reference must be a number or have shape {(1, *one)}, {(n, *one)}, {('R', 1, *one)} or "
+        f"{('R', n, *one)} for an input of shape {tuple(x.shape)}, got {tuple(reference.shape)}"
+    )
+
+
+def cut_reference(reference, rows: slice, x):
+    """A reference for some of the samples: where it has a row a sample, these rows."""
+    if isinstance(reference, (tuple, list)):
+        return type(reference)(cut_reference(r, rows, v) for r, v in zip(reference, x))
+    if isinstance(reference, dict):
+        return {k: cut_reference(r, rows, x[k]) for k, r in reference.items()}
+    if not isinstance(reference, Tensor) or not isinstance(x, Tensor) or len(x) == 1:
+        return reference
+    if reference.ndim == x.ndim and len(reference) == len(x):
+        return reference[rows]
+    if reference.ndim == x.ndim + 1 and reference.shape[1] == len(x):
+        return reference[:, rows]
+    return reference
+
+
+def mean_reference(references: list[list[Tensor]]) -> list[Tensor]:
+    """For a gradient at x alone, which is linear in the reference."""
+    return [sum(each) / len(each) for each in zip(*references)]
+
+
+def mean_explanation(explanations: list[Explanation]) -> Explanation:
+    """The mean of explanations of one input."""
+    if len(explanations) == 1:
+        return explanations[0]
+    first, count = explanations[0], len(explanations)
+
+    def mean(values):
+        if isinstance(values[0], Tensor):
+            return sum(values) / count
+        if isinstance(values[0], dict):
+            return {k: mean([v[k] for v in values]) for k in values[0]}
+        return None if values[0] is None else tuple(mean(each) for each in zip(*values))
+
+    return first._replace(
+        heatmap=mean([e.heatmap for e in explanations]),
+        layers=mean([e.layers for e in explanations]),
+        delta=mean([e.delta for e in explanations]),
+    )
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
