@@ -1,9 +1,7 @@
 """Losses on heatmaps: tensors in, a number out."""
 
 from attrain.losses.boxes import annotated as annotated
-from attrain.losses.boxes import annotated_subset as annotated_subset
 from attrain.losses.boxes import as_maps as as_maps
-from attrain.losses.boxes import corrected_energy_loss as corrected_energy_loss
 from attrain.losses.boxes import energies as energies
 from attrain.losses.boxes import energy_loss as energy_loss
 from attrain.losses.boxes import enlarged as enlarged

@@ -83,6 +83,8 @@ class Dual(ZPlus):
         first_layer: `ZB(low, high)` for the z^B rule at the input of both, or None.
     """
 
+    maps_apart = True  # the maps of a sample differ in size: `estimate_foreground_range` finds a range for each
+
     def rules(self, x: Tensor, entry: Tensor) -> "DualRules":
         return DualRules(x, entry, self.epsilon, self.first_layer)
 

@@ -22,3 +22,4 @@ from attrain.metrics.relevance import erase as erase
 from attrain.metrics.relevance import log_odds as log_odds
 from attrain.metrics.relevance import pixels_erased_log_odds as pixels_erased_log_odds
 from attrain.metrics.relevance import rank_correlation as rank_correlation
+from attrain.metrics.sanity import randomised as randomised

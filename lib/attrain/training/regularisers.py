@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from attrain.methods.gradient import LRP
-from attrain.training.challenger import evaluating, hooked, statistics_kept
+from attrain.methods import LRP
+from attrain.training.loop import Result, result
+from attrain.training.modules import evaluating, hooked, statistics_kept
 
-Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 Generator = torch.Generator | None
 
 
 def label_smoothing_step(model: nn.Module, x: Tensor, y: Tensor, *_, smoothing: float = 0.1) -> Result:
     """Cross-entropy with labels that give `smoothing` of their weight to all classes alike (Szegedy et al. 2016)."""
     logits = model(x)
-    return _result(logits, F.cross_entropy(logits, y, label_smoothing=smoothing))
+    return _classified(logits, F.cross_entropy(logits, y, label_smoothing=smoothing))
 
 
 def noise_step(model: nn.Module, x: Tensor, y: Tensor, *_, sd: float = 0.3, generator: Generator = None) -> Result:
@@ -67,13 +67,13 @@ def mixup_step(
     share = a / (a + b) if a + b else 0.5
     other = torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
     logits = _changed(model, x, layer, lambda h: share * h + (1 - share) * h[other])
-    return _result(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
+    return _classified(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
 
 
 def dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_, layer: str, p: float = 0.5) -> Result:
     """Cross-entropy with dropout at the output of `layer`, a module's name; drawn by torch's default generator."""
     logits = _changed(model, x, layer, lambda h: F.dropout(h, p))
-    return _result(logits, F.cross_entropy(logits, y))
+    return _classified(logits, F.cross_entropy(logits, y))
 
 
 def word_dropout_step(
@@ -106,7 +106,7 @@ def fgsm_step(
     logits = model(x)
     with statistics_kept(model):
         adversarial = F.cross_entropy(model(x + step * gradient.sign()), y)
-    return _result(logits, (1 - beta) * F.cross_entropy(logits, y) + beta * adversarial)
+    return _classified(logits, (1 - beta) * F.cross_entropy(logits, y) + beta * adversarial)
 
 
 def relevance_dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_, method=LRP(epsilon=1e-3), **settings) -> Result:
@@ -138,7 +138,10 @@ def relevance_dropout(
     if form not in ("pixel", "block"):
         raise ValueError(f'form must be "pixel" or "block", got {form!r}')
     r = R.sum(1)
-    uniform = lambda *shape: torch.rand(shape, generator=generator, device="cpu").to(r)  # noqa: E731
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device="cpu").to(r)
+
     if form == "pixel":
         low, high = r.amin((1, 2), keepdim=True), r.amax((1, 2), keepdim=True)
         r = (r - low) / torch.where(high > low, high - low, 1.0)
@@ -172,8 +175,8 @@ def _changed(model: nn.Module, x: Tensor, layer: str, change) -> Tensor:
 
 def _on(model: nn.Module, x: Tensor, y: Tensor) -> Result:
     logits = model(x)
-    return _result(logits, F.cross_entropy(logits, y))
+    return _classified(logits, F.cross_entropy(logits, y))
 
 
-def _result(logits: Tensor, loss: Tensor) -> Result:
-    return logits, loss, {"classification": loss.detach()}
+def _classified(logits: Tensor, loss: Tensor) -> Result:
+    return result(logits, loss, classification=loss)

@@ -1,0 +1,43 @@
+"""Small things about tensors that every room needs, and that know no model."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def tensors(value) -> list[Tensor]:
+    """All tensors of nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for member in value for tensor in tensors(member)]
+
+
+def mapped(change: Callable[[Tensor], object], value):
+    """Nested tuples, lists and dicts with every tensor t replaced by change(t).
+
+    Example:
+        >>> import torch
+        >>> mapped(len, {"a": torch.zeros(3), "b": [torch.zeros(2), "c"]})
+        {'a': 3, 'b': [2, 'c']}
+    """
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: mapped(change, member) for key, member in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(mapped(change, member) for member in value)
+    return value
+
+
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite; a finite sum says so at once."""
+    return bool(value.detach().sum().isfinite() or value.isfinite().all())
+
+
+def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    """A vector with one number a channel, in the shape that goes with activations of `ndim` dimensions."""
+    return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))
