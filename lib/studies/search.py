@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.methods import InputXGradient
-from attrain.metrics import erase
-from attrain.metrics.calibration import calibration, effective_rank, filter_similarity
+from attrain.metrics import calibration, effective_rank, erase, filter_similarity
 from attrain.training import fit_fresh
 from studies.statistics import estimate
 
@@ -79,7 +78,7 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, removed: float = 0.3) -> dict[
         removed: share of an image's (N, C, H, W) positions to set to zero.
 
     Returns:
-        those of `attrain.metrics.calibration.calibration`; "similarity" and "rank", of the filters, the mean over the
+        those of `attrain.metrics.calibration`; "similarity" and "rank", of the filters, the mean over the
         convolutions (`filter_similarity`, `effective_rank`); and, for images, "spread": accuracy without the
         positions that gradient × input finds most relevant for the predicted class.
     """

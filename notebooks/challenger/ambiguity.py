@@ -58,7 +58,7 @@ from torch import nn
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import calibration
+from attrain.metrics import calibration
 from attrain.training import plain_step
 from attrain.training.regularisers import fgsm_step, label_smoothing_step, mixup_step, noise_step
 from data_prep import curved_plane

@@ -61,13 +61,14 @@ import torch
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from studies import search
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.pictures.learning import learning_curves, reliability_diagrams
+from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
@@ -294,7 +295,9 @@ lines = {
     title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised, bands=seeds > 2), "learning_curves")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -324,7 +327,8 @@ pd.concat(tables)
 compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = test_y.cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

@@ -58,14 +58,15 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from data_prep.sentences import UNKNOWN
 from studies import search
 from studies.nets.small import TextCNN
+from studies.pictures.charts import sentence_rows
 from studies.pictures.learning import learning_curves, reliability_diagrams
-from studies.pictures.relevance import sentence_rows
+from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
@@ -277,7 +278,9 @@ lines = {
     title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -301,7 +304,8 @@ pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t i
 compared = [name for name in ("plain", "word dropout", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = test_y.cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

@@ -57,14 +57,15 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import ucr, waves
 from studies import search
 from studies.nets.small import SeriesCNN
 from studies.pictures import charts
+from studies.pictures.charts import series_columns
 from studies.pictures.learning import learning_curves, reliability_diagrams
-from studies.pictures.relevance import series_columns
+from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
@@ -253,7 +254,9 @@ lines = {
     title: {m: {cell[1]: estimate(of(cell, m, outcome)) for cell in first} for m in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
 
 # %% [markdown]
 # ## All data sets
@@ -294,7 +297,8 @@ pd.concat({t: pd.DataFrame({titles[c]: table(o, c) for c in cells}) for o, t in 
 compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = parts[sets[0]]["test"][1].cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

@@ -16,8 +16,9 @@ from zennit.composites import EpsilonPlusFlat
 
 import attrain as at
 from attrain import explain, losses, masks, targets
-from attrain.metrics import calibration, classification, localisation, randomised, relevance, stateful
+from attrain.metrics import classification, confidence, filters, localisation, randomised, relevance, stateful
 from attrain.training import baselines, boxes, challenger, isnet, loop, regularisers
+from attrain.training.boxes import guided_step
 from data_prep.dna import MOTIFS, simulate
 from studies import dna, search, study
 from studies.bench import cost
@@ -433,7 +434,7 @@ def test_guided_steps(kind):
         }
         settings |= {"layer": dict(layer="layer2", loss=losses.ppce_loss), "no weight": dict(weight=0)}
         boxes = objects(device) if kind == "objects" else boxes
-        step = partial(boxes.guided_step, generator=draws(), **settings.get(kind, {}))
+        step = partial(guided_step, generator=draws(), **settings.get(kind, {}))
         logits, loss, parts = step(net, x, y, boxes, classes)
         loss.backward()
         return logits, loss, parts, gradients(net)
@@ -509,11 +510,9 @@ MEASURES = {
     "IoU": lambda d: localisation.heatmap_iou(guided_maps(d), foreground(d), threshold=0.1),
     "Pareto": lambda d: localisation.pareto_front(torch.rand(5, 2).to(d)),
     "threshold": lambda d: localisation.choose_threshold(guided_maps(d), foreground(d)),
-    "calibration": lambda d: calibration.calibration(torch.rand(4, 3).to(d), labels(d)),
-    "reliability": lambda d: calibration.reliability(torch.rand(4, 3).to(d), labels(d)),
-    "filters": lambda d: [
-        f(torch.rand(4, 1, 3, 3).to(d)) for f in (calibration.filter_similarity, calibration.effective_rank)
-    ],
+    "calibration": lambda d: confidence.calibration(torch.rand(4, 3).to(d), labels(d)),
+    "reliability": lambda d: confidence.reliability(torch.rand(4, 3).to(d), labels(d)),
+    "filters": lambda d: [f(torch.rand(4, 1, 3, 3).to(d)) for f in (filters.filter_similarity, filters.effective_rank)],
     "accuracy": lambda d: classification.balanced_accuracy(
         torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d))
     ),

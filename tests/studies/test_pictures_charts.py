@@ -130,6 +130,19 @@ def test_maps_of_a_row_share_a_scale_where_asked(shared):
     assert drawn == [0.25 if shared else 1.0, 1.0]
 
 
+@pytest.mark.parametrize("label", ["a", "integrated gradients, 50 steps, Gauss–Legendre", "word " * 15])
+@pytest.mark.parametrize(("columns", "size"), [(1, 0.95), (2, 1.9), (6, 0.7)])
+def test_maps_stand_below_their_image_however_long_a_rows_label_is(label, columns, size):
+    images = np.random.default_rng(0).random((columns, 8, 8))
+    figure = charts.map_rows(images, {label: images, "other": images}, ["title"] * columns, size)
+    figure.draw_without_rendering()
+    places = [[axis.get_window_extent().x0, axis.get_window_extent().x1] for axis in drawn(figure.axes)]
+    image, *maps = np.reshape(places, (3, columns, 2))
+    assert np.abs(np.array(maps) - image).max() < 0.5, "pixels"
+    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes[: 3 * columns : columns]]
+    assert min(box.x0 for box in labels) >= 0, "no label leaves the figure"
+
+
 def test_a_coarse_map_covers_the_whole_image():
     figure = charts.map_rows(np.eye(8)[None], {"layer": np.ones((1, 3, 2, 2))})
     assert figure.axes[0].images[0].get_extent() == figure.axes[1].images[0].get_extent()
@@ -236,7 +249,7 @@ def test_labelled_paths_join_their_points_in_order():
 def test_a_notebook_shows_all_figures_also_if_the_first_is_drawn_in_our_style():
     program = (
         "from IPython.core.interactiveshell import InteractiveShell; InteractiveShell.instance()\n"
-        "import matplotlib; from attrain import plots; charts.curves({'a': {'b': [[1, 2]]}})\n"
+        "import matplotlib; from studies.pictures import charts; charts.curves({'a': {'b': [[1, 2]]}})\n"
         "print(matplotlib.is_interactive())"
     )
     backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
