@@ -1,4 +1,4 @@
-"""Foreground masks, and boxes."""
+"""Masks, boxes, and the maps that go with them: shapes checked, sizes matched, the share of a map inside."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrain.tensors import finite
+
 Boxes = Tensor | Sequence[Tensor | Sequence[Sequence[float]]]
+_TINY = 1e-7  # the least energy, in the code of Rao et al. 2023
 
 
 def fit_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
@@ -45,6 +48,49 @@ def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 (background, outside the boxes) and 1 (foreground, inside)")
     return mask
+
+
+def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A heatmap, channels summed, as (N, K, H, W), and its mask as (N, 1, h, w), in one dtype of float32 at least.
+
+    Raises ValueError as `check_mask` does, and for NaN or infinite values.
+    """
+    mask = check_mask(mask, heatmap)[:, None]
+    if heatmap.dtype in (torch.float16, torch.bfloat16):
+        heatmap = heatmap.float()
+    if not finite(heatmap):
+        raise ValueError("heatmap holds NaN or infinite values")
+    maps = heatmap[:, None] if heatmap.ndim == 3 else heatmap.sum(-3)
+    return maps if heatmap.ndim != 4 else maps[:, None], mask.to(heatmap)
+
+
+def annotated(mask: Tensor) -> Tensor:
+    """Which images have boxes, (N,) bool, from masks (N, h, w) or (N, 1, h, w)."""
+    return mask.flatten(1).any(1)
+
+
+def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Tensor:
+    """Σ A⁺M / Σ A⁺, (N, K); where Σ A⁺ < 1e-7 Σ A⁺M, or `least` if given."""
+    energy, total = energies(maps, inside)
+    share = energy / torch.where(total < _TINY, 1.0, total)
+    return share if least is None else torch.where(total < _TINY, least, share)
+
+
+def energies(maps: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ A⁺M and Σ A⁺ of maps enlarged to the mask, (N, K) each."""
+    positive = positive_part(enlarged(maps, inside))
+    return (positive * inside).sum((-2, -1)), positive.sum((-2, -1))
+
+
+def positive_part(maps: Tensor) -> Tensor:
+    """A⁺, with the derivative of 1 at 0, as `clamp(min=0)` has it, whose derivative takes many times as long."""
+    return F.threshold(maps, -torch.finfo(maps.dtype).tiny, 0.0)
+
+
+def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
+    """Maps (N, K, H, W) in the size of the mask (N, 1, h, w), bilinearly."""
+    size = inside.shape[-2:]
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:

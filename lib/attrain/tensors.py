@@ -1,11 +1,12 @@
 """Small things about tensors that every room needs, and that know no model."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 
-def tensors(value) -> list[Tensor]:
+def tensors(value: object) -> list[Tensor]:
     """All tensors of nested tuples, lists and dicts, in order."""
     if isinstance(value, Tensor):
         return [value]
@@ -16,7 +17,7 @@ def tensors(value) -> list[Tensor]:
     return [tensor for member in value for tensor in tensors(member)]
 
 
-def mapped(change: Callable[[Tensor], object], value):
+def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
     """Nested tuples, lists and dicts with every tensor t replaced by change(t).
 
     Example:

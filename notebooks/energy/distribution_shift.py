@@ -240,9 +240,9 @@ def values(task, name, key):
 
 
 for task in tasks:
-    bars = {name: {g: estimate(values(task, name, g)) for g in groups} for name in models}
+    means = {name: {g: estimate(values(task, name, g)) for g in groups} for name in models}
     dots = {name: {g: values(task, name, g) for g in groups} for name in models}
-    study.figure(charts.interval_bars(bars, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
+    study.figure(charts.interval_rows(means, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
 
 # %%
 kept = ("worst group", "mean", *groups, "validation", "EPG", "λ")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from attrain import boxes_to_mask, energy_loss, l1_loss, ppce_loss, rrr_loss
-from attrain.losses.boxes import annotated
+from attrain.losses import annotated
 
 LOSSES = [energy_loss, l1_loss, ppce_loss, rrr_loss]
 losses = pytest.mark.parametrize("loss", LOSSES)

@@ -14,13 +14,9 @@ where `reduction="none"`. A batch without any boxes has a loss of 0. `annotated(
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.masks import check_mask
-from attrain.tensors import finite
-
-_TINY = 1e-7  # the authors' least energy
+from attrain.masks import as_maps, energies, enlarged, positive_part, share_inside
 
 
 def energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -58,7 +54,7 @@ def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
     """
     maps, inside = as_maps(heatmap, mask)
     # |A⁺/max − M| is A⁺/max outside and 1 − A⁺/max inside: two sums are enough.
-    energy, total = energies(_positive(maps) if maps.shape[-2:] != inside.shape[-2:] else maps, inside)
+    energy, total = energies(positive_part(maps) if maps.shape[-2:] != inside.shape[-2:] else maps, inside)
     sums = (total - 2 * energy) / _largest(maps) + inside.sum((-2, -1))
     return _reduce(sums / inside[0, 0].numel(), inside, reduction)
 
@@ -80,7 +76,7 @@ def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tens
     # Only what is inside is normalised and has its logarithm taken: both are slow.
     is_inside = (inside > 0).expand(*maps.shape[:2], *inside.shape[-2:])
     lengths = inside.sum((-2, -1)).long().expand(maps.shape[:2])
-    values = enlarged(_positive(maps), inside).masked_select(is_inside)
+    values = enlarged(positive_part(maps), inside).masked_select(is_inside)
     values = values / _largest(maps).flatten().repeat_interleave(lengths.flatten())
     relevant = values > 0
     cross_entropy = torch.where(relevant, -values.masked_fill(~relevant, 1.0).log(), 100.0).clamp(max=100.0)
@@ -101,58 +97,13 @@ def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tenso
     """
     maps, inside = as_maps(heatmap, mask)
     outside = enlarged(maps, inside) * (1 - inside)
-    return _reduce(_dot(outside, outside) / _largest(maps.abs()) ** 2, inside, reduction)
-
-
-def annotated(mask: Tensor) -> Tensor:
-    """Which images have boxes, (N,) bool, from masks (N, h, w) or (N, 1, h, w)."""
-    return mask.flatten(1).any(1)
-
-
-def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A as (N, K, H, W) and M as (N, 1, h, w)."""
-    mask = check_mask(mask, heatmap)[:, None]
-    if heatmap.dtype in (torch.float16, torch.bfloat16):
-        heatmap = heatmap.float()
-    if not finite(heatmap):
-        raise ValueError("heatmap holds NaN or infinite values")
-    maps = heatmap[:, None] if heatmap.ndim == 3 else heatmap.sum(-3)
-    return maps if heatmap.ndim != 4 else maps[:, None], mask.to(heatmap)
-
-
-def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Tensor:
-    """Σ A⁺M / Σ A⁺, (N, K); where Σ A⁺ < 1e-7 Σ A⁺M, or `least` if given."""
-    energy, total = energies(maps, inside)
-    share = energy / torch.where(total < _TINY, 1.0, total)
-    return share if least is None else torch.where(total < _TINY, least, share)
-
-
-def energies(maps: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ A⁺M and Σ A⁺ of maps enlarged to the mask, (N, K) each."""
-    positive = _positive(enlarged(maps, inside))
-    return _dot(positive, inside), positive.sum((-2, -1))
-
-
-def _positive(maps: Tensor) -> Tensor:
-    """A⁺, with the derivative of 1 at 0, as `clamp(min=0)` has it, whose derivative takes many times as long."""
-    return F.threshold(maps, -torch.finfo(maps.dtype).tiny, 0.0)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Σ ab over the pixels."""
-    return (a * b).sum((-2, -1))
+    return _reduce(outside.square().sum((-2, -1)) / _largest(maps.abs()) ** 2, inside, reduction)
 
 
 def _largest(maps: Tensor) -> Tensor:
     """The largest positive value of each map, (N, K); 1 where there is none."""
     largest = maps.flatten(-2).max(-1).values
     return torch.where(largest <= 0, 1.0, largest)
-
-
-def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
-    """Maps (N, K, H, W) in the size of the mask (N, 1, h, w), bilinearly."""
-    size = inside.shape[-2:]
-    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _reduce(each: Tensor, inside: Tensor, reduction: str) -> Tensor:

@@ -19,6 +19,7 @@ What is defined at the edges:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +135,7 @@ def isnet_losses(
     return _reduce(background, reduction), _reduce(foreground, reduction)
 
 
-def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.0, **settings) -> Tensor:
+def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.0, **settings: Any) -> Tensor:
     """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`, the L_heat that `attrain.training.isnet_step` adds.
 
     Args:

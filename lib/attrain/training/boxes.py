@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from attrain.losses.boxes import annotated, energy_loss
-from attrain.masks import boxes_to_mask, dilate_boxes
-from attrain.methods import InputXGradient
+from attrain.losses.boxes import energy_loss
+from attrain.masks import annotated, boxes_to_mask, dilate_boxes
+from attrain.methods import InputXGradient, Method
 from attrain.metrics.classification import micro_f1
 from attrain.metrics.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.metrics.relevance import background_share
@@ -24,7 +24,7 @@ from attrain.training.loop import Result, classification_loss, result
 
 def guided_step(
     model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, *,
-    loss: Callable[..., Tensor] = energy_loss, method=InputXGradient(), layer: str = "", weight: float = 1e-3,
+    loss: Callable[..., Tensor] = energy_loss, method: Method = InputXGradient(), layer: str = "", weight: float = 1e-3,
     reduction: str = "sum", dilation: float = 0.0, generator: torch.Generator | None = None,
 ) -> Result:  # fmt: skip
     """Classification + λ · a loss of the map of one class of each image within that class's boxes.
@@ -79,7 +79,7 @@ def guided_step(
 
 def guided_evaluation(
     model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, objects: Tensor | None = None, *,
-    method=InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
+    method: Method = InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
 ) -> dict[str, float]:  # fmt: skip
     """Classification and maps, over every positive class of every image.
 
@@ -105,7 +105,7 @@ def guided_evaluation(
 
 def map_values(
     model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, objects: Tensor | None = None, *,
-    method=InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
+    method: Method = InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
 ) -> dict[str, Tensor]:  # fmt: skip
     """What `guided_evaluation` takes the means of; arguments as there.
 
@@ -133,7 +133,7 @@ def map_values(
 
 def guided_threshold(
     model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, *,
-    method=InputXGradient(), layer: str = "", batch_size: int = 64,
+    method: Method = InputXGradient(), layer: str = "", batch_size: int = 64,
 ) -> float:  # fmt: skip
     """The threshold of the IoU that is best on validation images, see `attrain.metrics.localisation.choose_threshold`.
 

@@ -87,7 +87,7 @@ class Challenger:
     generator: torch.Generator | None = None
     steps: int = field(default=0, init=False)  # how often `loss` has been called
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.attribution, str) and self.attribution not in _METHODS:
             raise ValueError(f'attribution must be "lrp", "gxi", a method or a callable, got {self.attribution!r}')
         choices = {"start": ("logit", "contrast", "rival"), "mode": _MODES, "per": ("element", "position")}
@@ -103,7 +103,7 @@ class Challenger:
         if not 0 < self.top <= 1:
             raise ValueError(f"top must be in (0, 1], got {self.top}")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *_) -> Result:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *_: Tensor) -> Result:
         """A training step as `attrain.training.fit` takes it: logits of x, the loss, its parts."""
         loss, info = self.loss(model, x, y)
         return info.pop("logits"), loss, info

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.losses.isnet import gwrp, isnet_losses
-from attrain.methods import LRP, ZB
+from attrain.methods import LRP, ZB, Method
 from attrain.targets import Target, selective_target
 from attrain.training.loop import Result, Step, classification_loss, result
 
@@ -18,7 +19,7 @@ INPUT = "input"  # the name of the input's map beside those of layers
 
 def isnet_step(
     model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, target: Target = selective_target(),
-    method=LRP(first_layer=ZB()), layers: Sequence[str] = (), P: float = 0.7, decay: float = 0.9,
+    method: Method = LRP(first_layer=ZB()), layers: Sequence[str] = (), P: float = 0.7, decay: float = 0.9,
     layer_decay: float = 0.8, E: float = 1.0, C1: Range = 1.0, C2: Range = 25.0, form: str = "L2",
     w1: float = 1.0, w2: float = 1.0,
 ) -> Result:  # fmt: skip
@@ -83,7 +84,7 @@ def estimate_foreground_range(
     batches: Iterable[Tensor],
     *,
     target: Target = selective_target(),
-    method=LRP(first_layer=ZB()),
+    method: Method = LRP(first_layer=ZB()),
     layers: Sequence[str] = (),
 ) -> tuple[Range, Range]:
     """C1 and C2 of `isnet_foreground_loss` from the maps of a classifier trained without them.
@@ -132,9 +133,9 @@ def ranged_isnet_step(
     batches: Iterable[Tensor],
     *,
     target: Target = selective_target(),
-    method=LRP(first_layer=ZB()),
+    method: Method = LRP(first_layer=ZB()),
     layers: Sequence[str] = (),
-    **settings,
+    **settings: Any,
 ) -> Step:
     """`isnet_step` with C1 and C2 from the maps of a plainly trained classifier, as `fit` takes it.
 

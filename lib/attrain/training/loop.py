@@ -7,6 +7,7 @@ detached, by name. Any loop can call it; `fit` is one.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ def result(logits: Tensor, loss: Tensor, **parts: Tensor) -> Result:
     return logits, loss, {name: part.detach() for name, part in parts.items()}
 
 
-def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_) -> Result:
+def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_: Tensor) -> Result:
     """Classification alone; further members of the batch (a mask) are ignored. The only part is "classification"."""
     logits = model(x)
     loss = classification_loss(logits, y)
@@ -36,7 +37,7 @@ def classification_loss(logits: Tensor, y: Tensor) -> Tensor:
     return (F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy)(logits, y)
 
 
-def at_epoch(schedule, epoch: int):
+def at_epoch(schedule: Any, epoch: int) -> Any:
     """What a schedule {first epoch: value} says for an epoch (counted from 0); any other value is for all epochs.
 
     Example:
@@ -157,7 +158,7 @@ def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def fit_fresh(
-    make: Callable[[], nn.Module], data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings
+    make: Callable[[], nn.Module], data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings: Any
 ) -> tuple[nn.Module, dict[str, list[float]]]:
     """A new network, trained, and its curves: all networks of a seed start alike and see the samples in one order.
 
@@ -177,7 +178,7 @@ def fit_fresh(
 
 
 def fit_copy(
-    model: nn.Module, data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings
+    model: nn.Module, data: tuple[Tensor, ...], step: Step = plain_step, *, seed: int, **settings: Any
 ) -> nn.Module:
     """A copy of the network, trained on: all copies of a seed see the samples in one order.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,11 +29,11 @@ class NetworkFrom(nn.Module):
         True
     """
 
-    def __init__(self, model: nn.Module, layer: str, x: Tensor):
+    def __init__(self, model: nn.Module, layer: str, x: Tensor) -> None:
         super().__init__()
         self.model, self.layer, self.x = model, layer, x
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor) -> Any:
         with hooked(self.model, self.layer, lambda module, args, output: h):
             return self.model(self.x)
 

@@ -11,7 +11,6 @@ from studies.pictures.images import image_rows, map_rows, sequence_logos
 from studies.pictures.style import (
     COLOURS,
     DASHES,
-    HATCHES,
     LETTER_COLOURS,
     STYLE,
     legend_below,
@@ -19,7 +18,7 @@ from studies.pictures.style import (
     point_styles,
 )
 
-__all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "interval_bars", "interval_rows",
+__all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "interval_rows",
            "labelled_paths", "log_log", "map_rows", "pareto_fronts", "scatter_grid", "sentence_rows", "sequence_logos",
            "series_columns"]  # fmt: skip
 
@@ -27,32 +26,8 @@ SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of c
 
 
 @plt.rc_context(STYLE)
-def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: Mapping | None = None) -> Figure:
-    """Bars with 95 % intervals, one group a model and one bar a test.
-
-    Args:
-        groups: model -> test -> {"mean", "low", "high"}, see `studies.statistics.estimate`.
-        ylabel: what the bars measure, with its unit.
-        dots: model -> test -> the seeds' own values, drawn over the bars.
-    """
-    figure, axis = plt.subplots(figsize=(1.9 * len(groups) + 1, 3.2), layout="constrained")
-    width = 0.8 / len(next(iter(groups.values())))
-    for i, (test, places, means, errors) in enumerate(_intervals(groups, width)):
-        filled = dict(color=COLOURS[i % 7], hatch=HATCHES[i % 5], edgecolor="white", linewidth=0)
-        axis.bar(places, means, 0.92 * width, label=test, **filled)
-        axis.errorbar(places, means, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-        for place, values in _seeds(dots, test, places):
-            axis.plot([place] * len(values), values, ".", color="black", markersize=3)
-    axis.set(ylim=_within_shares(groups, axis.get_ylim()), ylabel=ylabel)
-    axis.set_xticks(range(len(groups)), groups)
-    axis.grid(axis="x", visible=False)
-    axis.legend(ncols=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
-
-
-@plt.rc_context(STYLE)
 def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
-    """As `interval_bars`, for many models: a row a model, a marker with its 95 % interval a test.
+    """Means with 95 % intervals: a row a model, a marker with its interval a test.
 
     Args:
         groups: model -> test -> {"mean", "low", "high"}, see `studies.statistics.estimate`.

@@ -14,7 +14,7 @@ plt.switch_backend(plt.get_backend())
 
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", ":", "-."), ("", "//", "..", "xx", "\\\\")
+MARKERS, DASHES = "osD^vP*", ("-", "--", ":", "-.")
 DIVERGING = "RdBu_r"  # blue, white at 0, red
 LETTER_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[5], COLOURS[1])  # A green, C blue, G orange, T red
 STYLE = {
