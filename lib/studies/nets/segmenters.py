@@ -40,8 +40,8 @@ class UNet(nn.Module):
         self.in_channels = in_channels
         self.encoder = nn.ModuleList(_double_convolution(a, b) for a, b in zip([in_channels, *widths], widths))
         deeper = list(zip(widths[::-1], widths[-2::-1]))  # (channels below, channels of this level), deepest first
-        self.up = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, stride=2) for below, here in deeper)
-        self.decoder = nn.ModuleList(_double_convolution(2 * here, here) for _, here in deeper)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(below, level, 2, stride=2) for below, level in deeper)
+        self.decoder = nn.ModuleList(_double_convolution(2 * level, level) for _, level in deeper)
         self.head = nn.Conv2d(width, out_channels, 1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
