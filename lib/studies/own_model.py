@@ -99,5 +99,7 @@ def _state(weights: str, model: nn.Module) -> dict[str, torch.Tensor]:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     wrong = sorted(shapes.keys() ^ expected.keys()) or [name for name in shapes if shapes[name] != expected[name]]
     if wrong:
-        raise ValueError(f"{weights} are not of this model: {len(wrong)} names or shapes differ, as {wrong[0]!r}")
+        raise ValueError(
+            f"weights {weights} are not of this model: {len(wrong)} names or shapes differ, as {wrong[0]!r}"
+        )
     return state
