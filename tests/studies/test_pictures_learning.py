@@ -74,9 +74,9 @@ def test_nothing_to_draw_raises(panels):
         learning_curves(panels)
 
 
-def test_no_two_of_28_methods_are_alike_in_grey():
-    styles = line_styles(map(str, range(28)))
-    assert len({(style["marker"], style["linestyle"]) for style in styles.values()}) == 28
+def test_no_two_of_36_methods_are_alike_in_grey():
+    styles = line_styles(map(str, range(36)))
+    assert len({(style["marker"], style["linestyle"]) for style in styles.values()}) == 36
 
 
 def test_methods_look_as_they_are_told_to_in_all_pictures():

@@ -14,7 +14,7 @@ plt.switch_backend(plt.get_backend())
 
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS, DASHES = "osD^vP*", ("-", "--", ":", "-.")
+MARKERS, DASHES = "osD^vP*Xp", ("-", "--", ":", "-.")
 DIVERGING = "RdBu_r"  # blue, white at 0, red
 LETTER_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[5], COLOURS[1])  # A green, C blue, G orange, T red
 STYLE = {
@@ -33,13 +33,13 @@ STYLE = {
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:
-    """How each name's line is drawn: 28 in a row differ in grey too, by their markers and dashes.
+    """How each name's line is drawn: 36 in a row differ in grey too, by their markers and dashes.
 
     Returns:
         name -> "color", "marker" and "linestyle", in the order of the names.
     """
     return {
-        name: {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "linestyle": DASHES[i % 4]}
+        name: {"color": COLOURS[i % 7], "marker": MARKERS[i % 9], "linestyle": DASHES[i % 4]}
         for i, name in enumerate(dict.fromkeys(names))
     }
 
