@@ -76,10 +76,10 @@ from zennit.torchvision import ResNetCanonizer
 
 import attrain as at
 from attrain import explain
-from attrain.metrics import completeness_error, deletion_curve, rank_correlation
+from attrain.metrics import completeness_error, deletion_curve, randomised, rank_correlation
 from attrain.training import correct, fit
 from data_prep import dataset as data_module
-from studies.nets.small import classifier, randomised
+from studies.nets.small import classifier
 from studies.pictures import charts, explorer
 from studies.statistics import estimate, interval, number
 from studies.study import Study

@@ -12,7 +12,6 @@ from attrain.attribution import explain
 from attrain.engine.call import UnsupportedOperation, register_rule
 from attrain.explanation import Explanation
 from attrain.losses import (
-    corrected_energy_loss,
     energy_loss,
     gwrp,
     isnet_background_loss,
@@ -54,7 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EPG", "LRP", "ZB", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient", "GuidedBackprop",
     "HeatmapIoU", "InputXGradient", "IntegratedGradients", "Method", "UnsupportedOperation", "ZPlus", "Zennit",
-    "background_share", "boxes_to_mask", "corrected_energy_loss", "dilate_boxes", "energy_loss", "epg", "explain",
+    "background_share", "boxes_to_mask", "dilate_boxes", "energy_loss", "epg", "explain",
     "gwrp", "heatmap_iou", "isnet_background_loss", "isnet_foreground_loss", "isnet_loss", "l1_loss",
     "mean_normalised_target", "pixels_erased_log_odds", "ppce_loss", "random_positive_target", "register_rule",
     "rrr_loss", "selective_target", "softmax_target", "stochastic_target",

@@ -1,4 +1,4 @@
-"""Foreground masks, and boxes."""
+"""Masks, boxes, and the maps that go with them: shapes checked, sizes matched, the share of a map inside."""
 
 from collections.abc import Sequence
 
@@ -6,27 +6,91 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrain.tensors import finite
+
 Boxes = Tensor | Sequence[Tensor | Sequence[Sequence[float]]]
+_TINY = 1e-7  # the least energy, in the code of Rao et al. 2023
 
 
 def fit_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
     """A mask (N, H, W) or (N, 1, H, W) as (N, h, w) of 0 and 1 in the heatmap's size and dtype.
 
-    Raises ValueError for shapes that do not fit and for values other than 0 and 1.
+    Raises ValueError as `check_mask` does.
     """
+    mask = check_mask(mask, heatmap).to(heatmap)
+    size = heatmap.shape[-2:]
+    return mask if mask.shape[-2:] == size else (F.adaptive_avg_pool2d(mask, size) > 0).to(heatmap.dtype)
+
+
+def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
+    """The mask as (N, H, W), if it and the heatmap fit each other.
+
+    Args:
+        mask: (N, H, W) or (N, 1, H, W) of 0 and 1.
+        heatmap: (N, h, w), (N, C, h, w) or (N, K, C, h, w). It may be coarser than the mask, or finer, but must have
+            its proportions, give or take what layers without padding lose: tokens (N, T, E), or channels that
+            come last, would otherwise be taken for places.
+
+    Raises:
+        ValueError: another rank, another N, h : w more than twice H : W or less than half of it; other values than
+            0 and 1.
+    """
+    shapes = f"got a heatmap {tuple(heatmap.shape)} and a mask {tuple(mask.shape)}"
+    if heatmap.ndim not in (3, 4, 5):
+        raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), {shapes}")
     if mask.ndim == 4 and mask.shape[1] == 1:
         mask = mask[:, 0]
     if mask.ndim != 3 or len(mask) != len(heatmap):
-        raise ValueError(
-            f"mask must be (N, H, W) or (N, 1, H, W) with N = {len(heatmap)} as in the heatmap, got {tuple(mask.shape)}"
-        )
-    mask = mask.to(device=heatmap.device, dtype=heatmap.dtype)
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold only 0 (background) and 1 (foreground)")
-    size = heatmap.shape[-2:]
-    if mask.shape[-2:] != size:
-        mask = (F.adaptive_avg_pool2d(mask, size) > 0).to(heatmap.dtype)
+        raise ValueError(f"mask must be (N, H, W) or (N, 1, H, W) with N = {len(heatmap)} as in the heatmap, {shapes}")
+    sides = [(a, b) for a, b in zip(heatmap.shape[-2:], mask.shape[-2:]) if (a, b) != (1, 1)]
+    if any(a * d > 2 * c * b for a, b in sides for c, d in sides):
+        raise ValueError(f"heatmap must end in H and W in the mask's proportions, not in channels or tokens, {shapes}")
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold only 0 (background, outside the boxes) and 1 (foreground, inside)")
     return mask
+
+
+def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A heatmap, channels summed, as (N, K, H, W), and its mask as (N, 1, h, w), in one dtype of float32 at least.
+
+    Raises ValueError as `check_mask` does, and for NaN or infinite values.
+    """
+    mask = check_mask(mask, heatmap)[:, None]
+    if heatmap.dtype in (torch.float16, torch.bfloat16):
+        heatmap = heatmap.float()
+    if not finite(heatmap):
+        raise ValueError("heatmap holds NaN or infinite values")
+    maps = heatmap[:, None] if heatmap.ndim == 3 else heatmap.sum(-3)
+    return maps if heatmap.ndim != 4 else maps[:, None], mask.to(heatmap)
+
+
+def annotated(mask: Tensor) -> Tensor:
+    """Which images have boxes, (N,) bool, from masks (N, h, w) or (N, 1, h, w)."""
+    return mask.flatten(1).any(1)
+
+
+def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Tensor:
+    """Σ A⁺M / Σ A⁺, (N, K); where Σ A⁺ < 1e-7 Σ A⁺M, or `least` if given."""
+    energy, total = energies(maps, inside)
+    share = energy / torch.where(total < _TINY, 1.0, total)
+    return share if least is None else torch.where(total < _TINY, least, share)
+
+
+def energies(maps: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ A⁺M and Σ A⁺ of maps enlarged to the mask, (N, K) each."""
+    positive = positive_part(enlarged(maps, inside))
+    return (positive * inside).sum((-2, -1)), positive.sum((-2, -1))
+
+
+def positive_part(maps: Tensor) -> Tensor:
+    """A⁺, with the derivative of 1 at 0, as `clamp(min=0)` has it, whose derivative takes many times as long."""
+    return F.threshold(maps, -torch.finfo(maps.dtype).tiny, 0.0)
+
+
+def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
+    """Maps (N, K, H, W) in the size of the mask (N, 1, h, w), bilinearly."""
+    size = inside.shape[-2:]
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:
@@ -53,9 +117,9 @@ def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:
                  [0, 0, 0]]], dtype=torch.int32)
     """
     height, width = size
-    boxes, there = _boxes(boxes)
+    boxes, is_box = _boxes(boxes)
     left, top, right, bottom = boxes.unbind(-1)
-    bad = there & ~(
+    bad = is_box & ~(
         boxes.isfinite().all(-1) & (left < right) & (top < bottom)
         & (left < width) & (top < height) & (right > 0) & (bottom > 0)
     )  # fmt: skip
@@ -66,7 +130,7 @@ def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:
             f"ymin < ymax, and reach into the image of {width}×{height} pixels"
         )
     x, y = (torch.arange(n, device=boxes.device) + 0.5 for n in (width, height))
-    across = (left[..., None] <= x) & (x < right[..., None]) & there[..., None]  # (N, B, W)
+    across = (left[..., None] <= x) & (x < right[..., None]) & is_box[..., None]  # (N, B, W)
     down = (top[..., None] <= y) & (y < bottom[..., None])
     return down.float().mT @ across.float() > 0  # how many boxes a pixel is in
 
@@ -91,44 +155,17 @@ def dilate_boxes(boxes: Boxes, fraction: float, size: tuple[int, int]) -> Tensor
     """
     if not fraction >= 0:
         raise ValueError(f"fraction must be >= 0, got {fraction}")
-    boxes, there = _boxes(boxes)
+    boxes, is_box = _boxes(boxes)
     margin = fraction * (boxes[..., 2:] - boxes[..., :2])
     limit = torch.tensor([size[1], size[0]], device=boxes.device, dtype=boxes.dtype)
     low, high = (boxes[..., :2] - margin).clamp(min=0), torch.minimum(boxes[..., 2:] + margin, limit)
-    return torch.cat([low, high], -1).masked_fill(~there[..., None], -1.0)
-
-
-def surrounding_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """What is around one box an image, as boxes: guidance to the background.
-
-    Args:
-        boxes: (N, 1, 4), as for `boxes_to_mask`.
-        size: (H, W).
-
-    Returns:
-        (N, 4, 4): what is above, below, left and right of the box, of which −1 stands for what is not there; all
-        of the image, once, where there is no box.
-
-    Example:
-        >>> surrounding_boxes(torch.tensor([[[2.0, 0.0, 4.0, 3.0]]]), (5, 4))[0].tolist()
-        [[-1.0, -1.0, -1.0, -1.0], [0.0, 3.0, 4.0, 5.0], [0.0, 0.0, 2.0, 3.0], [-1.0, -1.0, -1.0, -1.0]]
-    """
-    if boxes.ndim != 3 or boxes.shape[1:] != (1, 4):
-        raise ValueError(f"boxes must be (N, 1, 4), one an image, got {tuple(boxes.shape)}")
-    height, width = size
-    left, top, right, bottom = _boxes(boxes)[0][:, 0].clamp(min=0).unbind(-1)  # no box is an empty one in the corner
-    low, right, bottom = torch.zeros_like(left), right.clamp(max=width), bottom.clamp(max=height)
-    sides = [(low, low, low + width, top), (low, bottom, low + width, low + height)]
-    sides += [(low, top, left, bottom), (right, top, low + width, bottom)]
-    found = torch.stack([torch.stack(side, -1) for side in sides], 1)
-    empty = (found[..., 0] >= found[..., 2]) | (found[..., 1] >= found[..., 3])
-    return found.masked_fill(empty[..., None], -1.0)
+    return torch.cat([low, high], -1).masked_fill(~is_box[..., None], -1.0)
 
 
 def _boxes(boxes: Boxes) -> tuple[Tensor, Tensor]:
     """Boxes as (N, B, 4), and which rows are boxes, (N, B)."""
     if not isinstance(boxes, Tensor):
-        rows = [torch.as_tensor(own, dtype=torch.float32) for own in boxes] or [torch.empty(0, 4)]
+        rows = [torch.as_tensor(image_boxes, dtype=torch.float32) for image_boxes in boxes] or [torch.empty(0, 4)]
         wrong = [tuple(row.shape) for row in rows if row.numel() and (row.ndim != 2 or row.shape[1] != 4)]
         if wrong:
             raise ValueError(f"the boxes of an image must be (B, 4), got {wrong[0]}")

@@ -1,12 +1,10 @@
-"""DNA sequences: one-hot code, simulation, shuffling, motif matches, and contributions of letters.
+"""DNA sequences: one-hot code, shuffling, motif matches, and contributions of letters.
 
 A sequence is one-hot, (4, L), in the order A, C, G, T; a motif's matrix is (4, width) in that order.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,25 +13,9 @@ from torch import Tensor, nn
 from attrain.attribution import explain
 from attrain.methods import DeepLift
 from attrain.targets import Target
+from data_prep.dna import BACKGROUND, smoothed
 
 LETTERS = "ACGT"
-BACKGROUND = (0.3, 0.2, 0.2, 0.3)  # the paper's frequencies of A, C, G, T; 40 % GC
-# ENCODE's motifs (Kheradpour, Kellis 2014): probabilities of A, C, G, T, place by place.
-_GATA_DISC1 = torch.tensor([
-    [0.322751, 0.185185, 0.359788, 0.132275], [0.137566, 0.476190, 0.322751, 0.063492],
-    [0.666667, 0.100529, 0.000000, 0.232804], [0.000000, 0.000000, 1.000000, 0.000000],
-    [1.000000, 0.000000, 0.000000, 0.000000], [0.000000, 0.000000, 0.000000, 1.000000],
-    [0.878307, 0.000000, 0.000000, 0.121693], [0.973545, 0.026455, 0.000000, 0.000000],
-    [0.000000, 0.052910, 0.947090, 0.000000], [0.243386, 0.248677, 0.507937, 0.000000],
-]).T  # fmt: skip
-_TAL1_KNOWN1 = torch.tensor([
-    [0.23, 0.35, 0.28, 0.14], [0.15, 0.30, 0.23, 0.32], [0.14, 0.23, 0.44, 0.19], [0.66, 0.09, 0.14, 0.11],
-    [0.61, 0.30, 0.03, 0.06], [0.00, 1.00, 0.00, 0.00], [1.00, 0.00, 0.00, 0.00], [0.00, 0.00, 1.00, 0.00],
-    [0.86, 0.01, 0.10, 0.03], [0.00, 0.00, 0.00, 1.00], [0.00, 0.00, 1.00, 0.00], [0.01, 0.03, 0.61, 0.35],
-    [0.03, 0.17, 0.01, 0.79], [0.20, 0.43, 0.17, 0.20], [0.27, 0.23, 0.31, 0.19], [0.23, 0.26, 0.32, 0.19],
-]).T  # fmt: skip
-MOTIFS = {"GATA_disc1": _GATA_DISC1, "TAL1_known1": _TAL1_KNOWN1}  # each (4, width)
-PSEUDOCOUNT = 0.001  # of the authors' simulation
 
 
 def one_hot(sequences: Sequence[str]) -> Tensor:
@@ -49,63 +31,6 @@ def one_hot(sequences: Sequence[str]) -> Tensor:
             raise ValueError(f"sequences must be of one length ≥ 1 and of A, C, G, T only, got {text!r} as number {i}")
     places = torch.tensor([[LETTERS.index(letter) for letter in text.upper()] for text in sequences], device="cpu")
     return F.one_hot(places, 4).movedim(-1, 1).float()
-
-
-# ---------------------------------------------------------------- making sequences
-
-
-def simulate(
-    n: int,
-    length: int = 200,
-    *,
-    background: Sequence[float] = BACKGROUND,
-    means: tuple[float, float] = (2.0, 1.0),
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Sequences with neither motif, GATA_disc1, TAL1_known1, or both, a quarter each (the paper's section 4.2).
-
-    Where a motif is to be, it has one to three instances, a Poisson number given that. Each instance stands at a place
-    drawn from all those where it overlaps no other, and its letters are drawn from the motif's matrix.
-
-    Args:
-        n: how many; quarters as even as n allows, in random order.
-        length: letters of a sequence.
-        background: frequencies of A, C, G, T. Those of the released sequences are (0.27, 0.23, 0.23, 0.27).
-        means: the Poisson means with one motif and with both; the defaults fit the released sequences' counts.
-        generator: draws (on the CPU); None uses torch's default generator.
-
-    Returns:
-        "x" (n, 4, length) of 0 and 1; "y" (n, 3), 1 where both motifs, GATA, TAL1 are there; "motifs" (M, 3): row,
-        motif (0 GATA_disc1, 1 TAL1_known1) and first position of each instance.
-
-    Raises:
-        ValueError: no place is left for an instance, as length is too small.
-    """
-    draw = partial(torch.multinomial, generator=generator)
-    letters = draw(torch.tensor(background, device="cpu"), n * length, replacement=True).view(n, length)
-    kind = torch.randperm(n, generator=generator, device="cpu") % 4
-    there = torch.stack([kind % 2 == 1, kind >= 2], 1)
-    mean = torch.where(there.all(1), means[1], means[0])
-    odds = torch.stack([mean**k / math.factorial(k) for k in (1, 2, 3)], 1)
-    counts = (draw(odds, 2, replacement=True) + 1) * there
-    free, found = torch.ones(n, length, dtype=torch.bool, device="cpu"), []
-    for motif, matrix in enumerate(MOTIFS.values()):
-        width = matrix.shape[1]
-        for instance in range(3):
-            rows = (counts[:, motif] > instance).nonzero()
-            if not len(rows):
-                continue
-            fits = free[rows[:, 0]].unfold(1, width, 1).all(-1) if width <= length else torch.zeros(1, 1, device="cpu")
-            if not fits.any(1).all():
-                raise ValueError(f"length = {length} leaves no place for another instance of {width} letters")
-            start = draw(fits.float(), 1)
-            places = start + torch.arange(width, device="cpu")
-            letters[rows, places] = draw(_smoothed(matrix).T, len(rows), replacement=True).T
-            free[rows, places] = False
-            found.append(torch.cat([rows, torch.full_like(rows, motif), start], 1))
-    y = torch.stack([there.all(1), there[:, 0], there[:, 1]], 1).float()
-    motifs = torch.cat([torch.empty(0, 3, dtype=torch.long, device="cpu"), *found])
-    return {"x": F.one_hot(letters, 4).movedim(-1, 1).float(), "y": y, "motifs": motifs}
 
 
 def dinucleotide_shuffle(x: Tensor, n: int = 1, generator: torch.Generator | None = None) -> Tensor:
@@ -125,14 +50,14 @@ def dinucleotide_shuffle(x: Tensor, n: int = 1, generator: torch.Generator | Non
     check_one_hot(x)
     samples, _, length = x.shape
     letters = x.argmax(1).cpu()
-    here, after = letters[:, :-1], letters[:, 1:]
+    letter, successor = letters[:, :-1], letters[:, 1:]
     place = torch.arange(length - 1, device="cpu")
-    last = torch.full((samples, 4), -1, device="cpu").scatter_reduce(1, here, place.expand_as(here), "amax")
+    last = torch.full((samples, 4), -1, device="cpu").scatter_reduce(1, letter, place.expand_as(letter), "amax")
     key = torch.rand(n, samples, length - 1, generator=generator, dtype=torch.float64, device="cpu")
-    key = torch.where(last.gather(1, here) == place, 1.0, key)  # the last successor stays the last
-    order = (here + key / 2).argsort(-1).flatten(0, 1)
-    successors = after.repeat(n, 1).gather(1, order)
-    counts = F.one_hot(here, 4).sum(1)
+    key = torch.where(last.gather(1, letter) == place, 1.0, key)  # the last successor stays the last
+    order = (letter + key / 2).argsort(-1).flatten(0, 1)
+    successors = successor.repeat(n, 1).gather(1, order)
+    counts = F.one_hot(letter, 4).sum(1)
     slot = (counts.cumsum(1) - counts).repeat(n, 1)  # where the next successor of each letter stands
     now = letters[:, :1].repeat(n, 1)
     out, one = [now], torch.ones_like(now)
@@ -147,8 +72,8 @@ def dinucleotide_shuffle(x: Tensor, n: int = 1, generator: torch.Generator | Non
 
 
 def log_odds_matrix(matrix: Tensor, background: Sequence[float] = BACKGROUND) -> Tensor:
-    """ln of a motif's probabilities (4, width), smoothed by `PSEUDOCOUNT`, less ln of the background's."""
-    return _smoothed(matrix).log() - torch.tensor(background, device=matrix.device).log()[:, None]
+    """ln of a motif's probabilities (4, width), see `data_prep.dna.smoothed`, less ln of the background's."""
+    return smoothed(matrix).log() - torch.tensor(background, device=matrix.device).log()[:, None]
 
 
 def scan(x: Tensor, log_odds: Tensor) -> Tensor:
@@ -180,13 +105,13 @@ def top_matches(scores: Tensor, n: int = 5, exclude: int = 5, reference_edges: b
         >>> top_matches(scores, n=2, exclude=3, reference_edges=True)[1]
         tensor([[0, 0]])
     """
-    left, place, found = scores.clone(), torch.arange(scores.shape[1], device=scores.device), []
+    remaining, place, matches = scores.clone(), torch.arange(scores.shape[1], device=scores.device), []
     for _ in range(n):
-        best, position = left.max(1, keepdim=True)
-        found.append((best, position))
+        best, position = remaining.max(1, keepdim=True)
+        matches.append((best, position))
         taken = (place >= position - exclude) & (place < position + max(exclude - 1, 1))
-        left[taken & (position >= exclude) if reference_edges else taken] = -torch.inf
-    values, positions = zip(*found)
+        remaining[taken & (position >= exclude) if reference_edges else taken] = -torch.inf
+    values, positions = zip(*matches)
     return torch.cat(values, 1), torch.cat(positions, 1)
 
 
@@ -232,7 +157,3 @@ def check_one_hot(x: Tensor) -> None:
         raise ValueError(f"x must be one-hot sequences (N, 4, L), L ≥ 2, got {tuple(x.shape)}")
     if not (((x == 0) | (x == 1)).all() and (x.sum(1) == 1).all()):
         raise ValueError("x must be one-hot: one 1 of the four letters at each place, and 0 elsewhere")
-
-
-def _smoothed(matrix: Tensor) -> Tensor:
-    return matrix * (1 - PSEUDOCOUNT) + PSEUDOCOUNT / 4

@@ -28,14 +28,15 @@ def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -
         ValueError: no such module, function or model, or weights that do not fit; the message says which.
         FileNotFoundError: no such file.
     """
-    made = (
-        _function(model)(classes=classes, channels=channels) if ":" in model else classifier(model, classes, channels)
-    )
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"model {model!r} must return an nn.Module, got {type(made).__name__}")
+    if ":" not in model:
+        network = classifier(model, classes, channels)
+    else:
+        network = _function(model)(classes=classes, channels=channels)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model {model!r} must return an nn.Module, got {type(network).__name__}")
     if weights:
-        made.load_state_dict(_state(weights, made))
-    return made
+        network.load_state_dict(_state(weights, network))
+    return network
 
 
 def check_logits(model: nn.Module, x: torch.Tensor, classes: int) -> None:
@@ -62,9 +63,10 @@ def _function(model: str) -> Callable[..., nn.Module]:
     function = getattr(_module(model), model.rpartition(":")[2], None)
     if not callable(function):
         raise ValueError(f"model {model!r} must be module:function, and there is no such function in that module")
-    parameters = inspect.signature(function).parameters.values()
-    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return lambda **given: function(**{k: v for k, v in given.items() if every or k in {p.name for p in parameters}})
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return function
+    return lambda **sizes: function(**{name: size for name, size in sizes.items() if name in parameters})
 
 
 def _module(model: str):
@@ -92,12 +94,10 @@ def _state(weights: str, model: nn.Module) -> dict[str, torch.Tensor]:
     except Exception as error:  # pickle, zip and torch have many
         raise ValueError(f"weights {weights} are no state dict ({str(error).splitlines()[0]})") from None
     for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, dict) else state
-    expected = model.state_dict()
-    shapes = (
-        {name: tuple(getattr(value, "shape", ())) for name, value in state.items()} if isinstance(state, dict) else {}
-    )
-    wrong = sorted(shapes.keys() ^ expected.keys()) or [n for n in shapes if shapes[n] != tuple(expected[n].shape)]
+        state = state.get(key, state) if isinstance(state, dict) else {}
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    wrong = sorted(shapes.keys() ^ expected.keys()) or [name for name in shapes if shapes[name] != expected[name]]
     if wrong:
         raise ValueError(
             f"weights {weights} are not of this model: {len(wrong)} names or shapes differ, as {wrong[0]!r}"

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.methods import InputXGradient
-from attrain.metrics import erase
-from attrain.metrics.calibration import calibration, effective_rank, filter_similarity
+from attrain.metrics import calibration, effective_rank, erase, filter_similarity
 from attrain.training import fit_fresh
 from studies.statistics import estimate
+
+Methods = Mapping[str, tuple[Callable, Sequence[Mapping]]]  # method -> (kind, its settings to search among)
+Controls = Mapping[str, tuple[str, Mapping]]  # control -> (whose best settings it takes, what it changes in them)
 
 
 def balanced_subset(y: Tensor, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -37,9 +39,9 @@ def balanced_subset(y: Tensor, n: int, generator: torch.Generator | None = None)
     if not len(classes) <= n <= len(y) or min(map(len, of_class)) < share + (extra > 0):
         raise ValueError(f"n must leave each of {len(classes)} classes enough of its samples, got n={n} of {len(y)}")
     chosen = torch.cat([members[: share + (i < extra)] for i, members in enumerate(of_class)])
-    left = torch.ones_like(y, dtype=torch.bool)
-    left[chosen] = False
-    return chosen[torch.randperm(n, generator=generator, device="cpu")], left.nonzero()[:, 0]
+    is_other = torch.ones_like(y, dtype=torch.bool)
+    is_other[chosen] = False
+    return chosen[torch.randperm(n, generator=generator, device="cpu")], is_other.nonzero()[:, 0]
 
 
 def train(
@@ -76,68 +78,61 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, removed: float = 0.3) -> dict[
         removed: share of an image's (N, C, H, W) positions to set to zero.
 
     Returns:
-        those of `attrain.metrics.calibration.calibration`; "similarity" and "rank", of the filters, the mean over the
+        those of `attrain.metrics.calibration`; "similarity" and "rank", of the filters, the mean over the
         convolutions (`filter_similarity`, `effective_rank`); and, for images, "spread": accuracy without the
         positions that gradient × input finds most relevant for the predicted class.
     """
     filters = [m.weight for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))]
-    found = calibration(predict(model, x), y)
+    scores = calibration(predict(model, x), y)
     if filters:
-        found["similarity"] = sum(map(filter_similarity, filters)) / len(filters)
-        found["rank"] = sum(map(effective_rank, filters)) / len(filters)
+        scores["similarity"] = sum(map(filter_similarity, filters)) / len(filters)
+        scores["rank"] = sum(map(effective_rank, filters)) / len(filters)
     if x.ndim == 4:
-        left = [erase(part, explain(model, part, None, InputXGradient()).heatmap, removed) for part in x.split(1000)]
-        found["spread"] = (predict(model, torch.cat(left)).argmax(1) == y).double().mean().item()
-    return found
+        erased = [erase(part, explain(model, part, None, InputXGradient()).heatmap, removed) for part in x.split(1000)]
+        scores["spread"] = (predict(model, torch.cat(erased)).argmax(1) == y).double().mean().item()
+    return scores
 
 
-def grid(name: str, *values, **fixed) -> list[dict]:
-    """Settings that differ in one, for a table of methods.
-
-    Example:
-        >>> grid("eps", 0.1, 0.3, start="rival")
-        [{'start': 'rival', 'eps': 0.1}, {'start': 'rival', 'eps': 0.3}]
-    """
-    return [fixed | {name: value} for value in values]
-
-
-def searched(methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], names: Sequence[str]) -> dict[str, Sequence]:
+def searched(methods: Methods, names: Sequence[str], controls: Controls | None = None) -> dict[str, Sequence[Mapping]]:
     """What is to be tried: method -> settings, of those that have several.
 
     Args:
         methods: method -> (kind, its settings to search among).
-        names: of methods. "permuted", the control, takes what is best for "Challenger" and has no search of its own.
+        names: of methods and controls.
+        controls: control -> (the method whose best settings it takes, what it changes in them); it has no search of
+            its own.
 
     Example:
-        >>> searched({"plain": (None, [{}]), "Challenger": (None, [{"top": 0.3}, {"top": 1.0}])}, ["plain", "permuted"])
+        >>> methods = {"plain": (None, [{}]), "Challenger": (None, [{"top": 0.3}, {"top": 1.0}])}
+        >>> searched(methods, ["plain", "permuted"], {"permuted": ("Challenger", {"control": "permute"})})
         {'Challenger': [{'top': 0.3}, {'top': 1.0}]}
     """
-    own = dict.fromkeys(name for name in names if name != "permuted")
-    own |= {"Challenger": None} if "permuted" in names else {}
-    return {name: methods[name][1] for name in own if len(methods[name][1]) > 1}
+    controls = controls or {}
+    tuned = dict.fromkeys(name for name in names if name not in controls)
+    tuned |= dict.fromkeys(controls[name][0] for name in names if name in controls)
+    return {name: methods[name][1] for name in tuned if len(methods[name][1]) > 1}
 
 
 def best_settings(
-    methods: Mapping[str, tuple[Callable, Sequence[Mapping]]], names: Sequence[str], scores: Sequence[Mapping]
+    methods: Methods, names: Sequence[str], scores: Sequence[Mapping], controls: Controls | None = None
 ) -> dict[str, Mapping]:
     """The settings of each of the named methods with the least score: method -> settings.
 
     Args:
-        methods, names: as for `searched`.
+        methods, names, controls: as for `searched`.
         scores: for each tuning seed, of each method that is `searched`, one number for each of its settings, such as
             the loss on validation; NaN is worst.
     """
 
-    def total(name: str, i: int) -> float:
-        value = sum(score[name][i] for score in scores)
-        return math.inf if math.isnan(value) else value
+    def best(name: str) -> Mapping:
+        settings = methods[name][1]
+        if len(settings) == 1:
+            return settings[0]
+        totals = [sum(score[name][i] for score in scores) for i in range(len(settings))]
+        return settings[min(range(len(settings)), key=lambda i: math.inf if math.isnan(totals[i]) else totals[i])]
 
-    best = {name: methods[name][1][0] for name in names}
-    for name, settings in searched(methods, names).items():
-        best[name] = settings[min(range(len(settings)), key=lambda i: total(name, i))]
-    if "permuted" in names:
-        best["permuted"] = best.get("Challenger", methods["Challenger"][1][0]) | {"control": "permute"}
-    return best
+    controls = controls or {}
+    return {name: best(controls[name][0]) | controls[name][1] if name in controls else best(name) for name in names}
 
 
 def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.DataFrame:
@@ -156,14 +151,14 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
 
     rows = {}
     for name in [name for name in values if name != against]:
-        gain = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)
-        found = estimate(gain)
-        p = dict.fromkeys(("t", "wilcoxon"), 1.0 if len(gain) > 1 else math.nan)
-        if len(gain) > 1 and gain.any():
-            error = stats.sem(gain)
-            p["t"] = stats.ttest_1samp(gain, 0).pvalue if error > 0 else 0.0
-            p["wilcoxon"] = stats.wilcoxon(gain).pvalue
-        rows[name] = {"difference": found["mean"], "low": found["low"], "high": found["high"], **p}
+        gains = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)
+        estimated = estimate(gains)
+        p = dict.fromkeys(("t", "wilcoxon"), 1.0 if len(gains) > 1 else math.nan)
+        if len(gains) > 1 and gains.any():
+            error = stats.sem(gains)
+            p["t"] = stats.ttest_1samp(gains, 0).pvalue if error > 0 else 0.0
+            p["wilcoxon"] = stats.wilcoxon(gains).pvalue
+        rows[name] = {"difference": estimated["mean"], "low": estimated["low"], "high": estimated["high"], **p}
     table = pd.DataFrame(rows).T.astype(float)
     return table.assign(holm=math.nan if table["t"].isna().any() else holm(table["t"]))
 

@@ -58,7 +58,7 @@ from torch import nn
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import calibration
+from attrain.metrics import calibration
 from attrain.training import plain_step
 from attrain.training.regularisers import fgsm_step, label_smoothing_step, mixup_step, noise_step
 from data_prep import curved_plane
@@ -159,6 +159,7 @@ METHODS = {
     "Challenger contrast": (Challenger, [form | dict(start="contrast") for form in forms]),
     "permuted": (Challenger, forms),
 }
+CONTROLS = {"permuted": ("Challenger", {"control": "permute"})}  # takes Challenger's choice
 check_known("methods", names, METHODS)
 if missing := {"plain", "Challenger"} - {*names}:
     raise ValueError(f"parameter methods: {' and '.join(sorted(missing))} must be among them, to compare with")
@@ -182,7 +183,7 @@ def learn(method, settings, part, seed):
 # manifold, on seeds of their own; the test grid is not looked at.
 
 # %%
-tried = searched(METHODS, names)
+tried = searched(METHODS, names, CONTROLS)
 
 
 def tune(seed):
@@ -199,7 +200,7 @@ with tqdm(total=tuning_seeds * len(ns) * sum(map(len, tried.values())), desc="se
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
-chosen = {n: best_settings(METHODS, names, [result["scores"][n] for result in tuned]) for n in ns}
+chosen = {n: best_settings(METHODS, names, [result["scores"][n] for result in tuned], CONTROLS) for n in ns}
 say = lambda settings: ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))  # noqa: E731
 pd.DataFrame({f"n = {n}": {m: say(chosen[n][m]) for m in tried} for n in ns})
 

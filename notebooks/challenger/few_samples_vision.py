@@ -61,14 +61,15 @@ import torch
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from studies import search
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.pictures.learning import learning_curves, reliability_diagrams
-from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.pictures.style import line_styles
+from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
 
@@ -172,22 +173,23 @@ edge = x.shape[-1]
 METHODS = {
     "plain": (plain_step, [{}]),
     "plain ×3": (plain_step, [{}]),
-    "dropout": (regularisers.dropout_step, grid("p", 0.2, 0.35, 0.5, 0.7, layer=dropout_layer)),
-    "input dropout": (regularisers.input_dropout_step, grid("p", 0.1, 0.2, 0.35, 0.5)),
-    "cutout": (regularisers.cutout_step, grid("size", *(round(share * edge) for share in (0.25, 0.375, 0.5, 0.625)))),
-    "noise": (regularisers.noise_step, grid("sd", 0.1, 0.3, 0.5, 0.8)),
-    "mixup": (regularisers.mixup_step, grid("alpha", 0.1, 0.2, 0.4, 1.0)),
-    "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
-    "FGSM": (regularisers.fgsm_step, grid("eps", 0.3, 0.6, 1.0, 1.6)),
+    "dropout": (regularisers.dropout_step, [dict(p=p, layer=dropout_layer) for p in (0.2, 0.35, 0.5, 0.7)]),
+    "input dropout": (regularisers.input_dropout_step, [dict(p=p) for p in (0.1, 0.2, 0.35, 0.5)]),
+    "cutout": (regularisers.cutout_step, [dict(size=round(share * edge)) for share in (0.25, 0.375, 0.5, 0.625)]),
+    "noise": (regularisers.noise_step, [dict(sd=s) for s in (0.1, 0.3, 0.5, 0.8)]),
+    "mixup": (regularisers.mixup_step, [dict(alpha=a) for a in (0.1, 0.2, 0.4, 1.0)]),
+    "label smoothing": (regularisers.label_smoothing_step, [dict(smoothing=s) for s in (0.05, 0.1, 0.2, 0.3)]),
+    "FGSM": (regularisers.fgsm_step, [dict(eps=e) for e in (0.3, 0.6, 1.0, 1.6)]),
     "RelDrop": (regularisers.relevance_dropout_step, [dict(p=p, beta=b) for p in (0.3, 0.6) for b in (0.3, 0.5)]),
-    "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
-    "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="contrast", mode="gate")),
+    "Challenger": (Challenger, [dict(eps_max=e, start="rival") for e in (0.3, 0.6, 1.0, 2.0)]),
+    "Challenger gate": (Challenger, [dict(eps_max=e, start="contrast", mode="gate") for e in (0.5, 1.0, 2.0, 4.0)]),
 }
 
 # %%
+CONTROLS = {"permuted": ("Challenger", {"control": "permute"})}
 METHODS["permuted"] = METHODS["Challenger"]
 check_known("methods", names, METHODS)
-tried = searched(METHODS, names)
+tried = searched(METHODS, names, CONTROLS)
 
 
 def trained(name, n, seed, settings):
@@ -215,7 +217,7 @@ with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
-best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned]) for n in counts}
+best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned], CONTROLS) for n in counts}
 pd.DataFrame({f"n = {n}": {m: ", ".join(f"{k} {v}" for k, v in best[n][m].items()) for m in names} for n in counts})
 
 # %% tags=["nbval-check-output"]
@@ -293,7 +295,9 @@ lines = {
     title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines, bands=seeds > 2), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised, bands=seeds > 2), "learning_curves")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -323,7 +327,8 @@ pd.concat(tables)
 compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = test_y.cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

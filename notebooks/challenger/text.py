@@ -58,15 +58,16 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from data_prep.sentences import UNKNOWN
 from studies import search
 from studies.nets.small import TextCNN
+from studies.pictures.charts import sentence_rows
 from studies.pictures.learning import learning_curves, reliability_diagrams
-from studies.pictures.relevance import sentence_rows
-from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.pictures.style import line_styles
+from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
 
@@ -147,20 +148,21 @@ some_numbers = at | dict(per="element", start="contrast", top=0.3)
 METHODS = {
     "plain": (plain_step, [{}]),
     "plain ×3": (plain_step, [{}]),  # three times the steps: what Challenger costs
-    "dropout": (regularisers.dropout_step, grid("p", 0.2, 0.4, 0.6, 0.8, layer="dropout")),
-    "word dropout": (regularisers.word_dropout_step, grid("p", 0.1, 0.2, 0.3, 0.5, unknown=UNKNOWN)),
-    "mixup": (regularisers.mixup_step, grid("alpha", 0.2, 0.4, 1.0, 2.0, layer="embedding")),
-    "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
+    "dropout": (regularisers.dropout_step, [dict(p=p, layer="dropout") for p in (0.2, 0.4, 0.6, 0.8)]),
+    "word dropout": (regularisers.word_dropout_step, [dict(p=p, unknown=UNKNOWN) for p in (0.1, 0.2, 0.3, 0.5)]),
+    "mixup": (regularisers.mixup_step, [dict(alpha=a, layer="embedding") for a in (0.2, 0.4, 1.0, 2.0)]),
+    "label smoothing": (regularisers.label_smoothing_step, [dict(smoothing=s) for s in (0.05, 0.1, 0.2, 0.3)]),
 }
 
 # %%
-METHODS["FGSM"] = (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, attribution=against_loss, top=1.0, **at))
-challenges = grid("eps_max", 1.0, 4.0, **some_words) + grid("eps_max", 1.0, 4.0, **some_numbers)
+METHODS["FGSM"] = (Challenger, [dict(eps_max=e, attribution=against_loss, top=1.0, **at) for e in (0.5, 1.0, 2.0, 4.0)])
+challenges = [dict(eps_max=e, **some_words) for e in (1.0, 4.0)] + [dict(eps_max=e, **some_numbers) for e in (1.0, 4.0)]
 METHODS["Challenger"] = (Challenger, challenges)
-METHODS["Challenger gate"] = (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, mode="gate", **some_words))
+METHODS["Challenger gate"] = (Challenger, [dict(eps_max=e, mode="gate", **some_words) for e in (0.5, 1.0, 2.0, 4.0)])
+CONTROLS = {"permuted": ("Challenger", {"control": "permute"})}
 METHODS["permuted"] = METHODS["Challenger"]  # with the relevance of each word given to another one at random
 check_known("methods", names, METHODS)
-tried = searched(METHODS, names)
+tried = searched(METHODS, names, CONTROLS)
 
 # %% [markdown]
 # ## Equal search
@@ -194,7 +196,7 @@ def tune(seed):
 # %%
 with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc="search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
-best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned]) for n in counts}
+best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned], CONTROLS) for n in counts}
 short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))  # noqa: E731
 pd.DataFrame({f"n = {n}": {m: short(best[n][m]) for m in names} for n in counts})
 
@@ -276,7 +278,9 @@ lines = {
     title: {name: {n: estimate(of(n, name, outcome)) for n in counts} for name in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -300,7 +304,8 @@ pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t i
 compared = [name for name in ("plain", "word dropout", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = test_y.cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

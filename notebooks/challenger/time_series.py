@@ -57,15 +57,16 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from attrain.challenger import Challenger
-from attrain.metrics.calibration import reliability
+from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
 from data_prep import ucr, waves
 from studies import search
 from studies.nets.small import SeriesCNN
 from studies.pictures import charts
+from studies.pictures.charts import series_columns
 from studies.pictures.learning import learning_curves, reliability_diagrams
-from studies.pictures.relevance import series_columns
-from studies.search import balanced_subset, best_settings, grid, judge, predict, searched, train
+from studies.pictures.style import line_styles
+from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
 
@@ -128,20 +129,21 @@ for name in sets:
 METHODS = {
     "plain": (plain_step, [{}]),
     "plain ×3": (plain_step, [{}]),  # three times the steps: what Challenger costs
-    "dropout": (regularisers.dropout_step, grid("p", 0.2, 0.4, 0.6, 0.8, layer=dropout_layer)),
-    "cutout": (regularisers.cutout_step, grid("size", 4, 8, 16, 32)),
-    "noise": (regularisers.noise_step, grid("sd", 0.1, 0.2, 0.4, 0.8)),
-    "mixup": (regularisers.mixup_step, grid("alpha", 0.2, 0.4, 1.0, 2.0)),
-    "label smoothing": (regularisers.label_smoothing_step, grid("smoothing", 0.05, 0.1, 0.2, 0.3)),
-    "FGSM": (regularisers.fgsm_step, grid("eps", 0.1, 0.3, 0.6, 1.0)),
-    "Challenger": (Challenger, grid("eps_max", 0.3, 0.6, 1.0, 2.0, start="rival")),
-    "Challenger gate": (Challenger, grid("eps_max", 0.5, 1.0, 2.0, 4.0, start="rival", mode="gate")),
+    "dropout": (regularisers.dropout_step, [dict(p=p, layer=dropout_layer) for p in (0.2, 0.4, 0.6, 0.8)]),
+    "cutout": (regularisers.cutout_step, [dict(size=size) for size in (4, 8, 16, 32)]),
+    "noise": (regularisers.noise_step, [dict(sd=s) for s in (0.1, 0.2, 0.4, 0.8)]),
+    "mixup": (regularisers.mixup_step, [dict(alpha=a) for a in (0.2, 0.4, 1.0, 2.0)]),
+    "label smoothing": (regularisers.label_smoothing_step, [dict(smoothing=s) for s in (0.05, 0.1, 0.2, 0.3)]),
+    "FGSM": (regularisers.fgsm_step, [dict(eps=e) for e in (0.1, 0.3, 0.6, 1.0)]),
+    "Challenger": (Challenger, [dict(eps_max=e, start="rival") for e in (0.3, 0.6, 1.0, 2.0)]),
+    "Challenger gate": (Challenger, [dict(eps_max=e, start="rival", mode="gate") for e in (0.5, 1.0, 2.0, 4.0)]),
 }
 
 # %%
+CONTROLS = {"permuted": ("Challenger", {"control": "permute"})}
 METHODS["permuted"] = METHODS["Challenger"]
 check_known("methods", names, METHODS)
-tried = searched(METHODS, names)
+tried = searched(METHODS, names, CONTROLS)
 
 # %% [markdown]
 # ## Equal search
@@ -177,7 +179,7 @@ def tune(seed):
 # %%
 with tqdm(total=tuning_seeds * len(cells) * sum(map(len, tried.values())), desc="search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
-best = {cell: best_settings(METHODS, names, [found["loss"][cell] for found in tuned]) for cell in cells}
+best = {cell: best_settings(METHODS, names, [found["loss"][cell] for found in tuned], CONTROLS) for cell in cells}
 short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k not in ("start", "layer", "control"))  # noqa: E731
 pd.DataFrame({f"{name}, {n}": {m: short(best[name, n][m]) for m in names} for name, n in cells})
 
@@ -252,7 +254,9 @@ lines = {
     title: {m: {cell[1]: estimate(of(cell, m, outcome)) for cell in first} for m in names}
     for outcome, title in outcomes.items()
 }
-study.figure(learning_curves(lines), "learning_curves")
+emphasised = ["plain", "FGSM", "Challenger", "permuted"]
+styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
+study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
 
 # %% [markdown]
 # ## All data sets
@@ -293,7 +297,8 @@ pd.concat({t: pd.DataFrame({titles[c]: table(o, c) for c in cells}) for o, t in 
 compared = [name for name in ("plain", "label smoothing", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = parts[sets[0]]["test"][1].cpu().repeat(seeds)
-study.figure(reliability_diagrams({name: reliability(pooled[name], truth) for name in compared}), "reliability")
+diagrams = {name: reliability(pooled[name], truth) for name in compared}
+study.figure(reliability_diagrams(diagrams, styles), "reliability")
 
 # %% [markdown]
 # ## The claims

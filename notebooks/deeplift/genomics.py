@@ -55,6 +55,7 @@ from tqdm import tqdm
 from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain
 from attrain.training import fit_fresh
 from data_prep import deeplift_authors
+from data_prep.dna import MOTIFS, simulate
 from studies import dna
 from studies.nets.small import SequenceCNN
 from studies.pictures import charts
@@ -68,7 +69,7 @@ if network not in ("trained", "authors"):
 frequencies = [float(part) for part in background.split(",")]
 flat = torch.tensor(frequencies, device=study.device).view(1, 4, 1).expand(1, 4, 200)
 tasks = ["both motifs", "GATA", "TAL1"]
-log_odds = {name: dna.log_odds_matrix(matrix, frequencies) for name, matrix in dna.MOTIFS.items()}
+log_odds = {name: dna.log_odds_matrix(matrix, frequencies) for name, matrix in MOTIFS.items()}
 
 # %% [markdown]
 # ## The data: two motifs in random letters
@@ -82,7 +83,7 @@ log_odds = {name: dna.log_odds_matrix(matrix, frequencies) for name, matrix in d
 
 # %%
 information = {}
-for name, matrix in dna.MOTIFS.items():
+for name, matrix in MOTIFS.items():
     information[name] = matrix * (matrix * log_odds[name]).sum(0)
 study.figure(charts.sequence_logos(information, size=6), "motifs")
 
@@ -95,7 +96,7 @@ def material(seed):
         rows = data["test"][:n_test]
         return deeplift_authors.genomics_network(), data["x"][rows].float(), data["y"][rows]
     draws = torch.Generator().manual_seed(seed)
-    data = dna.simulate(n_train + n_test, background=frequencies, generator=draws)
+    data = simulate(n_train + n_test, background=frequencies, generator=draws)
     x, y = data["x"].to(study.device), data["y"].to(study.device)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, on_epoch=bar.update)
     net, _ = fit_fresh(SequenceCNN, (x[:n_train], y[:n_train]), seed=seed, **settings)

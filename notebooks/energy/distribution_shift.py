@@ -62,8 +62,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from attrain import BCos, GradCAM, InputXGradient, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
-from attrain.masks import surrounding_boxes
+from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
 from attrain.training import correct, fit, fit_fresh, plain_step
 from attrain.training.boxes import as_images, guided_evaluation, guided_step
 from data_prep import dataset as data_module
@@ -97,11 +96,12 @@ group, objects = data["test_group"], data["test_objects"] == 1
 
 
 def of_task(task, split):
-    """Images, labels, and the boxes to guide to with their classes."""
+    """Images, labels, and what to guide to, boxes or a map of what is around them, with its classes."""
     x, boxes = as_images(data[f"{split}_x"]), data[f"{split}_boxes"]
     labels = data[f"{split}_y" if task == "conventional" else f"{split}_background"]
-    boxes = boxes if task == "conventional" else surrounding_boxes(boxes, x.shape[-2:])
     classes = torch.where((boxes == -1).all(-1), -1, labels[:, None])
+    if task == "reversed":
+        boxes, classes = (~boxes_to_mask(boxes, x.shape[-2:])).byte(), labels[:, None]
     return [tensor.to(study.device) for tensor in (x, F.one_hot(labels, 2).float(), boxes, classes)]
 
 
@@ -240,9 +240,9 @@ def values(task, name, key):
 
 
 for task in tasks:
-    bars = {name: {g: estimate(values(task, name, g)) for g in groups} for name in models}
+    means = {name: {g: estimate(values(task, name, g)) for g in groups} for name in models}
     dots = {name: {g: values(task, name, g) for g in groups} for name in models}
-    study.figure(charts.interval_bars(bars, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
+    study.figure(charts.interval_rows(means, f"accuracy, {task}", dots=dots if seeds > 1 else None), task)
 
 # %%
 kept = ("worst group", "mean", *groups, "validation", "EPG", "λ")

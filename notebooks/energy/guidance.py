@@ -394,8 +394,9 @@ print("claims measured:", ", ".join(dict.fromkeys(claim["id"] for claim in study
 # - `setups="B-cos Input, B-cos Mid2, B-cos Final"`: how much does the depth matter? `"X-ResNet IxG Input, X-ResNet IxG Final"`: do maps that
 #   sum to the logit help by themselves?
 # - `losses="energy 0.001 0.01 0.1 1"`: how far can a map be pushed before F1 gives way?
-# - The energy loss calls a large box nearly solved, as much of any map lies in it. `attrain.corrected_energy_loss`, ours, divides by what chance would
-#   give; *corrected EPG* above is the measure that goes with it. Put it into `LOSSES`: which objects gain?
+# - The energy loss calls a large box nearly solved, as much of any map lies in it. *Corrected EPG* above divides by what chance would
+#   give. Put the loss that goes with it, ours, into `LOSSES`: 1 − `attrain.epg(heatmap, mask, corrected=True)`, summed over images
+#   with boxes. Which objects gain?
 # - `cooccurrence=0.5`: symbols without meaning. Is there anything left for guidance to do?
 # - The paper's own setting is `params/energy/guidance.paper.yaml` (VOC 2007, ResNet-50, a GPU). It has not been run here. An independent
 #   reproduction on VOC 2007 (github.com/rensdebee/FACTifAI_2024_3) found an EPG of 47 % for a B-cos ResNet-50 at the input,

@@ -61,7 +61,6 @@ import torch
 from tqdm import tqdm
 
 from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
-from attrain.losses.boxes import annotated_subset
 from attrain.metrics.classification import micro_f1
 from attrain.training import fit, fit_copy
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
@@ -125,7 +124,9 @@ how = dict(method=BCos(), layer="input")
 
 def fine_tune(net, seed, fraction=1.0, **guidance):
     """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
-    kept = annotated_subset(len(train[0]), fraction, torch.Generator().manual_seed(seed)).to(study.device)
+    order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed), device="cpu")
+    few = order[: max(1, round(fraction * len(order)))].to(study.device)
+    kept = torch.zeros(len(order), dtype=torch.bool, device=study.device).index_fill(0, few, True)
     rows = [*train[:2], train[2].masked_fill(~kept[:, None, None], -1), train[3].masked_fill(~kept[:, None], -1)]
     step = partial(guided_step, generator=torch.Generator().manual_seed(seed), **how, **guidance)
     settings = dict(epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, on_epoch=bar.update)

@@ -72,7 +72,8 @@ from attrain.metrics.classification import balanced_accuracy, macro_auc, macro_f
 from attrain.training import baselines, fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.covid_xray import CLASSES, SPLITS
-from studies.nets.small import UNet, classifier
+from studies.nets.segmenters import UNet
+from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate, interval, number
 from studies.study import Study, check_known

@@ -69,7 +69,8 @@ from attrain.targets import selective_target, softmax_target, stochastic_target
 from attrain.training import baselines, correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
-from studies.nets.small import UNet, classifier
+from studies.nets.segmenters import MultiTaskUNet, SegmentThenClassify, UNet
+from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
@@ -210,11 +211,11 @@ def segmenter(seed):
 # %%
 def method(name, seed, plain):
     """A method's network and its training curves; ISNets take C1 and C2 from the maps of the plain network."""
-    net = fresh(seed, baselines.MultiTaskUNet, width=8) if name == "multi-task" else fresh(seed)
+    net = fresh(seed, MultiTaskUNet, width=8) if name == "multi-task" else fresh(seed)
     x = {"unmarked": images, "oracle masks": marked * masks[:, None]}.get(name, marked)
     isnet, settings = isnets(seed), dict(P=P, decay=decay) | sweep.get(name, {})
     if name == "U-Net masks":
-        net = baselines.SegmentThenClassify(segmenter(seed), net)
+        net = SegmentThenClassify(segmenter(seed), net)
     if name in isnet or name in sweep:
         explained = isnet["Selective" if name in sweep else name]
         step = ranged_isnet_step(plain, marked[first].split(256), **explained, **settings)

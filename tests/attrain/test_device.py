@@ -16,11 +16,13 @@ from zennit.composites import EpsilonPlusFlat
 
 import attrain as at
 from attrain import explain, losses, masks, targets
-from attrain.metrics import calibration, classification, localisation, relevance, stateful
-from attrain.training import baselines, boxes, challenger, isnet, regularisers
+from attrain.metrics import classification, confidence, filters, localisation, randomised, relevance, stateful
+from attrain.training import baselines, boxes, challenger, isnet, loop, regularisers
+from attrain.training.boxes import guided_step
+from data_prep.dna import MOTIFS, simulate
 from studies import dna, search, study
 from studies.bench import cost
-from studies.nets import small  # fmt: skip
+from studies.nets import segmenters, small
 from studies.nets.resnets import guided_resnet
 from tests.pretended_device import NAME
 
@@ -294,7 +296,7 @@ def test_guided_networks(kind, method):
 def test_series_and_randomised_networks(norm):
     def run(device):
         net = small.SeriesCNN(3, 2, 4, norm).to(device).eval()
-        return [explain(n, torch.rand(2, 2, 12).to(device), 0).heatmap for _, n in small.randomised(net)]
+        return [explain(n, torch.rand(2, 2, 12).to(device), 0).heatmap for _, n in randomised(net)]
 
     same(run)
 
@@ -312,7 +314,6 @@ LOSSES = {
     "foreground": partial(losses.isnet_foreground_loss, C1=[1.0, 2.0], C2=[3.0, 4.0], form="hybrid"),
     "both": losses.isnet_loss,
     "energy": losses.energy_loss,
-    "corrected energy": losses.corrected_energy_loss,
     "L1": losses.l1_loss,
     "PPCE": losses.ppce_loss,
     "RRR*": losses.rrr_loss,
@@ -340,9 +341,8 @@ def test_maps_with_gaps_have_a_loss():
     same(run)
 
 
-UNET = baselines.MultiTaskUNet
 STEPS = {
-    "plain": (isnet.plain_step, normed),
+    "plain": (loop.plain_step, normed),
     "Selective": (isnet.isnet_step, normed),
     "Stochastic": (lambda *b: isnet.isnet_step(*b, target=targets.stochastic_target(draws())), normed),
     "original": (partial(isnet.isnet_step, target="all"), normed),
@@ -354,10 +354,10 @@ STEPS = {
     "softmax": (partial(isnet.isnet_step, method=at.InputXGradient(), target=targets.softmax_target()), normed),
     "RRR": (baselines.rrr_step, normed),
     "Grad-CAM": (partial(baselines.gradcam_step, layer="3"), normed),
-    "multi-task": (baselines.multitask_step, lambda device: UNET(3, 1, 4).to(device)),
+    "multi-task": (baselines.multitask_step, lambda device: segmenters.MultiTaskUNet(3, 1, 4).to(device)),
     "other backgrounds": (lambda *b: baselines.background_replacement_step(*b, generator=draws()), normed),
     "noise behind": (lambda *b: baselines.background_replacement_step(*b, source="noise", generator=draws()), normed),
-    "segment": (lambda net, x, y, m: isnet.segmentation_step(net, x, m), lambda d: small.UNet(1, 1, 4).to(d)),
+    "segment": (lambda net, x, y, m: loop.segmentation_step(net, x, m), lambda d: segmenters.UNet(1, 1, 4).to(d)),
     "label smoothing": (regularisers.label_smoothing_step, normed),
     "noise": (lambda *b: regularisers.noise_step(*b, generator=draws()), normed),
     "input dropout": (lambda *b: regularisers.input_dropout_step(*b, generator=draws()), normed),
@@ -430,11 +430,11 @@ def test_guided_steps(kind):
         x, y, boxes, classes = boxed(device)
         settings = {
             "dilated": dict(dilation=0.25),
-            "Grad-CAM": dict(method=at.GradCAM("layer4"), loss=boxes.l1_loss),
+            "Grad-CAM": dict(method=at.GradCAM("layer4"), loss=losses.l1_loss),
         }
-        settings |= {"layer": dict(layer="layer2", loss=boxes.ppce_loss), "no weight": dict(weight=0)}
+        settings |= {"layer": dict(layer="layer2", loss=losses.ppce_loss), "no weight": dict(weight=0)}
         boxes = objects(device) if kind == "objects" else boxes
-        step = partial(boxes.guided_step, generator=draws(), **settings.get(kind, {}))
+        step = partial(guided_step, generator=draws(), **settings.get(kind, {}))
         logits, loss, parts = step(net, x, y, boxes, classes)
         loss.backward()
         return logits, loss, parts, gradients(net)
@@ -463,11 +463,11 @@ def seeded_data(device):
 def test_fit_fresh_and_its_copies():
     def run(device):
         data = seeded_data(device)
-        step = {0: isnet.plain_step, 1: isnet.isnet_step}
+        step = {0: loop.plain_step, 1: isnet.isnet_step}
         settings = dict(seed=0, epochs=2, batch_size=5)
-        net, curves = isnet.fit_fresh(lambda: small.NormCNN(3, 1, 4), data, step, clip=1.0, **settings)
-        again = isnet.fit_copy(net, data, isnet.plain_step, optimizer="sgd", **settings)
-        right = isnet.correct(net, *data[:2], batch_size=5)
+        net, curves = loop.fit_fresh(lambda: small.NormCNN(3, 1, 4), data, step, clip=1.0, **settings)
+        again = loop.fit_copy(net, data, loop.plain_step, optimizer="sgd", **settings)
+        right = loop.correct(net, *data[:2], batch_size=5)
         return curves, again.state_dict(), right
 
     same(run, rtol=1e-2, atol=1e-4)
@@ -487,7 +487,9 @@ def test_range_of_the_foreground(method, layers):
 
 def test_segmented_images_are_classified():
     def run(device):
-        return baselines.SegmentThenClassify(small.UNet(1, 1, 4), small.SmallCNN(3, 1, 4)).to(device)(images(device))
+        return segmenters.SegmentThenClassify(segmenters.UNet(1, 1, 4), small.SmallCNN(3, 1, 4)).to(device)(
+            images(device)
+        )
 
     same(run)
 
@@ -508,11 +510,9 @@ MEASURES = {
     "IoU": lambda d: localisation.heatmap_iou(guided_maps(d), foreground(d), threshold=0.1),
     "Pareto": lambda d: localisation.pareto_front(torch.rand(5, 2).to(d)),
     "threshold": lambda d: localisation.choose_threshold(guided_maps(d), foreground(d)),
-    "calibration": lambda d: calibration.calibration(torch.rand(4, 3).to(d), labels(d)),
-    "reliability": lambda d: calibration.reliability(torch.rand(4, 3).to(d), labels(d)),
-    "filters": lambda d: [
-        f(torch.rand(4, 1, 3, 3).to(d)) for f in (calibration.filter_similarity, calibration.effective_rank)
-    ],
+    "calibration": lambda d: confidence.calibration(torch.rand(4, 3).to(d), labels(d)),
+    "reliability": lambda d: confidence.reliability(torch.rand(4, 3).to(d), labels(d)),
+    "filters": lambda d: [f(torch.rand(4, 1, 3, 3).to(d)) for f in (filters.filter_similarity, filters.effective_rank)],
     "accuracy": lambda d: classification.balanced_accuracy(
         torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d))
     ),
@@ -524,13 +524,12 @@ MEASURES = {
         torch.randn(4, 3).to(d), boxed(d)[1], classification.patient_draws(labels(d), draws=5)
     ),
     "dilated boxes": lambda d: masks.boxes_to_mask(masks.dilate_boxes(BOXES.to(d), 0.1, (8, 8)), (8, 8)),
-    "surroundings": lambda d: masks.surrounding_boxes(BOXES[:, :1].to(d), (8, 8)),
     "judge": lambda d: search.judge(normed(d).eval(), images(d), labels(d)),
     "few samples": lambda d: search.train(
         lambda: small.SmallCNN(3, 1, 4), images(d), labels(d), challenger.Challenger, {"mode": "swap"}, seed=0, steps=2
     ).state_dict(),
     "random class": lambda d: targets.random_positive_target(boxed(d)[1], draws()),
-    "matches": lambda d: dna.top_matches(dna.scan(sequences(d), dna.log_odds_matrix(dna.MOTIFS["TAL1_known1"])), 2),
+    "matches": lambda d: dna.top_matches(dna.scan(sequences(d), dna.log_odds_matrix(MOTIFS["TAL1_known1"])), 2),
     "shuffles": lambda d: dna.dinucleotide_shuffle(sequences(d), 2, draws()),
     "windows": lambda d: dna.window_sums(torch.rand(4, 4, 20).to(d), torch.tensor([[0, 3]] * 4, device=d), 3),
     "hypothetical": lambda d: dna.hypothetical_contributions(
@@ -543,7 +542,7 @@ MEASURES = {
 
 
 def sequences(device):
-    return dna.simulate(4, 200, generator=draws())["x"].to(device)
+    return simulate(4, 200, generator=draws())["x"].to(device)
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
@@ -554,7 +553,6 @@ def test_measures(measure):
 CPU_MEASURES = {
     "rank correlation": lambda d: relevance.rank_correlation(images(d), images(d), foreground(d)[:, None] > 0),
     "balanced subset": lambda d: search.balanced_subset(labels(d, 9), 6, draws()),
-    "annotated": lambda d: losses.annotated_subset(9, 0.5, draws()),
 }
 
 

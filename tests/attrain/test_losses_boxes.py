@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from attrain import boxes_to_mask, corrected_energy_loss, energy_loss, l1_loss, ppce_loss, rrr_loss
-from attrain.losses.boxes import annotated, annotated_subset
+from attrain import boxes_to_mask, energy_loss, l1_loss, ppce_loss, rrr_loss
+from attrain.losses import annotated
 
-LOSSES = [energy_loss, corrected_energy_loss, l1_loss, ppce_loss, rrr_loss]
+LOSSES = [energy_loss, l1_loss, ppce_loss, rrr_loss]
 losses = pytest.mark.parametrize("loss", LOSSES)
 
 
@@ -20,11 +20,9 @@ def by_definition(loss, heatmap, mask):
     pixels = [(float(a), bool(m)) for a, m in zip(heatmap.flatten(), mask.flatten())]
     positive = [max(a, 0.0) for a, _ in pixels]
     inside = [p for p, (_, m) in zip(positive, pixels) if m]
-    if loss in (energy_loss, corrected_energy_loss):
+    if loss is energy_loss:
         total = sum(positive)
-        energy = 1 - sum(inside) / (total if total >= 1e-7 else 1)
-        share = len(inside) / len(pixels)
-        return energy if loss is energy_loss else energy / (1 - share)
+        return 1 - sum(inside) / (total if total >= 1e-7 else 1)
     largest = max(positive) or 1.0
     if loss is l1_loss:
         return sum(abs(p / largest - m) for p, (_, m) in zip(positive, pixels)) / len(pixels)
@@ -100,7 +98,7 @@ def test_gradients_are_those_of_finite_differences(loss):
 def test_coarse_maps_are_enlarged_to_the_mask(loss):
     maps, mask = torch.ones(1, 2, 2), torch.zeros(1, 8, 8)
     mask[:, :4] = 1
-    expected = {energy_loss: 0.5, corrected_energy_loss: 1.0, l1_loss: 0.5, ppce_loss: 0.0, rrr_loss: 32.0}
+    expected = {energy_loss: 0.5, l1_loss: 0.5, ppce_loss: 0.0, rrr_loss: 32.0}
     assert loss(maps, mask).item() == pytest.approx(expected[loss])
 
 
@@ -130,24 +128,3 @@ def test_bad_input_is_refused(loss, heatmap, mask, message):
         loss(heatmap, mask)
     with pytest.raises(ValueError, match="reduction"):
         loss(torch.ones(1, 2, 2), torch.ones(1, 2, 2), reduction="median")
-
-
-def test_the_corrected_energy_loss_does_not_favour_large_boxes():
-    maps, mask = torch.ones(2, 4, 4), torch.zeros(2, 4, 4)
-    mask[0, 0, 0], mask[1, :3] = 1, 1
-    assert energy_loss(maps, mask, reduction="none").tolist() == [0.9375, 0.25]
-    assert corrected_energy_loss(maps, mask, reduction="none").tolist() == [1.0, 1.0]
-    assert corrected_energy_loss(maps, torch.ones(2, 4, 4)) == 0
-
-
-@pytest.mark.parametrize(("n", "fraction", "expected"), [(1000, 0.1, 100), (1000, 1.0, 1000), (50, 0.001, 1)])
-def test_a_fraction_of_the_images_keeps_its_boxes(n, fraction, expected):
-    kept = annotated_subset(n, fraction, torch.Generator().manual_seed(0))
-    assert kept.sum() == expected
-    assert torch.equal(kept, annotated_subset(n, fraction, torch.Generator().manual_seed(0)))
-
-
-@pytest.mark.parametrize(("n", "fraction"), [(10, 0.0), (10, 1.5), (0, 0.5)])
-def test_a_fraction_that_makes_no_sense_is_refused(n, fraction):
-    with pytest.raises(ValueError, match="annotated_subset"):
-        annotated_subset(n, fraction)

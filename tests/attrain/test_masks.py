@@ -1,26 +1,48 @@
-"""Boxes as masks: which pixels they hold, and what they may not be."""
+"""Boxes as masks: which pixels they hold, and what they may not be; which maps go with a mask."""
+
+import re
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attrain import boxes_to_mask, dilate_boxes
-from attrain.masks import surrounding_boxes
+from attrain import (
+    background_share,
+    boxes_to_mask,
+    dilate_boxes,
+    energy_loss,
+    epg,
+    heatmap_iou,
+    isnet_loss,
+    l1_loss,
+    ppce_loss,
+    rrr_loss,
+)
 
 box = st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(1, 7), st.integers(1, 5)).map(
     lambda b: (min(b[0], b[2] - 1), min(b[1], b[3] - 1), b[2], b[3])
 )
 
+MASK = torch.zeros(2, 32, 48)
+MASK[:, 8:24, 12:36] = 1
+
+
+def iou(heatmap, mask):
+    return heatmap_iou(heatmap, mask, threshold=0.5)
+
+
+FITTED = [energy_loss, l1_loss, ppce_loss, rrr_loss, isnet_loss, epg, iou, background_share]
+
 
 @given(st.lists(st.lists(box, max_size=4), min_size=1, max_size=3))
 def test_whole_pixels_are_those_of_slices(boxes):
     expected = torch.zeros(len(boxes), 5, 7, dtype=torch.bool)
-    for image, own in zip(expected, boxes):
-        for left, top, right, bottom in own:
+    for image, image_boxes in zip(expected, boxes):
+        for left, top, right, bottom in image_boxes:
             image[top:bottom, left:right] = True
     assert torch.equal(boxes_to_mask(boxes, (5, 7)), expected)
-    tensors = [torch.tensor(own).reshape(-1, 4) for own in boxes]
+    tensors = [torch.tensor(image_boxes).reshape(-1, 4) for image_boxes in boxes]
     assert torch.equal(boxes_to_mask(tensors, (5, 7)), expected)
     padded = dilate_boxes(boxes, 0.0, (5, 7))
     assert padded.shape == (len(boxes), max(map(len, boxes)), 4)
@@ -62,17 +84,49 @@ def test_dilation_pushes_every_side_out_and_stops_at_the_border():
         dilate_boxes(boxes, -0.1, (20, 20))
 
 
-@given(st.lists(box, min_size=1, max_size=4))
-def test_what_surrounds_a_box_is_all_that_is_not_in_it(boxes):
-    boxes = torch.tensor([[own] for own in boxes])
-    around = surrounding_boxes(boxes, (5, 7))
-    assert around.shape == (len(boxes), 4, 4)
-    assert torch.equal(boxes_to_mask(around, (5, 7)), ~boxes_to_mask(boxes, (5, 7)))
+# ---------------------------------------------------------------- maps and masks that do not fit each other
 
 
-def test_what_surrounds_no_box_is_the_image_and_a_box_may_reach_out_of_it():
-    boxes = torch.tensor([[[-1.0, -1, -1, -1]], [[-2.0, 1, 3, 9]]])
-    around = boxes_to_mask(surrounding_boxes(boxes, (5, 7)), (5, 7))
-    assert around[0].all() and torch.equal(around[1], ~boxes_to_mask(boxes, (5, 7))[1])
-    with pytest.raises(ValueError, match=r"boxes must be \(N, 1, 4\)"):
-        surrounding_boxes(torch.zeros(1, 2, 4), (5, 7))
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 32, 48), (2, 3, 32, 48), (2, 4, 3, 32, 48), (2, 1, 2, 3), (2, 64, 96), (2, 5, 6)],
+    ids=["map", "channels", "maps of a class", "a layer", "finer", "a layer without padding"],
+)
+@pytest.mark.parametrize("measure", FITTED, ids=lambda f: f.__name__)
+def test_maps_in_the_masks_proportions_are_taken(measure, shape):
+    assert measure(torch.ones(shape), MASK).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2,), (2, 32), (2, 17, 192), (2, 32, 48, 3), (2, 7, 7, 512), (1, 2, 3, 4, 32, 48), (3, 32, 48), (2, 48, 3)],
+    ids=[
+        "numbers",
+        "series",
+        "tokens",
+        "channels last",
+        "a layer's channels last",
+        "rank 6",
+        "other images",
+        "columns",
+    ],
+)
+@pytest.mark.parametrize("measure", FITTED, ids=lambda f: f.__name__)
+def test_maps_that_do_not_fit_the_mask_are_refused_and_both_shapes_named(measure, shape):
+    with pytest.raises(ValueError, match=re.escape(f"got a heatmap {shape} and a mask (2, 32, 48)")):
+        measure(torch.ones(shape), MASK)
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (2, 3, 32, 48), (3, 32, 48)])
+def test_masks_of_another_shape_are_refused_and_both_shapes_named(shape):
+    with pytest.raises(ValueError, match=re.escape(f"got a heatmap (2, 32, 48) and a mask {shape}")):
+        energy_loss(torch.ones(2, 32, 48), torch.ones(shape))
+
+
+def test_one_image_without_a_batch_is_refused():
+    with pytest.raises(ValueError, match="N = 3 as in the heatmap"):
+        epg(torch.ones(3, 32, 48), torch.ones(1, 32, 48))
+
+
+def test_a_series_as_an_image_of_one_row_may_have_a_coarser_map():
+    assert epg(torch.ones(2, 1, 12), torch.ones(2, 1, 48)).tolist() == [1.0, 1.0]

@@ -5,18 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attrain import LRP, ZB, GradCAM, explain
-from attrain.training import correct, fit, segmentation_step
+from attrain import GradCAM, explain
+from attrain.training import segmentation_step
 from attrain.training.baselines import (
-    MultiTaskUNet,
-    SegmentThenClassify,
     background_replacement_step,
     gradcam_step,
     multitask_step,
     replace_background,
     rrr_step,
 )
-from studies.nets.small import SmallCNN, UNet
+from studies.nets.segmenters import MultiTaskUNet
+from studies.nets.small import SmallCNN
 
 
 def batch(n=6, size=12, channels=1):
@@ -140,8 +139,8 @@ def test_replacement_takes_another_images_background_and_its_mean_where_that_has
     mask[0, 0, 0] = mask[1:, 1, 1] = 1
     replaced = replace_background(x, mask, generator=torch.Generator().manual_seed(0))
     assert replaced[0, 0, 0, 0] == 0 and (replaced[1:, 0, 1, 1] == 9).all()
-    own = torch.arange(4.0)
-    assert (replaced[1:, 0, 0, 1] != own[1:]).all() and replaced[0, 0, 0, 1] in own[1:]
+    backgrounds = torch.arange(4.0)
+    assert (replaced[1:, 0, 0, 1] != backgrounds[1:]).all() and replaced[0, 0, 0, 1] in backgrounds[1:]
     assert replaced[0, 0, 1, 1] == replaced[0, 0, 0, 1], "the 9 is another image's foreground, filled with its mean"
 
 
@@ -150,39 +149,6 @@ def test_replacement_repeats_with_its_generator_and_of_one_image_is_that_image()
     first, again = (replace_background(x, mask, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, again)
     assert torch.equal(replace_background(x[:1], mask[:1]), torch.where(mask[:1, None], x[:1], x[:1]))
-
-
-def test_segmenter_learns_and_its_classifier_sees_the_foreground_alone():
-    x, y, mask = batch(32)
-    x = torch.where(mask[:, None], 0.9, 0.1 * x)
-    segmenter = nn.Conv2d(1, 1, 1)
-    curves = fit(segmenter, (x, mask), segmentation_step, epochs=60, batch_size=8, lr=0.1)
-    assert curves["accuracy"][-1] > 0.99
-    net = SegmentThenClassify(segmenter, SmallCNN(width=4))
-    assert torch.equal(net.segment(x)[:, 0], mask)
-    changed = torch.where(mask[:, None], x, 0.2 * torch.rand_like(x))
-    torch.testing.assert_close(net(changed), net.classifier(x * mask[:, None]))
-    before = [p.clone() for p in segmenter.parameters()]
-    for p in segmenter.parameters():
-        p.grad = None
-    fit(net, (x, y), epochs=1)
-    assert all(torch.equal(a, b) for a, b in zip(before, segmenter.parameters()))
-    assert all(p.grad is None for p in segmenter.parameters())
-
-
-def test_training_the_classifier_leaves_the_segmenters_statistics_alone():
-    x, y, _ = batch()
-    segmenter = UNet(width=2, depth=1)
-    net = SegmentThenClassify(segmenter, SmallCNN(width=2))
-    before = {name: value.clone() for name, value in segmenter.state_dict().items()}
-    fit(net, (x, y), epochs=1)
-    assert all(torch.equal(value, before[name]) for name, value in segmenter.state_dict().items())
-    assert net.train().classifier.training and not segmenter.training
-
-
-def test_multitask_network_can_be_used_wherever_a_classifier_can():
-    net, (x, y, _) = MultiTaskUNet(channels=3, classes=10, width=2), batch(channels=3)
-    assert correct(net, x, y).shape == (6,) and explain(net, x, method=LRP(first_layer=ZB())).heatmap.shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -194,9 +160,7 @@ def test_multitask_network_can_be_used_wherever_a_classifier_can():
         (lambda net, x, y, m: gradcam_step(net, x, y, m[:3], layer="4"), "mask must be"),
         (lambda net, x, y, m: gradcam_step(net, x, y, m, layer="nowhere"), "no layer 'nowhere'"),
         (lambda net, x, y, m: replace_background(x, m, source="sky"), 'source must be "batch" or "noise"'),
-        (lambda net, x, y, m: MultiTaskUNet()(x[..., :10]), "divisible by 4"),
         (lambda net, x, y, m: segmentation_step(nn.Conv2d(1, 2, 1), x, m), "segmentation needs"),
-        (lambda net, x, y, m: SegmentThenClassify(nn.Conv2d(1, 2, 1), net)(x), "the segmenter must return"),
     ],
 )
 def test_bad_input_is_named(call, message):

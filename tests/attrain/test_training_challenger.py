@@ -284,7 +284,7 @@ def test_activations_and_relevance_that_do_not_fit_raise():
         Challenger().challenge(h, h * torch.nan)
     with pytest.raises(ValueError, match='"swap" needs the labels'):
         Challenger(mode="swap").challenge(h, h)
-    with pytest.raises(ValueError, match="site must be '' or a module's name, got 'emb'; there are embedding"):
+    with pytest.raises(ValueError, match="no layer 'emb'; it must be '', the input, or a module's name: embedding"):
         Challenger(site="emb")(Words(), torch.randint(20, (2, 5)), torch.tensor([0, 1]))
 
 

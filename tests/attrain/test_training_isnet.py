@@ -22,7 +22,8 @@ from attrain.training import (
     ranged_isnet_step,
     segmentation_step,
 )
-from studies.nets.small import NormCNN, SmallCNN, UNet
+from studies.nets.segmenters import UNet
+from studies.nets.small import NormCNN, SmallCNN
 
 
 def batch(n=8, size=12):

@@ -10,6 +10,8 @@ from torchmetrics.functional.classification import multilabel_auroc
 from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain
 from attrain.training import fit_fresh
 from data_prep import DataError, deeplift_authors
+from data_prep.dna import BACKGROUND as FREQUENCIES
+from data_prep.dna import MOTIFS, simulate
 from studies import dna
 from studies.nets.small import SequenceCNN
 
@@ -65,7 +67,7 @@ def test_shuffles_reach_every_sequence_that_keeps_the_last_successors():
 
 
 def test_a_shuffle_depends_on_its_generator_alone_and_keeps_dtype():
-    x = dna.simulate(8, 100, generator=seeded())["x"].double()
+    x = simulate(8, 100, generator=seeded())["x"].double()
     one, same, other = (dna.dinucleotide_shuffle(x, 2, seeded(s)) for s in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other) and one.dtype == torch.float64
     assert not torch.equal(one[0], one[1]) and (one.mean(0) * x).sum(1).mean() < 0.6, "letters have moved"
@@ -87,74 +89,11 @@ def test_what_is_not_one_hot_is_refused(x, message):
         dna.hypothetical_contributions(torch.nn.Flatten(), x)
 
 
-# ---------------------------------------------------------------- simulation
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    return dna.simulate(8000, generator=seeded())
-
-
-def test_a_quarter_of_the_sequences_has_each_combination_of_motifs(simulated):
-    groups, counts = simulated["y"].unique(dim=0, return_counts=True)
-    assert groups.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 1]] and counts.tolist() == [2000] * 4
-    rows, motif, _ = simulated["motifs"].T
-    there = torch.zeros(8000, 2).index_put((rows, motif), torch.ones(1))
-    assert torch.equal(there, simulated["y"][:, 1:])
-
-
-def test_instances_overlap_nowhere_and_stand_everywhere(simulated):
-    rows, motif, first = simulated["motifs"].T
-    width = torch.tensor([10, 16])[motif]
-    covered = torch.zeros(8000, 200)
-    for offset in range(16):
-        inside = offset < width
-        covered.index_put_((rows[inside], first[inside] + offset), torch.ones(1), accumulate=True)
-    assert covered.max() == 1 and (first + width <= 200).all()
-    for m, places in ((0, 191), (1, 185)):
-        assert first[motif == m].bincount(minlength=places).min() > 5, "each place is used"
-
-
-def test_instances_are_counted_as_in_the_released_sequences(simulated):
-    """742/774/484 and 733/744/523 sequences with one to three alone; 1205/585/210 and 1187/619/194 beside the other."""
-    rows, motif, _ = simulated["motifs"].T
-    counts = torch.zeros(8000, 2, dtype=torch.long).index_put((rows, motif), torch.tensor(1), accumulate=True)
-    both = simulated["y"][:, 0] == 1
-    for m in (0, 1):
-        alone = counts[~both, m].bincount(minlength=4)[1:].tolist()
-        beside = counts[both, m].bincount(minlength=4)[1:].tolist()
-        assert alone == pytest.approx([750, 750, 500], abs=80) and beside == pytest.approx([1200, 600, 200], abs=80)
-
-
-def test_letters_follow_the_background_and_the_matrices(simulated):
-    empty = simulated["x"][simulated["y"].sum(1) == 0]
-    assert empty.mean((0, 2)).tolist() == pytest.approx(dna.BACKGROUND, abs=0.003)
-    other = dna.simulate(2000, background=(0.1, 0.2, 0.3, 0.4), generator=seeded())
-    assert other["x"][other["y"].sum(1) == 0].mean((0, 2)).tolist() == pytest.approx((0.1, 0.2, 0.3, 0.4), abs=0.006)
-    rows, motif, first = simulated["motifs"].T
-    for m, matrix in enumerate(dna.MOTIFS.values()):
-        chosen = motif == m
-        places = first[chosen, None] + torch.arange(matrix.shape[1])
-        letters = simulated["x"].movedim(1, 2)[rows[chosen, None], places]
-        torch.testing.assert_close(letters.mean(0).T, matrix, atol=0.025, rtol=0)
-
-
-def test_a_simulation_depends_on_its_generator_alone():
-    one, same, other = (dna.simulate(20, generator=seeded(s)) for s in (0, 0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(one.values(), same.values())) and not torch.equal(one["x"], other["x"])
-
-
-@pytest.mark.parametrize("length", [9, 40])
-def test_sequences_too_short_for_their_motifs_are_refused(length):
-    with pytest.raises(ValueError, match=f"length = {length} leaves no place"):
-        dna.simulate(400, length, generator=seeded())
-
-
 # ---------------------------------------------------------------- motif matches
 
 
 def test_matrices_are_probabilities_with_the_known_highest_log_odds():
-    for (name, matrix), highest in zip(dna.MOTIFS.items(), (11.003, 15.290)):
+    for (name, matrix), highest in zip(MOTIFS.items(), (11.003, 15.290)):
         assert matrix.sum(0).tolist() == pytest.approx([1] * matrix.shape[1], abs=1e-5), name
         assert dna.log_odds_matrix(matrix).amax(0).sum().item() == pytest.approx(highest, abs=1e-3)
 
@@ -218,10 +157,10 @@ def test_a_scan_of_other_shapes_is_refused(shapes):
 def small():
     torch.manual_seed(0)
     net = SequenceCNN(width=6, kernel=3).eval().double()
-    return net, dna.simulate(3, 120, generator=seeded())["x"].double()
+    return net, simulate(3, 120, generator=seeded())["x"].double()
 
 
-BACKGROUND = torch.tensor(dna.BACKGROUND, dtype=torch.float64)[:, None]
+BACKGROUND = torch.tensor(FREQUENCIES, dtype=torch.float64)[:, None]
 FLAT = BACKGROUND.expand(1, 4, 120)
 
 
@@ -286,7 +225,7 @@ COUNTS = [  # by method in the order above; stored bar labels of the authors' no
 @pytest.mark.parametrize(("reference_edges", "motif", "strong", "missed"), COUNTS)
 def test_the_authors_network_misses_as_many_motifs_as_they_say(authors, reference_edges, motif, strong, missed):
     _, x, maps = authors
-    matrix = dna.MOTIFS[motif]
+    matrix = MOTIFS[motif]
     width = matrix.shape[1]
     found = dna.scan(x, dna.log_odds_matrix(matrix))
     log_odds, places = dna.top_matches(found, 5, width // 2, reference_edges)
@@ -308,7 +247,7 @@ def test_only_deeplift_is_complete_on_the_authors_network(authors):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_network_from_scratch_learns_the_tasks_and_shuffled_references_miss_hardly_a_motif(seed):
     """The laptop scale of notebooks/deeplift/genomics. With the flat reference RevealCancel misses many in seed 1."""
-    data = dna.simulate(8000, generator=seeded(seed))
+    data = simulate(8000, generator=seeded(seed))
     x, y = data["x"], data["y"]
     net, _ = fit_fresh(SequenceCNN, (x[:7200], y[:7200]), seed=seed, epochs=8, batch_size=32, lr=3e-3)
     x, y = x[7200:], y[7200:]
@@ -318,7 +257,7 @@ def test_a_network_from_scratch_learns_the_tasks_and_shuffled_references_miss_ha
     both = x[y[:, 0] == 1]
     references = dna.dinucleotide_shuffle(both, 5, seeded(seed))
     heatmap = explain(net, both, 0, DeepLift(references, "genomics")).heatmap
-    for matrix in dna.MOTIFS.values():
+    for matrix in MOTIFS.values():
         width = matrix.shape[1]
         log_odds, places = dna.top_matches(dna.scan(both, dna.log_odds_matrix(matrix)), 5, width // 2)
         assert (dna.window_sums(heatmap, places, width)[log_odds >= 7] <= 0).float().mean() <= 0.01

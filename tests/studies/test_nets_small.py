@@ -9,9 +9,7 @@ from studies.nets.small import (
     SmallCNN,
     StridedCNN,
     TextCNN,
-    UNet,
     classifier,
-    randomised,
 )
 
 
@@ -110,83 +108,6 @@ def test_relevance_of_a_series_adds_up_to_its_logit_where_no_layer_has_a_bias():
 def test_unknown_model_is_named():
     with pytest.raises(ValueError, match="model must be cnn"):
         classifier("vgg")
-
-
-def state(net):
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"), [("cnn", "10 6 3 0"), ("resnet18", "fc layer4 layer3 layer2 layer1 bn1 conv1")]
-)
-def test_weights_are_drawn_anew_from_the_output_on(name, parts):
-    net = classifier(name)
-    for value in net.state_dict().values():
-        value.fill_(7)
-    before = state(net)
-    cascade = list(randomised(net))
-    assert [part for part, _ in cascade] == parts.split()
-    for step, (_, copy) in enumerate(cascade):
-        for key, value in copy.state_dict().items():
-            drawn = key.split(".")[0] in parts.split()[: step + 1]
-            assert (value == 7).all() != drawn, (step, key)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items()), "the model is as it was"
-
-
-def test_randomised_weights_follow_the_seed_and_leave_torchs_random_state():
-    net, drawn = SmallCNN(), torch.random.get_rng_state()
-    first, again, other = ([state(copy) for _, copy in randomised(net, seed)] for seed in (0, 0, 1))
-    assert torch.equal(drawn, torch.random.get_rng_state())
-    assert all(torch.equal(a[key], b[key]) for a, b in zip(first, again) for key in a)
-    assert not torch.equal(first[-1]["0.weight"], other[-1]["0.weight"])
-
-
-def test_a_layer_that_cannot_be_drawn_anew_is_named():
-    class Scale(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(3))
-
-    with pytest.raises(TypeError, match="Scale in '1' has no reset_parameters"):
-        list(randomised(torch.nn.Sequential(torch.nn.Linear(2, 3), Scale())))
-
-
-# ---------------------------------------------------------------- U-Net
-
-
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 30), (64, 64)])
-@pytest.mark.parametrize(("channels", "classes", "depth"), [(1, 1, 3), (3, 2, 1)])
-def test_unet_gives_logits_in_the_images_size_and_features_at_the_bottleneck(size, channels, classes, depth):
-    net, x = UNet(channels, classes, width=4, depth=depth).eval(), torch.rand(2, channels, *size)
-    assert net(x).shape == (2, classes, *size)
-    features = net.encode(x)
-    assert len(features) == depth + 1
-    assert features[-1].shape == (2, 4 * 2**depth, -(-size[0] // 2**depth), -(-size[1] // 2**depth))
-
-
-def test_unet_pads_at_the_bottom_and_the_right_with_zeros():
-    net, x = UNet(width=4).eval(), torch.rand(1, 1, 21, 30)
-    padded = torch.zeros(1, 1, 24, 32)
-    padded[..., :21, :30] = x
-    torch.testing.assert_close(net(x), net(padded)[..., :21, :30])
-
-
-def test_every_parameter_of_a_unet_learns():
-    net = UNet(width=4)
-    net(torch.rand(4, 1, 16, 16)).square().mean().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
-
-
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"width": 0}, {"in_channels": -1}, {"out_channels": 1.5}])
-def test_bad_sizes_of_a_unet_are_named(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number ≥ 1"):
-        UNet(**wrong)
-
-
-@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 3, 16, 16), (2, 1, 0, 16)])
-def test_images_that_do_not_fit_a_unet_are_named(shape):
-    with pytest.raises(ValueError, match=r"UNet takes images \(N, 1, H, W\)"):
-        UNet(width=2)(torch.zeros(shape))
 
 
 def test_a_mirrored_logit_speaks_for_one_class_as_much_as_against_the_other():

@@ -74,7 +74,6 @@ def test_neighbours_without_colour_differ_by_dashes_markers_or_hatching():
     dashes = [line.get_linestyle() for line in lines]
     assert all(a != b for a, b in pairwise(dashes)) and len({*dashes[:4]}) == 4
     groups = {"net": {f"test {i}": {"mean": 0.5, "low": 0.4, "high": 0.6} for i in range(4)}}
-    assert len({bar.get_hatch() for bar in charts.interval_bars(groups, "accuracy").axes[0].patches}) == 4
     rows = charts.interval_rows(groups, "accuracy").axes[0]
     assert len({line.get_marker() for line in rows.lines if line.get_marker() in style.MARKERS}) == 4
     cloud = {name: (np.arange(2), np.arange(2)) for name in "abc"}
@@ -130,6 +129,19 @@ def test_maps_of_a_row_share_a_scale_where_asked(shared):
     assert drawn == [0.25 if shared else 1.0, 1.0]
 
 
+@pytest.mark.parametrize("label", ["a", "integrated gradients, 50 steps, Gauss–Legendre", "word " * 15])
+@pytest.mark.parametrize(("columns", "size"), [(1, 0.95), (2, 1.9), (6, 0.7)])
+def test_maps_stand_below_their_image_however_long_a_rows_label_is(label, columns, size):
+    images = np.random.default_rng(0).random((columns, 8, 8))
+    figure = charts.map_rows(images, {label: images, "other": images}, ["title"] * columns, size)
+    figure.draw_without_rendering()
+    places = [[axis.get_window_extent().x0, axis.get_window_extent().x1] for axis in drawn(figure.axes)]
+    image, *maps = np.reshape(places, (3, columns, 2))
+    assert np.abs(np.array(maps) - image).max() < 0.5, "pixels"
+    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes[: 3 * columns : columns]]
+    assert min(box.x0 for box in labels) >= 0, "no label leaves the figure"
+
+
 def test_a_coarse_map_covers_the_whole_image():
     figure = charts.map_rows(np.eye(8)[None], {"layer": np.ones((1, 3, 2, 2))})
     assert figure.axes[0].images[0].get_extent() == figure.axes[1].images[0].get_extent()
@@ -142,17 +154,6 @@ def test_maps_show_the_masks_outline_where_masks_are_given():
     axis = charts.map_rows(images, {"net": np.ones((1, 8, 8))}, masks=masks).axes[1]
     outline = axis.collections[0].get_paths()[0].vertices
     assert outline.min() == pytest.approx(1.5) and outline.max() == pytest.approx(5.5)
-
-
-def test_bars_show_means_intervals_and_every_seed():
-    groups = {m: {"biased": {"mean": 0.9, "low": 0.8, "high": 0.95}} for m in ("a", "b")}
-    groups["b"]["biased"] = {"mean": 0.0, "low": None, "high": None}
-    figure = charts.interval_bars(groups, "accuracy", dots={m: {"biased": [0.8, 1.0]} for m in groups})
-    (axis,) = figure.axes
-    assert [patch.get_height() for patch in axis.patches] == [0.9, 0.0]
-    low, high = axis.collections[0].get_segments()[0][:, 1]
-    assert (low, high) == pytest.approx((0.8, 0.95))
-    assert [line.get_ydata().tolist() for line in axis.lines if line.get_marker() == "."] == [[0.8, 1.0]] * 2
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -236,7 +237,7 @@ def test_labelled_paths_join_their_points_in_order():
 def test_a_notebook_shows_all_figures_also_if_the_first_is_drawn_in_our_style():
     program = (
         "from IPython.core.interactiveshell import InteractiveShell; InteractiveShell.instance()\n"
-        "import matplotlib; from attrain import plots; charts.curves({'a': {'b': [[1, 2]]}})\n"
+        "import matplotlib; from studies.pictures import charts; charts.curves({'a': {'b': [[1, 2]]}})\n"
         "print(matplotlib.is_interactive())"
     )
     backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
@@ -250,14 +251,11 @@ def test_panels_of_curves_have_the_size_that_is_asked_for():
     assert charts.curves(panels).get_size_inches().tolist() == pytest.approx([10.2, 2.8])
 
 
-@pytest.mark.parametrize("draw", [charts.interval_bars, charts.interval_rows])
 @pytest.mark.parametrize(("mean", "cut"), [(0.7, True), (1.2, False)])
-def test_intervals_of_shares_end_where_shares_end(draw, mean, cut):
-    figure = draw({"net": {"test": {"mean": mean, "low": -1.0, "high": 3.0}}}, "accuracy")
-    (axis,) = figure.axes
-    low, high = axis.get_ylim() if draw is charts.interval_bars else axis.get_xlim()
+def test_intervals_of_shares_end_where_shares_end(mean, cut):
+    (axis,) = charts.interval_rows({"net": {"test": {"mean": mean, "low": -1.0, "high": 3.0}}}, "accuracy").axes
+    low, high = axis.get_xlim()
     assert (low > -0.1 and high < 1.1) == cut
-    plt.close(figure)
 
 
 def test_letters_are_as_tall_as_their_values_stacked_from_zero_smallest_first():

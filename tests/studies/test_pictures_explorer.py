@@ -38,7 +38,7 @@ def network():
 def panel(network):
     images = torch.rand(5, 1, 28, 28)
     widget = explorer.panel(network, images, METHODS, ["1", "7"])
-    controls, (picture, words) = (box.children for box in widget.children)
+    (*controls, _), (picture, words) = (box.children for box in widget.children)
     return {control.description: control for control in controls}, picture, words
 
 
@@ -123,7 +123,7 @@ def test_without_ipywidgets_there_is_the_picture():
         "import torch, attrain, os; os.environ['JPY_SESSION_NAME'] = 'x'\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name: None if name == 'ipywidgets' else find(name)\n"
-        "from attrain import explorer; from studies.nets.small import SmallCNN\n"
+        "from studies.pictures import explorer; from studies.nets.small import SmallCNN\n"
         "f = explorer.explore(SmallCNN(width=2), torch.rand(1, 1, 28, 28), {'a': attrain.LRP()})\n"
         "print(len(f.axes))"
     )

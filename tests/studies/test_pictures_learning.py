@@ -7,8 +7,9 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from attrain.metrics.calibration import calibration, reliability
-from studies.pictures.learning import METHODS, learning_curves, method_styles, reliability_diagrams
+from attrain.metrics import calibration, reliability
+from studies.pictures.learning import learning_curves, reliability_diagrams
+from studies.pictures.style import line_styles
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +49,11 @@ def test_emphasised_methods_have_their_interval_as_a_band_and_a_thicker_line():
 
 def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
     point = {"mean": 0.4, "low": None, "high": None}
-    figure = learning_curves({"accuracy": {"plain": {10: point, 50: point}, "FGSM": {50: point}}})
+    figure = learning_curves(
+        {"accuracy": {"plain": {10: point, 50: point}, "FGSM": {50: point}}}, emphasised=["plain", "FGSM"]
+    )
     assert sorted(len(line.get_xdata()) for line in figure.axes[0].lines) == [1, 2]
-    assert all(np.ptp(band.get_paths()[0].vertices[:, 1]) == 0 for band in figure.axes[0].collections)
+    assert [np.ptp(band.get_paths()[0].vertices[:, 1]) for band in figure.axes[0].collections] == [0, 0]
 
 
 def test_the_axis_is_set_by_the_means_and_goes_below_zero_only_with_them():
@@ -71,11 +74,19 @@ def test_nothing_to_draw_raises(panels):
         learning_curves(panels)
 
 
-def test_methods_look_the_same_everywhere_and_no_two_are_alike_in_grey():
-    styles = method_styles([*METHODS, "own", "another"])
-    looks = {(s["marker"], s["linestyle"]) for s in styles.values()}
-    assert len(looks) == len(METHODS) + 2
-    assert method_styles(["FGSM"])["FGSM"] == styles["FGSM"]
+def test_no_two_of_36_methods_are_alike_in_grey():
+    styles = line_styles(map(str, range(36)))
+    assert len({(style["marker"], style["linestyle"]) for style in styles.values()}) == 36
+
+
+def test_methods_look_as_they_are_told_to_in_all_pictures():
+    styles = line_styles(["plain", "mixup", "FGSM"])
+    (curve,) = learning_curves({"accuracy": {"FGSM": estimates(0.5, 0.7)}}, styles).axes[0].lines
+    bins = np.array([0.1, 0.9]), np.array([0.2, 0.8]), np.array([5, 5])
+    points = reliability_diagrams({"FGSM": bins}, styles).axes[0].lines[-1]
+    for line in (curve, points):
+        look = {"color": line.get_color(), "marker": line.get_marker(), "linestyle": line.get_linestyle()}
+        assert look == styles["FGSM"]
 
 
 def test_a_reliability_diagram_shows_what_reliability_found_and_its_title_the_calibration_error():

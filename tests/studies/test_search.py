@@ -104,11 +104,12 @@ def test_best_settings_are_those_of_least_total_score_and_nan_is_worst():
 
 @pytest.mark.parametrize("names", [["permuted"], ["Challenger", "permuted"]])
 @pytest.mark.parametrize("least, scores", [(1, [{"Challenger": [3.0, 2.0]}]), (0, [])], ids=["searched", "one setting"])
-def test_the_control_takes_what_is_best_for_challenger(names, least, scores):
+def test_a_control_takes_what_is_best_for_its_method(names, least, scores):
     tried = [{"eps_max": 0.5}, {"eps_max": 1.0}][: 1 + least]
     methods = dict.fromkeys(("Challenger", "permuted"), (Challenger, tried))
-    assert searched(methods, names) == ({"Challenger": tried} if least else {})
-    best = best_settings(methods, names, scores)
+    controls = {"permuted": ("Challenger", {"control": "permute"})}
+    assert searched(methods, names, controls) == ({"Challenger": tried} if least else {})
+    best = best_settings(methods, names, scores, controls)
     assert best["permuted"] == tried[least] | {"control": "permute"}
     assert best.get("Challenger", tried[least]) == tried[least]
 

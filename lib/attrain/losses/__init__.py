@@ -1,18 +1,12 @@
 """Losses on heatmaps: tensors in, a number out."""
 
-from attrain.losses.boxes import annotated as annotated
-from attrain.losses.boxes import annotated_subset as annotated_subset
-from attrain.losses.boxes import as_maps as as_maps
-from attrain.losses.boxes import corrected_energy_loss as corrected_energy_loss
-from attrain.losses.boxes import energies as energies
 from attrain.losses.boxes import energy_loss as energy_loss
-from attrain.losses.boxes import enlarged as enlarged
 from attrain.losses.boxes import l1_loss as l1_loss
 from attrain.losses.boxes import ppce_loss as ppce_loss
 from attrain.losses.boxes import rrr_loss as rrr_loss
-from attrain.losses.boxes import share_inside as share_inside
 from attrain.losses.isnet import gwrp as gwrp
 from attrain.losses.isnet import isnet_background_loss as isnet_background_loss
 from attrain.losses.isnet import isnet_foreground_loss as isnet_foreground_loss
 from attrain.losses.isnet import isnet_loss as isnet_loss
 from attrain.losses.isnet import isnet_losses as isnet_losses
+from attrain.masks import annotated as annotated

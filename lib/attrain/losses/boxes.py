@@ -14,12 +14,9 @@ where `reduction="none"`. A batch without any boxes has a loss of 0. `annotated(
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.tensors import finite
-
-_TINY = 1e-7  # the authors' least energy
+from attrain.masks import as_maps, energies, enlarged, positive_part, share_inside
 
 
 def energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -44,26 +41,6 @@ def energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Te
     return _reduce(1 - share_inside(maps, inside), inside, reduction)
 
 
-def corrected_energy_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
-    """The energy loss relative to what chance would give, (1 − e) / (1 − c): **ours**, not the paper's.
-
-    With e = Σ A⁺M / Σ A⁺ and c the boxes' share of the image. A map that is spread evenly has the value 1
-    whatever the size of its boxes, where the energy loss calls large boxes nearly solved (Sauter et al.
-    2024 find that it favours them). A box that is the whole image has the value 0.
-
-    Args:
-        heatmap, mask, reduction: (N, [K,] [C,] H, W), (N, h, w), as for `energy_loss`, with what is raised.
-
-    Example:
-        >>> corrected_energy_loss(torch.ones(1, 1, 4), torch.tensor([[[1, 1, 1, 0]]]))
-        tensor(1.)
-    """
-    maps, inside = as_maps(heatmap, mask)
-    outside = 1 - inside.mean((-2, -1))
-    loss = (1 - share_inside(maps, inside)) / outside.masked_fill(outside == 0, 1.0)
-    return _reduce(loss, inside, reduction)
-
-
 def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
     """Mean over all pixels of |A⁺ / max A⁺ − M| (GRADIA, Gao et al. 2022): relevance is to fill the boxes.
 
@@ -77,8 +54,8 @@ def l1_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor
     """
     maps, inside = as_maps(heatmap, mask)
     # |A⁺/max − M| is A⁺/max outside and 1 − A⁺/max inside: two sums are enough.
-    found, total = energies(_positive(maps) if maps.shape[-2:] != inside.shape[-2:] else maps, inside)
-    sums = (total - 2 * found) / _largest(maps) + inside.sum((-2, -1))
+    energy, total = energies(positive_part(maps) if maps.shape[-2:] != inside.shape[-2:] else maps, inside)
+    sums = (total - 2 * energy) / _largest(maps) + inside.sum((-2, -1))
     return _reduce(sums / inside[0, 0].numel(), inside, reduction)
 
 
@@ -97,12 +74,12 @@ def ppce_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tens
     """
     maps, inside = as_maps(heatmap, mask)
     # Only what is inside is normalised and has its logarithm taken: both are slow.
-    there = (inside > 0).expand(*maps.shape[:2], *inside.shape[-2:])
+    is_inside = (inside > 0).expand(*maps.shape[:2], *inside.shape[-2:])
     lengths = inside.sum((-2, -1)).long().expand(maps.shape[:2])
-    found = enlarged(_positive(maps), inside).masked_select(there)
-    found = found / _largest(maps).flatten().repeat_interleave(lengths.flatten())
-    some = found > 0
-    cross_entropy = torch.where(some, -found.masked_fill(~some, 1.0).log(), 100.0).clamp(max=100.0)
+    values = enlarged(positive_part(maps), inside).masked_select(is_inside)
+    values = values / _largest(maps).flatten().repeat_interleave(lengths.flatten())
+    relevant = values > 0
+    cross_entropy = torch.where(relevant, -values.masked_fill(~relevant, 1.0).log(), 100.0).clamp(max=100.0)
     sums = torch.segment_reduce(cross_entropy, "sum", lengths=lengths.flatten(), initial=0).view_as(lengths)
     return _reduce(sums / lengths.clamp(min=1), inside, reduction)
 
@@ -120,67 +97,13 @@ def rrr_loss(heatmap: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tenso
     """
     maps, inside = as_maps(heatmap, mask)
     outside = enlarged(maps, inside) * (1 - inside)
-    return _reduce(_dot(outside, outside) / _largest(maps.abs()) ** 2, inside, reduction)
-
-
-def annotated(mask: Tensor) -> Tensor:
-    """Which images have boxes, (N,) bool, from masks (N, h, w) or (N, 1, h, w)."""
-    return mask.flatten(1).any(1)
-
-
-def as_maps(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A as (N, K, H, W) and M as (N, 1, h, w)."""
-    if heatmap.ndim not in (3, 4, 5):
-        raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
-    if heatmap.dtype in (torch.float16, torch.bfloat16):
-        heatmap = heatmap.float()
-    if not finite(heatmap):
-        raise ValueError("heatmap holds NaN or infinite values")
-    if mask.ndim == 3:
-        mask = mask[:, None]
-    if mask.ndim != 4 or mask.shape[1] != 1 or len(mask) != len(heatmap):
-        raise ValueError(
-            f"mask must be (N, h, w) or (N, 1, h, w) with N = {len(heatmap)} as in the heatmap, got {tuple(mask.shape)}"
-        )
-    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold only 0 (outside the boxes) and 1 (inside)")
-    maps = heatmap[:, None] if heatmap.ndim == 3 else heatmap.sum(-3)
-    return maps if heatmap.ndim != 4 else maps[:, None], mask.to(heatmap)
-
-
-def share_inside(maps: Tensor, inside: Tensor, least: float | None = None) -> Tensor:
-    """Σ A⁺M / Σ A⁺, (N, K); where Σ A⁺ < 1e-7 Σ A⁺M, or `least` if given."""
-    found, total = energies(maps, inside)
-    share = found / torch.where(total < _TINY, 1.0, total)
-    return share if least is None else torch.where(total < _TINY, least, share)
-
-
-def energies(maps: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ A⁺M and Σ A⁺ of maps enlarged to the mask, (N, K) each."""
-    positive = _positive(enlarged(maps, inside))
-    return _dot(positive, inside), positive.sum((-2, -1))
-
-
-def _positive(maps: Tensor) -> Tensor:
-    """A⁺, with the derivative of 1 at 0, as `clamp(min=0)` has it, whose derivative takes many times as long."""
-    return F.threshold(maps, -torch.finfo(maps.dtype).tiny, 0.0)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Σ ab over the pixels."""
-    return (a * b).sum((-2, -1))
+    return _reduce(outside.square().sum((-2, -1)) / _largest(maps.abs()) ** 2, inside, reduction)
 
 
 def _largest(maps: Tensor) -> Tensor:
     """The largest positive value of each map, (N, K); 1 where there is none."""
     largest = maps.flatten(-2).max(-1).values
     return torch.where(largest <= 0, 1.0, largest)
-
-
-def enlarged(maps: Tensor, inside: Tensor) -> Tensor:
-    """Maps (N, K, H, W) in the size of the mask (N, 1, h, w), bilinearly."""
-    size = inside.shape[-2:]
-    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _reduce(each: Tensor, inside: Tensor, reduction: str) -> Tensor:
@@ -192,17 +115,3 @@ def _reduce(each: Tensor, inside: Tensor, reduction: str) -> Tensor:
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
     total = torch.where(has_boxes, each, 0.0).sum()
     return total if reduction == "sum" else total / has_boxes.sum().clamp(min=1)
-
-
-def annotated_subset(n: int, fraction: float, generator: torch.Generator | None = None) -> Tensor:
-    """Which of n training images keep their boxes where only a fraction is annotated, (n,) bool; one at least.
-
-    Args:
-        fraction: in (0, 1]; rounded to a whole number of images.
-        generator: draws (on the CPU); None uses torch's default generator.
-    """
-    if not 0 < fraction <= 1 or n < 1:
-        raise ValueError(f"annotated_subset needs n >= 1 and a fraction in (0, 1], got {n} and {fraction}")
-    kept = torch.zeros(n, dtype=torch.bool, device="cpu")
-    kept[torch.randperm(n, generator=generator, device="cpu")[: max(1, round(fraction * n))]] = True
-    return kept

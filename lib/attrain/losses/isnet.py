@@ -19,8 +19,8 @@ What is defined at the edges:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,22 +56,8 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     n = values.shape[-1]
     k = min(n, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
     weights = decay ** torch.arange(k - 1, -1, -1, dtype=torch.float64)  # powers of d near 1 need the digits
-    return (_largest(values, k) * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve them
-
-
-def _largest(values: Tensor, k: int) -> Tensor:
-    """The k largest values along the last dimension, NaN above all, in ascending order."""
-    n = values.shape[-1]
-    here = values.device.type == "cpu" and values.dtype == torch.float32 and values.numel() <= 2**20
-    if not here or torch._C._are_functorch_transforms_active() or not finite(values):
-        return values.topk(k).values.flip(-1) if k < n else values.sort().values
-    # Each number's bits above its place: whole numbers, no two alike, which numpy sorts in a tenth of torch's time.
-    bits = values.detach().numpy().view(np.int32)
-    keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(n)
-    if 2 * k < n:
-        keys = np.partition(keys, n - k)[..., n - k :]
-    keys.sort()
-    return values.gather(-1, torch.from_numpy(keys[..., -k:] & 0xFFFFFFFF))
+    largest = values.topk(k).values.flip(-1) if k < n else values.sort().values
+    return (largest * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve them
 
 
 def isnet_background_loss(
@@ -149,7 +135,7 @@ def isnet_losses(
     return _reduce(background, reduction), _reduce(foreground, reduction)
 
 
-def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.0, **settings) -> Tensor:
+def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.0, **settings: Any) -> Tensor:
     """w1 · `isnet_background_loss` + w2 · `isnet_foreground_loss`, the L_heat that `attrain.training.isnet_step` adds.
 
     Args:
@@ -180,8 +166,6 @@ def _foreground(total: Tensor, C1, C2, form: str) -> Tensor:
 
 def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """|R| in the background (N, K, C, H, W), and its sum and mean in the foreground (N, K) each."""
-    if heatmap.ndim not in (3, 4, 5):
-        raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), got {tuple(heatmap.shape)}")
     if heatmap.dtype in (torch.float16, torch.bfloat16):
         heatmap = heatmap.float()
     foreground = fit_mask(mask, heatmap)
@@ -209,13 +193,13 @@ def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
 
 def _range(C1, C2, total: Tensor) -> tuple[Tensor, Tensor]:
     """C1 and C2 as tensors that go with the totals (N, K)."""
-    given = f"C1={C1}, C2={C2}"
+    said = f"C1={C1}, C2={C2}"
     C1, C2 = (torch.as_tensor(c, dtype=total.dtype, device="cpu") for c in (C1, C2))  # checked without the device
     for c in (C1, C2):
         if c.ndim and c.shape != total.shape[1:]:
-            raise ValueError(f"C1 and C2 must be one number, or one for each of {total.shape[1]} maps, got {given}")
+            raise ValueError(f"C1 and C2 must be one number, or one for each of {total.shape[1]} maps, got {said}")
     if not ((0 < C1) & (C1 <= C2)).all():
-        raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got {given}")
+        raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got {said}")
     return C1.to(total.device), C2.to(total.device)
 
 

@@ -1,14 +1,14 @@
 """Metrics of maps and of classifiers: tensors in, numbers out."""
 
-from attrain.metrics.calibration import calibration as calibration
-from attrain.metrics.calibration import effective_rank as effective_rank
-from attrain.metrics.calibration import filter_similarity as filter_similarity
-from attrain.metrics.calibration import reliability as reliability
 from attrain.metrics.classification import balanced_accuracy as balanced_accuracy
 from attrain.metrics.classification import macro_auc as macro_auc
 from attrain.metrics.classification import macro_f1 as macro_f1
 from attrain.metrics.classification import micro_f1 as micro_f1
 from attrain.metrics.classification import patient_draws as patient_draws
+from attrain.metrics.confidence import calibration as calibration
+from attrain.metrics.confidence import reliability as reliability
+from attrain.metrics.filters import effective_rank as effective_rank
+from attrain.metrics.filters import filter_similarity as filter_similarity
 from attrain.metrics.localisation import choose_threshold as choose_threshold
 from attrain.metrics.localisation import epg as epg
 from attrain.metrics.localisation import heatmap_iou as heatmap_iou
@@ -22,3 +22,4 @@ from attrain.metrics.relevance import erase as erase
 from attrain.metrics.relevance import log_odds as log_odds
 from attrain.metrics.relevance import pixels_erased_log_odds as pixels_erased_log_odds
 from attrain.metrics.relevance import rank_correlation as rank_correlation
+from attrain.metrics.sanity import randomised as randomised

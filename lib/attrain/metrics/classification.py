@@ -43,8 +43,8 @@ def balanced_accuracy(logits: Tensor, y: Tensor, weights: Tensor | None = None) 
         (B,), or () without weights.
     """
     confusion = _confusion(logits, y, weights)
-    found, there = confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1)
-    return (found / there).nan_to_num().sum(-1) / (there > 0).sum(-1)
+    right, images = confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1)
+    return (right / images).nan_to_num().sum(-1) / (images > 0).sum(-1)
 
 
 def macro_f1(logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -63,10 +63,11 @@ def micro_f1(decisions: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
         weights: (B, N) ≥ 0, see `patient_draws` (with an image as its own patient); None for one draw of ones.
 
     Returns:
-        (B,), or () without weights; 0 where nothing is found and nothing is there.
+        (B,), or () without weights; 0 where nothing is predicted and nothing is positive.
     """
-    found, there = decisions > 0, y > 0
-    counts = torch.stack([(found & there).sum(1), found.sum(1) + there.sum(1)], 1).to(torch.get_default_dtype())
+    predicted, positive = decisions > 0, y > 0
+    counts = torch.stack([(predicted & positive).sum(1), predicted.sum(1) + positive.sum(1)], 1)
+    counts = counts.to(torch.get_default_dtype())
     both, total = (counts.sum(0) if weights is None else weights.to(counts) @ counts).unbind(-1)
     return 2 * both / total.clamp(min=1e-12)
 

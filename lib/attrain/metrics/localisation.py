@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attrain.losses.boxes import annotated, as_maps, enlarged, share_inside
+from attrain.masks import annotated, as_maps, enlarged, share_inside
 
 
 def epg(heatmap: Tensor, mask: Tensor, *, corrected: bool = False) -> Tensor:

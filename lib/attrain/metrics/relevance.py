@@ -209,7 +209,7 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
         >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 50.0, 10.0]]))
         tensor([0.5000], dtype=torch.float64)
     """
-    from scipy import stats  # slow to import, as in `studies.statistics`
+    from scipy import stats  # slow to import, and needed here alone
 
     if first.shape != second.shape or (mask is not None and mask.shape != first.shape):
         shapes = [tuple(t.shape) for t in (first, second, mask) if t is not None]

@@ -1,5 +1,7 @@
 """The functions of `attrain.metrics.localisation` as torchmetrics: the mean over the images of many batches."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -8,7 +10,7 @@ from attrain.metrics.localisation import epg, heatmap_iou
 
 
 class _MeanOverImages(Metric):
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         super().__init__()
         self.settings = settings
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -36,7 +38,7 @@ class EPG(_MeanOverImages):
 
     functional = staticmethod(epg)
 
-    def __init__(self, corrected: bool = False):
+    def __init__(self, corrected: bool = False) -> None:
         super().__init__(corrected=corrected)
 
 
@@ -45,5 +47,5 @@ class HeatmapIoU(_MeanOverImages):
 
     functional = staticmethod(heatmap_iou)
 
-    def __init__(self, threshold: float):
+    def __init__(self, threshold: float) -> None:
         super().__init__(threshold=threshold)

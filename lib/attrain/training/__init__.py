@@ -1,7 +1,5 @@
 """Training steps, all of one signature: (model, x, y, …) -> logits, loss, parts."""
 
-from attrain.training.baselines import MultiTaskUNet as MultiTaskUNet
-from attrain.training.baselines import SegmentThenClassify as SegmentThenClassify
 from attrain.training.baselines import background_replacement_step as background_replacement_step
 from attrain.training.baselines import gradcam_step as gradcam_step
 from attrain.training.baselines import multitask_step as multitask_step
@@ -15,24 +13,25 @@ from attrain.training.boxes import map_values as map_values
 from attrain.training.boxes import mask_of as mask_of
 from attrain.training.challenger import Challenger as Challenger
 from attrain.training.challenger import contrast_target as contrast_target
-from attrain.training.challenger import evaluating as evaluating
-from attrain.training.challenger import hooked as hooked
 from attrain.training.challenger import rival_target as rival_target
-from attrain.training.challenger import statistics_kept as statistics_kept
 from attrain.training.isnet import INPUT as INPUT
 from attrain.training.isnet import Range as Range
-from attrain.training.isnet import Step as Step
-from attrain.training.isnet import at_epoch as at_epoch
-from attrain.training.isnet import classification_loss as classification_loss
-from attrain.training.isnet import correct as correct
 from attrain.training.isnet import estimate_foreground_range as estimate_foreground_range
-from attrain.training.isnet import fit as fit
-from attrain.training.isnet import fit_copy as fit_copy
-from attrain.training.isnet import fit_fresh as fit_fresh
 from attrain.training.isnet import isnet_step as isnet_step
-from attrain.training.isnet import plain_step as plain_step
 from attrain.training.isnet import ranged_isnet_step as ranged_isnet_step
-from attrain.training.isnet import segmentation_step as segmentation_step
+from attrain.training.loop import Step as Step
+from attrain.training.loop import at_epoch as at_epoch
+from attrain.training.loop import classification_loss as classification_loss
+from attrain.training.loop import correct as correct
+from attrain.training.loop import fit as fit
+from attrain.training.loop import fit_copy as fit_copy
+from attrain.training.loop import fit_fresh as fit_fresh
+from attrain.training.loop import plain_step as plain_step
+from attrain.training.loop import segmentation_step as segmentation_step
+from attrain.training.modules import NetworkFrom as NetworkFrom
+from attrain.training.modules import evaluating as evaluating
+from attrain.training.modules import hooked as hooked
+from attrain.training.modules import statistics_kept as statistics_kept
 from attrain.training.regularisers import cutout_step as cutout_step
 from attrain.training.regularisers import dropout_step as dropout_step
 from attrain.training.regularisers import fgsm_step as fgsm_step

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from attrain.attribution import explain
 from attrain.masks import fit_mask
 from attrain.methods import GradCAM
-from studies.nets.small import UNet
-
-Result = tuple[Tensor, Tensor, dict[str, Tensor]]
+from attrain.training.loop import Result, result
 
 
 def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: float = 1.0) -> Result:
@@ -36,7 +34,7 @@ def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: fl
     x = x.detach().requires_grad_()
     logits = model(x)
     (gradient,) = torch.autograd.grad(F.log_softmax(logits, 1).sum(), x, create_graph=True)
-    return _result(logits, y, weight, background=((background * gradient) ** 2).flatten(1).sum(1).mean())
+    return _penalised(logits, y, weight, background=((background * gradient) ** 2).flatten(1).sum(1).mean())
 
 
 def gradcam_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, layer: str, weight: float = 1.0) -> Result:
@@ -58,15 +56,14 @@ def gradcam_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, layer:
     logits, heatmap, *_ = explain(model, x, y, GradCAM(layer), create_graph=True)
     cam = heatmap[:, :1]
     share = (background * cam).flatten(1).sum(1) / (cam.flatten(1).sum(1) + 1e-10)
-    return _result(logits, y, weight, background=share.mean())
+    return _penalised(logits, y, weight, background=share.mean())
 
 
 def multitask_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: float = 1.0) -> Result:
     """Classification and segmentation by one network: L = CE + λ · BCE(segmentation, M).
 
     Args:
-        model: has `outputs(x)` -> logits (N, classes) and logits of the foreground (N, 1, H, W), as
-            `MultiTaskUNet`.
+        model: has `outputs(x)` -> logits (N, classes) and logits of the foreground (N, 1, H, W).
         weight: λ ≥ 0.
 
     Returns:
@@ -79,7 +76,7 @@ def multitask_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weig
             f"model.outputs must segment to {tuple(foreground.shape)} (N, 1, H, W), got {tuple(segmentation.shape)}"
         )
     loss = F.binary_cross_entropy_with_logits(segmentation, foreground)
-    return _result(logits, y, weight, segmentation=loss)
+    return _penalised(logits, y, weight, segmentation=loss)
 
 
 def background_replacement_step(
@@ -92,7 +89,7 @@ def background_replacement_step(
     generator: torch.Generator | None = None,
 ) -> Result:
     """Cross-entropy on images whose background has been replaced at random, see `replace_background`."""
-    return _result(model(replace_background(x, mask, source=source, generator=generator)), y, 0.0)
+    return _penalised(model(replace_background(x, mask, source=source, generator=generator)), y, 0.0)
 
 
 def replace_background(
@@ -122,75 +119,11 @@ def replace_background(
         area = background.sum((2, 3), keepdim=True)
         mean = (x * background).sum((2, 3), keepdim=True) / area.clamp(min=1)
         shift = torch.randint(1, max(len(x), 2), (len(x),), generator=generator, device="cpu")
-        another = ((torch.arange(len(x), device="cpu") + shift) % len(x)).to(x.device)
-        other = torch.where(background > 0, x, mean)[another]
+        source_image = ((torch.arange(len(x), device="cpu") + shift) % len(x)).to(x.device)
+        other = torch.where(background > 0, x, mean)[source_image]
     else:
         raise ValueError(f'source must be "batch" or "noise", got {source!r}')
     return torch.where(background > 0, other, x)
-
-
-class SegmentThenClassify(nn.Module):
-    """Classifies x with everything that the segmenter takes for background set to zero.
-
-    Args:
-        segmenter: x (N, C, H, W) -> logits of the foreground (N, 1, H, W) or (N, H, W); > 0 is foreground.
-            It is used as it is: its parameters get no gradient, and it stays in evaluation mode.
-        classifier: (N, C, H, W) -> logits (N, classes), to be trained on segmented images.
-
-    With masks that are given (an oracle), call the classifier on x · mask instead.
-    """
-
-    def __init__(self, segmenter: nn.Module, classifier: nn.Module):
-        super().__init__()
-        self.segmenter, self.classifier = segmenter.eval(), classifier
-
-    def train(self, mode: bool = True) -> "SegmentThenClassify":
-        super().train(mode)
-        self.segmenter.eval()
-        return self
-
-    def segment(self, x: Tensor) -> Tensor:
-        """The foreground, (N, 1, H, W) bool."""
-        with torch.no_grad():
-            found = self.segmenter(x)
-        found = found[:, None] if found.ndim == 3 else found
-        if found.shape != (len(x), 1, *x.shape[-2:]):
-            raise ValueError(f"the segmenter must return (N, 1, H, W) for {tuple(x.shape)}, got {tuple(found.shape)}")
-        return found > 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(x * self.segment(x).to(x))
-
-
-class MultiTaskUNet(UNet):
-    """A `UNet` that classifies from its bottleneck and segments at its end.
-
-    Input (N, channels, H, W) with H and W divisible by 2^depth. Called, it returns the logits (N, classes)
-    alone, and the decoder does not run; `outputs` returns the segmentation as well.
-    """
-
-    def __init__(self, classes: int = 10, channels: int = 1, width: int = 16, depth: int = 2):
-        super().__init__(channels, 1, width, depth)
-        bottleneck = width * 2**depth
-        self.classify = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * bottleneck, classes))
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """The feature map of each level; without padding, so that z^B finds the image go straight into a layer."""
-        multiple = 2 ** len(self.up)
-        if x.shape[-1] % multiple or x.shape[-2] % multiple:
-            raise ValueError(f"MultiTaskUNet needs H and W divisible by {multiple}, got {tuple(x.shape)}")
-        features = [self.encoder[0](x)]
-        for block in self.encoder[1:]:
-            features.append(block(F.max_pool2d(features[-1], 2)))
-        return features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.encode(x)[-1])
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the classes (N, classes) and of the foreground (N, 1, H, W)."""
-        features = self.encode(x)
-        return self.classify(features[-1]), self.decode(features)
 
 
 def _background(x: Tensor, mask: Tensor, weight: float = 0.0) -> Tensor:
@@ -202,8 +135,8 @@ def _background(x: Tensor, mask: Tensor, weight: float = 0.0) -> Tensor:
     return 1 - fit_mask(mask, x)[:, None]
 
 
-def _result(logits: Tensor, y: Tensor, weight: float, **penalty: Tensor) -> Result:
+def _penalised(logits: Tensor, y: Tensor, weight: float, **penalty: Tensor) -> Result:
     """CE + weight · penalty, and both as parts."""
-    parts = {"classification": F.cross_entropy(logits, y), **penalty}
-    loss = parts["classification"] + sum(weight * value for value in penalty.values())
-    return logits, loss, {name: part.detach() for name, part in parts.items()}
+    classification = F.cross_entropy(logits, y)
+    loss = classification + sum(weight * value for value in penalty.values())
+    return result(logits, loss, classification=classification, **penalty)

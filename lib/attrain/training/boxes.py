@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from attrain.attribution import Explanation, explain
-from attrain.losses.boxes import annotated, energy_loss
-from attrain.masks import boxes_to_mask, dilate_boxes
-from attrain.methods import InputXGradient
+from attrain.attribution import explain
+from attrain.losses.boxes import energy_loss
+from attrain.masks import annotated, boxes_to_mask, dilate_boxes
+from attrain.methods import InputXGradient, Method
 from attrain.metrics.classification import micro_f1
 from attrain.metrics.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.metrics.relevance import background_share
 from attrain.targets import random_positive_target
-from attrain.training.isnet import classification_loss
+from attrain.training.loop import Result, classification_loss, result
 
 
 def guided_step(
     model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, *,
-    loss: Callable[..., Tensor] = energy_loss, method=InputXGradient(), layer: str = "", weight: float = 1e-3,
+    loss: Callable[..., Tensor] = energy_loss, method: Method = InputXGradient(), layer: str = "", weight: float = 1e-3,
     reduction: str = "sum", dilation: float = 0.0, generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Classification + λ · a loss of the map of one class of each image within that class's boxes.
 
     The class is one of the image's positive ones, drawn anew at every step; with y (N,) it is that. An image that
@@ -37,8 +37,7 @@ def guided_step(
         x, y, boxes, classes: see the module's docstring.
         loss: one of `attrain.losses.boxes`: `energy_loss`, `l1_loss`, `ppce_loss`, `rrr_loss`.
         method: how the map is made: `InputXGradient()`, `BCos()`, `GradCAM(layer)`.
-        layer: name of the module whose map is guided; "" for the map at x, or at GradCAM's own layer. Of
-            `studies.nets.resnets` see DEPTHS.
+        layer: name of the module whose map is guided; "" for the map at x, or at GradCAM's own layer.
         weight: λ ≥ 0; with 0 no map is made, and the step is a plain one.
         reduction: over the images with boxes, "sum" as in the authors' code, where λ goes with the batch size,
             or "mean".
@@ -52,10 +51,10 @@ def guided_step(
         ValueError: shapes that do not fit, λ < 0, and what the losses raise.
 
     Example:
-        >>> from studies.nets.resnets import guided_resnet
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
         >>> x, y = torch.rand(2, 3, 28, 28), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
         >>> boxes, classes = torch.tensor([[[2, 2, 9, 9]], [[-1, -1, -1, -1]]]), torch.tensor([[0], [-1]])
-        >>> logits, loss, parts = guided_step(guided_resnet("vanilla", "small", 2), x, y, boxes, classes)
+        >>> logits, loss, parts = guided_step(model, x, y, boxes, classes)
         >>> loss.backward()
     """
     if not weight >= 0:
@@ -68,30 +67,20 @@ def guided_step(
         logits = model(x)
         guidance = torch.zeros((), device=x.device)
     else:
-        target, there = _draw(y, generator)
+        target, is_positive = _draw(y, generator)
         if dilation:
             boxes = dilate_boxes(boxes, dilation, x.shape[-2:])
-        mask = mask_of(boxes, (classes == target[:, None]) & there[:, None], x.shape[-2:])
-        found = _explained(model, x, target, method, layer, create_graph=True)
-        logits, guidance = found.logits, loss(_map(found), mask, reduction=reduction)
+        mask = mask_of(boxes, (classes == target[:, None]) & is_positive[:, None], x.shape[-2:])
+        logits, heatmap = _logits_and_map(model, x, target, method, layer, create_graph=True)
+        guidance = loss(heatmap, mask, reduction=reduction)
     classification = classification_loss(logits, y)
-    parts = {"classification": classification.detach(), "guidance": guidance.detach()}
-    return logits, classification + weight * guidance, parts
+    return result(logits, classification + weight * guidance, classification=classification, guidance=guidance)
 
 
 def guided_evaluation(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    boxes: Tensor,
-    classes: Tensor,
-    objects: Tensor | None = None,
-    *,
-    method=InputXGradient(),
-    layer: str = "",
-    threshold: float,
-    batch_size: int = 64,
-) -> dict[str, float]:
+    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, objects: Tensor | None = None, *,
+    method: Method = InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
+) -> dict[str, float]:  # fmt: skip
     """Classification and maps, over every positive class of every image.
 
     Args:
@@ -115,18 +104,9 @@ def guided_evaluation(
 
 
 def map_values(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    boxes: Tensor,
-    classes: Tensor,
-    objects: Tensor | None = None,
-    *,
-    method=InputXGradient(),
-    layer: str = "",
-    threshold: float,
-    batch_size: int = 64,
-) -> dict[str, Tensor]:
+    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, objects: Tensor | None = None, *,
+    method: Method = InputXGradient(), layer: str = "", threshold: float, batch_size: int = 64,
+) -> dict[str, Tensor]:  # fmt: skip
     """What `guided_evaluation` takes the means of; arguments as there.
 
     Returns:
@@ -134,8 +114,9 @@ def map_values(
         "image" (P,), its index, and (P,) each "EPG", "corrected EPG", "IoU", "background share" and "on-object EPG".
     """
     batches = []
-    for part in _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size):
-        logits, image, maps, masks, on_object = part
+    for logits, image, maps, masks, on_object in _batches(
+        model, x, y, boxes, classes, objects, method, layer, batch_size
+    ):
         values = {
             "decisions": (logits >= 0).long(),
             "image": image,
@@ -144,27 +125,23 @@ def map_values(
             "IoU": heatmap_iou(maps, masks, threshold=threshold),
             "background share": background_share(maps, masks).masked_fill(~annotated(masks), torch.nan),
         }
-        batches.append(values | ({} if objects is None else {"on-object EPG": on_object_epg(maps, masks, on_object)}))
+        if on_object is not None:
+            values["on-object EPG"] = on_object_epg(maps, masks, on_object)
+        batches.append(values)
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def guided_threshold(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    boxes: Tensor,
-    classes: Tensor,
-    *,
-    method=InputXGradient(),
-    layer: str = "",
-    batch_size: int = 64,
-) -> float:
+    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, *,
+    method: Method = InputXGradient(), layer: str = "", batch_size: int = 64,
+) -> float:  # fmt: skip
     """The threshold of the IoU that is best on validation images, see `attrain.metrics.localisation.choose_threshold`.
 
     Arguments as for `guided_evaluation`. All maps are held in memory.
     """
-    found = list(_pairs(model, x, y, boxes, classes, None, method, layer, batch_size))
-    return choose_threshold(torch.cat([maps.sum(1) for _, _, maps, _, _ in found]), torch.cat([f[3] for f in found]))
+    batches = list(_batches(model, x, y, boxes, classes, None, method, layer, batch_size))
+    maps, masks = (torch.cat(parts) for parts in zip(*((maps.sum(1), masks) for _, _, maps, masks, _ in batches)))
+    return choose_threshold(maps, masks)
 
 
 def mask_of(boxes: Tensor, wanted: Tensor, size: tuple[int, int]) -> Tensor:
@@ -186,7 +163,7 @@ def as_images(x: Tensor) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
-def _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size) -> Iterator[tuple]:
+def _batches(model, x, y, boxes, classes, objects, method, layer, batch_size) -> Iterator[tuple]:
     """By batches: logits, and for each positive class of each image its image, map, mask of boxes and of objects."""
     _check(x, boxes, classes)
     if y.ndim != 2 or len(y) != len(x) or not (y > 0).any():
@@ -194,46 +171,43 @@ def _pairs(model, x, y, boxes, classes, objects, method, layer, batch_size) -> I
     if objects is not None and objects.shape != (len(x), *x.shape[-2:]):
         raise ValueError(f"objects must be (N, H, W) = {(len(x), *x.shape[-2:])}, got {tuple(objects.shape)}")
     for start in range(0, len(x), batch_size):
-        here = slice(start, start + batch_size)
-        positive = y[here] > 0
+        rows = slice(start, start + batch_size)
+        positive = y[rows] > 0
         # One forward pass and, of every image, as many maps as the one with the most classes has.
         most = max(1, int(positive.sum(1).max()))
         targets = positive.float().topk(most).indices  # positive classes first
-        found = _explained(model, as_images(x[here]), targets, method, layer)
+        logits, maps = _logits_and_map(model, as_images(x[rows]), targets, method, layer)
         image, k = positive.gather(1, targets).nonzero(as_tuple=True)
-        own = classes[here][image] == targets[image, k, None]  # (P, B)
-        masks = mask_of(boxes[here][image], own, x.shape[-2:])
-        on_object = None if objects is None else mask_of(objects[here][image], own, x.shape[-2:])
-        yield found.logits, start + image, _map(found)[image, k], masks, on_object
+        of_class = classes[rows][image] == targets[image, k, None]  # (P, B)
+        masks = mask_of(boxes[rows][image], of_class, x.shape[-2:])
+        on_object = None if objects is None else mask_of(objects[rows][image], of_class, x.shape[-2:])
+        yield logits, start + image, maps[image, k], masks, on_object
 
 
-def _explained(model, x, target, method, layer: str, create_graph: bool = False) -> Explanation:
-    own = getattr(method, "layer", "")  # Grad-CAM's: its map before it is enlarged
-    layers = [layer or own] if layer or own else []
-    return explain(model, x, target, method, layers=layers, create_graph=create_graph, at_input=not layers)
-
-
-def _map(found: Explanation) -> Tensor:
-    return next(iter(found.layers.values()), found.heatmap)
+def _logits_and_map(model, x, target, method, layer: str, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """The map at the layer, at Grad-CAM's own before it is enlarged, or at x."""
+    layer = layer or getattr(method, "layer", "")
+    layers = [layer] if layer else []
+    explanation = explain(model, x, target, method, layers=layers, create_graph=create_graph, at_input=not layers)
+    return explanation.logits, explanation.layers[layer] if layer else explanation.heatmap
 
 
 def _draw(y: Tensor, generator) -> tuple[Tensor, Tensor]:
     """A positive class of each image, and whether it has one."""
     if y.ndim == 1:
         return y, torch.ones_like(y, dtype=torch.bool)
-    some = (y > 0).any(1)
-    return random_positive_target(torch.where(some[:, None], y, 1.0), generator), some
+    has_positive = (y > 0).any(1)
+    return random_positive_target(torch.where(has_positive[:, None], y, 1.0), generator), has_positive
 
 
 def _check(x: Tensor, boxes: Tensor, classes: Tensor) -> None:
-    mapped = boxes.dtype == torch.uint8
-    fits = boxes.shape == (len(x), *x.shape[-2:]) if mapped else boxes.ndim == 3 and boxes.shape[::2] == (len(x), 4)
+    label_map = boxes.dtype == torch.uint8
+    fits = boxes.shape == (len(x), *x.shape[-2:]) if label_map else boxes.ndim == 3 and boxes.shape[::2] == (len(x), 4)
     if not fits:
         raise ValueError(
             f"boxes must be (N, B, 4) with N = {len(x)} as in x, or a label map (N, H, W) uint8 of its size, "
             f"got {boxes.dtype} {tuple(boxes.shape)}"
         )
-    shape = (len(x), classes.shape[-1] if mapped else boxes.shape[1])
+    shape = (len(x), classes.shape[-1] if label_map else boxes.shape[1])
     if classes.shape != shape or classes.is_floating_point():
-        given = f"{classes.dtype} {tuple(classes.shape)}"
-        raise ValueError(f"classes must be whole numbers (N, B) = {shape}, got {given}")
+        raise ValueError(f"classes must be whole numbers (N, B) = {shape}, got {classes.dtype} {tuple(classes.shape)}")

@@ -8,7 +8,6 @@ The nearest published method is `attrain.training.regularisers.relevance_dropout
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from attrain.attribution import explain
 from attrain.methods import LRP, InputXGradient, Method
 from attrain.tensors import finite
+from attrain.training.loop import Result
+from attrain.training.modules import NetworkFrom, evaluating, hooked, statistics_kept
 
 _MODES = ("push", "gate", "erase", "noise", "swap")
 _METHODS = {"lrp": LRP(), "gxi": InputXGradient()}
@@ -86,7 +87,7 @@ class Challenger:
     generator: torch.Generator | None = None
     steps: int = field(default=0, init=False)  # how often `loss` has been called
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.attribution, str) and self.attribution not in _METHODS:
             raise ValueError(f'attribution must be "lrp", "gxi", a method or a callable, got {self.attribution!r}')
         choices = {"start": ("logit", "contrast", "rival"), "mode": _MODES, "per": ("element", "position")}
@@ -102,7 +103,7 @@ class Challenger:
         if not 0 < self.top <= 1:
             raise ValueError(f"top must be in (0, 1], got {self.top}")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *_) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *_: Tensor) -> Result:
         """A training step as `attrain.training.fit` takes it: logits of x, the loss, its parts."""
         loss, info = self.loss(model, x, y)
         return info.pop("logits"), loss, info
@@ -142,11 +143,11 @@ class Challenger:
     def relevance(self, model: nn.Module, x: Tensor, h: Tensor, y: Tensor) -> Tensor:
         """R at the site, shape of h, detached; nothing of the model changes."""
         method = _METHODS[self.attribution] if isinstance(self.attribution, str) else self.attribution
-        tail = _From(model, self.site, x) if self.site else model
-        with evaluating(tail):
+        network = NetworkFrom(model, self.site, x) if self.site else model
+        with evaluating(network):
             if not isinstance(method, Method):
-                return method(tail, h, y).detach()
-            return explain(tail, h, self._target(y), method).heatmap
+                return method(network, h, y).detach()
+            return explain(network, h, self._target(y), method).heatmap
 
     def _target(self, y: Tensor):
         match self.start:
@@ -229,8 +230,8 @@ def contrast_target(y: Tensor) -> Callable[[Tensor], Tensor]:
     """
 
     def target(logits: Tensor) -> Tensor:
-        own = F.one_hot(y, logits.shape[1]).bool()
-        return logits[own] - logits.masked_fill(own, -torch.inf).amax(1)
+        label = F.one_hot(y, logits.shape[1]).bool()
+        return logits[label] - logits.masked_fill(label, -torch.inf).amax(1)
 
     return target
 
@@ -260,57 +261,3 @@ def _largest(size: Tensor, share: float) -> Tensor:
     flat = size.flatten(1)
     index = flat.topk(max(1, -int(-share * flat.shape[1] // 1)), 1).indices
     return (torch.zeros_like(flat).scatter_(1, index, 1.0) * (flat > 0)).reshape(size.shape)
-
-
-class _From(nn.Module):
-    """The network from a site on: h -> logits, for the samples x."""
-
-    def __init__(self, model: nn.Module, site: str, x: Tensor):
-        super().__init__()
-        self.model, self.site, self.x = model, site, x
-
-    def forward(self, h: Tensor) -> Tensor:
-        with hooked(self.model, self.site, lambda module, args, output: h):
-            return self.model(self.x)
-
-
-@contextmanager
-def hooked(model: nn.Module, site: str, hook):
-    """Let the hook see, or replace, the site's output; does nothing at the input."""
-    if not site:
-        yield
-        return
-    modules = dict(model.named_modules())
-    if site not in modules:
-        raise ValueError(f"site must be '' or a module's name, got {site!r}; there are {', '.join(list(modules)[1:])}")
-    handle = modules[site].register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module):
-    """Evaluation mode, and each module's own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def statistics_kept(model: nn.Module):
-    """Batch norm in training mode uses the batch's statistics, as ever, but its running ones stay as they are."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-    norms = [m for m in norms if m.track_running_stats]
-    try:
-        for module in norms:
-            module.track_running_stats = False
-        yield
-    finally:
-        for module in norms:
-            module.track_running_stats = True

@@ -5,31 +5,35 @@ and returns logits (N, C), the loss to call `backward` on, and its detached part
 point; random numbers are drawn on the CPU by `generator`, or by torch's default generator.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from attrain.methods import LRP
-from attrain.training.challenger import evaluating, hooked, statistics_kept
+from attrain.methods import LRP, Method
+from attrain.training.loop import Result, result
+from attrain.training.modules import evaluating, hooked, statistics_kept
 
-Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 Generator = torch.Generator | None
 
 
-def label_smoothing_step(model: nn.Module, x: Tensor, y: Tensor, *_, smoothing: float = 0.1) -> Result:
+def label_smoothing_step(model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, smoothing: float = 0.1) -> Result:
     """Cross-entropy with labels that give `smoothing` of their weight to all classes alike (Szegedy et al. 2016)."""
     logits = model(x)
-    return _result(logits, F.cross_entropy(logits, y, label_smoothing=smoothing))
+    return _classified(logits, F.cross_entropy(logits, y, label_smoothing=smoothing))
 
 
-def noise_step(model: nn.Module, x: Tensor, y: Tensor, *_, sd: float = 0.3, generator: Generator = None) -> Result:
+def noise_step(
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, sd: float = 0.3, generator: Generator = None
+) -> Result:
     """Cross-entropy on inputs with Gaussian noise of standard deviation `sd`."""
     return _on(model, x + sd * torch.randn(x.shape, generator=generator, device="cpu").to(x), y)
 
 
 def input_dropout_step(
-    model: nn.Module, x: Tensor, y: Tensor, *_, p: float = 0.2, generator: Generator = None
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, p: float = 0.2, generator: Generator = None
 ) -> Result:
     """Cross-entropy on inputs of which a share `p` is zero and the rest is divided by 1 − p."""
     if not 0 <= p < 1:
@@ -37,7 +41,9 @@ def input_dropout_step(
     return _on(model, x * (torch.rand(x.shape, generator=generator, device="cpu") >= p).to(x) / (1 - p), y)
 
 
-def cutout_step(model: nn.Module, x: Tensor, y: Tensor, *_, size: int = 3, generator: Generator = None) -> Result:
+def cutout_step(
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, size: int = 3, generator: Generator = None
+) -> Result:
     """Cutout (DeVries, Taylor 2017): a square (or, of series, a stretch) of edge `size` is zero, centred anywhere.
 
     Args:
@@ -54,7 +60,7 @@ def cutout_step(model: nn.Module, x: Tensor, y: Tensor, *_, size: int = 3, gener
 
 
 def mixup_step(
-    model: nn.Module, x: Tensor, y: Tensor, *_, alpha: float = 0.4, layer: str = "", generator: Generator = None
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, alpha: float = 0.4, layer: str = "", generator: Generator = None
 ) -> Result:
     """Mixup (Zhang et al. 2018): λ·x + (1 − λ)·x', and the labels likewise, λ of Beta(α, α), one a batch.
 
@@ -67,17 +73,17 @@ def mixup_step(
     share = a / (a + b) if a + b else 0.5
     other = torch.randperm(len(x), generator=generator, device="cpu").to(x.device)
     logits = _changed(model, x, layer, lambda h: share * h + (1 - share) * h[other])
-    return _result(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
+    return _classified(logits, share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[other]))
 
 
-def dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_, layer: str, p: float = 0.5) -> Result:
+def dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, layer: str, p: float = 0.5) -> Result:
     """Cross-entropy with dropout at the output of `layer`, a module's name; drawn by torch's default generator."""
     logits = _changed(model, x, layer, lambda h: F.dropout(h, p))
-    return _result(logits, F.cross_entropy(logits, y))
+    return _classified(logits, F.cross_entropy(logits, y))
 
 
 def word_dropout_step(
-    model: nn.Module, x: Tensor, y: Tensor, *_, p: float = 0.1, unknown: int = 1, generator: Generator = None
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, p: float = 0.1, unknown: int = 1, generator: Generator = None
 ) -> Result:
     """Cross-entropy on sentences of which a share `p` of the words is replaced by the unknown one.
 
@@ -90,7 +96,7 @@ def word_dropout_step(
 
 
 def fgsm_step(
-    model: nn.Module, x: Tensor, y: Tensor, *_, eps: float = 0.6, beta: float = 0.5, generator: Generator = None
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, eps: float = 0.6, beta: float = 0.5, generator: Generator = None
 ) -> Result:
     """Training on adversarial samples too (Goodfellow et al. 2015): (1 − β)·CE(x) + β·CE(x + e·s·sign(∂CE/∂x)).
 
@@ -106,10 +112,12 @@ def fgsm_step(
     logits = model(x)
     with statistics_kept(model):
         adversarial = F.cross_entropy(model(x + step * gradient.sign()), y)
-    return _result(logits, (1 - beta) * F.cross_entropy(logits, y) + beta * adversarial)
+    return _classified(logits, (1 - beta) * F.cross_entropy(logits, y) + beta * adversarial)
 
 
-def relevance_dropout_step(model: nn.Module, x: Tensor, y: Tensor, *_, method=LRP(epsilon=1e-3), **settings) -> Result:
+def relevance_dropout_step(
+    model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, method: Method = LRP(epsilon=1e-3), **settings: Any
+) -> Result:
     """Cross-entropy on images after `relevance_dropout`, with the label's relevance in evaluation mode."""
     with evaluating(model):
         relevance = explain(model, x, y, method).heatmap
@@ -138,7 +146,10 @@ def relevance_dropout(
     if form not in ("pixel", "block"):
         raise ValueError(f'form must be "pixel" or "block", got {form!r}')
     r = R.sum(1)
-    uniform = lambda *shape: torch.rand(shape, generator=generator, device="cpu").to(r)  # noqa: E731
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device="cpu").to(r)
+
     if form == "pixel":
         low, high = r.amin((1, 2), keepdim=True), r.amax((1, 2), keepdim=True)
         r = (r - low) / torch.where(high > low, high - low, 1.0)
@@ -172,8 +183,8 @@ def _changed(model: nn.Module, x: Tensor, layer: str, change) -> Tensor:
 
 def _on(model: nn.Module, x: Tensor, y: Tensor) -> Result:
     logits = model(x)
-    return _result(logits, F.cross_entropy(logits, y))
+    return _classified(logits, F.cross_entropy(logits, y))
 
 
-def _result(logits: Tensor, loss: Tensor) -> Result:
-    return logits, loss, {"classification": loss.detach()}
+def _classified(logits: Tensor, loss: Tensor) -> Result:
+    return result(logits, loss, classification=loss)

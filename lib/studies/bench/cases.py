@@ -60,7 +60,7 @@ from attrain.challenger import Challenger
 from attrain.training import isnet_step, plain_step
 from attrain.training.boxes import guided_step
 from attrain.training.regularisers import fgsm_step
-from studies import dna
+from data_prep.dna import simulate
 from studies.bench.measure import Case, Run
 from studies.nets.resnets import DEPTHS, guided_resnet
 from studies.nets.small import SequenceCNN, SmallCNN
@@ -202,7 +202,7 @@ def genomics_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     def beside(rule, others):
         def sides():
             net = SequenceCNN().eval().to(device)
-            x, references = (dna.simulate(n)["x"].to(device) for n in (sizes.sequences, 20))
+            x, references = (simulate(n)["x"].to(device) for n in (sizes.sequences, 20))
             return lambda: explain(net, x, 0, DeepLift(references[:, None], rule)), others(net, x, references)
 
         return sides

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from attrain import LRP, ZB, BCos, InputXGradient, energy_loss, selective_target, stochastic_target
 from attrain.challenger import Challenger
-from attrain.losses.boxes import annotated_subset
 from attrain.training import fit, plain_step, ranged_isnet_step
 from attrain.training.boxes import as_images, guided_step
 from data_prep import curved_plane, dataset, waves
@@ -113,7 +112,9 @@ def guidance(p) -> Parts:
 def limited_boxes(p) -> Parts:
     """energy loss of B-cos maps, boxes on a tenth of the images"""
     net, (x, y, boxes, classes), *rest = guidance(p)
-    kept = annotated_subset(len(x), float(listed(p.fractions)[0]), torch.Generator().manual_seed(p.seed))
+    few = torch.randperm(len(x), generator=torch.Generator().manual_seed(p.seed))
+    few = few[: max(1, round(float(listed(p.fractions)[0]) * len(x)))]
+    kept = torch.zeros(len(x), dtype=torch.bool).index_fill(0, few, True)
     return net, (x, y, boxes.masked_fill(~kept[:, None, None], -1), classes.masked_fill(~kept[:, None], -1)), *rest
 
 

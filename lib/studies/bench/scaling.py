@@ -13,7 +13,7 @@ import torchvision
 
 from attrain import LRP, DeepLift, explain
 from attrain.training import isnet_step, plain_step
-from studies import dna
+from data_prep.dna import simulate
 from studies.bench.cases import training_step
 from studies.bench.measure import Run
 from studies.nets.small import SequenceCNN
@@ -55,5 +55,5 @@ def lrp_map(n: int, edge: int, classes: int, device: torch.device) -> Run:
 def genomics_map(n: int, references: int, device: torch.device) -> Run:
     """Of the genomics network, with references shared by all sequences."""
     net = SequenceCNN().eval().to(device)
-    x, shared = (dna.simulate(k)["x"].to(device) for k in (n, references))
+    x, shared = (simulate(k)["x"].to(device) for k in (n, references))
     return lambda: explain(net, x, 0, DeepLift(shared[:, None]))

@@ -4,18 +4,25 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from studies.pictures.style import COLOURS, MARKERS, STYLE
+from studies.pictures.style import COLOURS, STYLE, line_styles
 from studies.records import RECORDS
 
 FOLDER = RECORDS / "benchmarks"
 KINDS = ("map", "step", "loss", "epoch")
 UNITS = {"seconds": "time of a run in seconds", "megabytes": "peak memory in MB"}
+OURS, OTHERS = {"marker": "o", "color": COLOURS[0]}, {"marker": "D", "color": COLOURS[1]}  # dots of ratios
+BEFORE = {"markerfacecolor": "white", "alpha": 0.55}
+MARKS = {
+    "bound": {"marker": "|", "color": "black", "markersize": 9, "markeredgewidth": 2},
+    "target": {"marker": 4, "color": COLOURS[2], "markersize": 6},
+}
 
 
 def path(device: str, label: str) -> Path:
@@ -41,8 +48,8 @@ def kind(case: str) -> str:
 
 def names(records: Mapping[str, dict]) -> list[str]:
     """All cases of the records, in the order of the last one, then those that it lacks; by kind."""
-    found = dict.fromkeys(row["case"] for record in reversed(records.values()) for row in record["cases"])
-    return sorted(found, key=lambda case: KINDS.index(kind(case)))
+    cases = dict.fromkeys(row["case"] for record in reversed(records.values()) for row in record["cases"])
+    return sorted(cases, key=lambda case: KINDS.index(kind(case)))
 
 
 def others(case: str) -> bool:
@@ -70,19 +77,17 @@ def cells(row: Mapping) -> dict[str, str]:
     }
 
 
-WIDTHS = dict(
-    zip(("ratio", "interval", "bound", "above it", "target", "ms", "MB", "of peak"), (7, 15, 7, 9, 20, 7, 13, 8))
-)
+LINE = "{ratio:>7}{interval:>15}{bound:>7}{above it:>9}{target:>20}{ms:>7}{MB:>13}{of peak:>8}  {case}"
 
 
 def header() -> str:
     """The names of `line`'s columns."""
-    return "".join(f"{name:>{width}}" for name, width in WIDTHS.items()) + "  case"
+    return LINE.format_map({name: name for _, name, _, _ in Formatter().parse(LINE)})
 
 
 def line(row: Mapping) -> str:
     """A case's row for a terminal."""
-    return "".join(f"{text:>{WIDTHS[name]}}" for name, text in cells(row).items()) + f"  {row['case']}"
+    return LINE.format_map(cells(row) | {"case": row["case"]})
 
 
 def table(records: Mapping[str, dict]) -> pd.DataFrame:
@@ -91,15 +96,12 @@ def table(records: Mapping[str, dict]) -> pd.DataFrame:
     Args:
         records: name, as "before" -> record; in the order of the columns.
     """
-    found = {name: {} for name in names(records)}
+    rows = {case: dict.fromkeys(records, "") for case in names(records)}
     for name, record in records.items():
         for row in record["cases"]:
-            told = cells(row)
-            found[row["case"]][name] = f"{told['ratio']} {told['interval']}"
-            found[row["case"]] |= {k: v for k, v in told.items() if k not in ("ratio", "interval")}
-    frame = pd.DataFrame(found).T.fillna("")
-    columns = [*records, *(name for name in frame if name not in records)]
-    return frame.reindex(columns=columns, fill_value="").rename_axis("case")
+            words = cells(row)
+            rows[row["case"]] |= {name: f"{words.pop('ratio')} {words.pop('interval')}", **words}
+    return pd.DataFrame.from_dict(rows, "index").fillna("").rename_axis("case")
 
 
 def styled(frame: pd.DataFrame, caption: str) -> "pd.io.formats.style.Styler":
@@ -113,10 +115,10 @@ def styled(frame: pd.DataFrame, caption: str) -> "pd.io.formats.style.Styler":
 def scaling_table(record: dict) -> pd.DataFrame:
     """A row a run and what grows: the exponents of time and memory with their 95 % intervals."""
     rows = {}
-    for found in record["scaling"]:
-        told = {unit: exponent(found[f"exponent of {unit}"]) for unit in UNITS}
-        sizes = f"{found['x'][0]:g} … {found['x'][-1]:g}"
-        rows[found["run"], found["grows"]] = {"from … to": sizes, **told}
+    for growth in record["scaling"]:
+        exponents = {unit: exponent(growth[f"exponent of {unit}"]) for unit in UNITS}
+        sizes = f"{growth['x'][0]:g} … {growth['x'][-1]:g}"
+        rows[growth["run"], growth["grows"]] = {"from … to": sizes, **exponents}
     return pd.DataFrame(rows).T.rename_axis(["run", "grows with"])
 
 
@@ -149,8 +151,8 @@ def tried(record: dict, file: Path = FOLDER / "tried.yaml") -> pd.DataFrame:
     for trial in yaml.safe_load(file.read_text("utf-8")):
         row = known.get(trial.get("case"))
         if row:
-            told = cells(row)
-            trial["measured"] = f"ratio {told['ratio']} {told['interval']}, MB {told['MB']}"
+            words = cells(row)
+            trial["measured"] = f"ratio {words['ratio']} {words['interval']}, MB {words['MB']}"
             trial["measured"] += f", error of the map {row['error']:.0%}" if row["error"] else ""
         rows.append([trial["what"], trial["expected"], trial.get("measured", "not measured yet"), trial["decision"]])
     return pd.DataFrame(rows, columns=["what", "expected", "measured", "kept or rejected, and why"])
@@ -167,60 +169,47 @@ def ratios(records: Mapping[str, dict]) -> Figure:
         records: name -> record; the last one is filled, those before it are pale.
     """
     places = {name: -i - 1.5 * KINDS.index(kind(name)) for i, name in enumerate(names(records))}
-    figure, axis = plt.subplots(figsize=(11, 0.21 * (max(-min(places.values()), 8) + 6)), layout="constrained")
+    lowest = min(places.values())
+    figure, axis = plt.subplots(figsize=(11, 0.21 * (max(-lowest, 8) + 6)), layout="constrained")
     for age, record in enumerate(reversed(records.values())):
         for row in record["cases"]:
-            theirs, y = others(row["case"]), places[row["case"]] - 0.3 * age
-            colour, shade = COLOURS[1 if theirs else 0], "white" if age else None
-            look = dict(marker="D" if theirs else "o", color=colour, markerfacecolor=shade, markersize=4.5)
+            y, look = places[row["case"]] - 0.3 * age, OTHERS if others(row["case"]) else OURS
             reach = [[row["ratio"] - row["low"]], [row["high"] - row["ratio"]]]
-            axis.errorbar(row["ratio"], y, xerr=reach, lw=1, alpha=0.55 if age else 1, **look)
-            if row.get("bound") and not age:
-                axis.plot(row["bound"], y, "|", color="black", markersize=9, markeredgewidth=2)
-            if row.get("target") and not age:
-                axis.plot(row["target"], y, marker=4, color=COLOURS[2], markersize=6)
-    axis.set(
-        xscale="log", xlabel="ratio (less is better)", yticks=[*places.values()], ylim=(min(places.values()) - 1, 1)
-    )
+            axis.errorbar(row["ratio"], y, xerr=reach, lw=1, markersize=4.5, **look | (BEFORE if age else {}))
+            for name, mark in MARKS.items():
+                if row.get(name) and not age:
+                    axis.plot(row[name], y, **mark)
+    axis.set(xscale="log", xlabel="ratio (less is better)", yticks=[*places.values()], ylim=(lowest - 1, 1))
     axis.set_yticklabels(places, fontsize=7.5)
     axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20], "0.1 0.2 0.5 1 2 5 10 20".split())
     axis.axvline(1, color="0.5", lw=1)
-    figure.legend(*_legend([*records]), ncols=5, loc="outside upper center", fontsize=9)
+    *before, last = records
+    shown = {f"ours, {last}": OURS} | {f"ours, {name}": OURS | BEFORE for name in before}
+    shown |= {"another package's": OTHERS} | MARKS
+    handles = [plt.Line2D([], [], linestyle="", **look) for look in shown.values()]
+    figure.legend(handles, shown, ncols=5, loc="outside upper center", fontsize=9)
     return figure
-
-
-def _legend(names: list[str]) -> tuple[list, list[str]]:
-    dot = lambda **look: plt.Line2D([], [], linestyle="", **look)  # noqa: E731
-    shown = {f"ours, {names[-1]}": dot(marker="o", color=COLOURS[0])}
-    shown |= {f"ours, {name}": dot(marker="o", color=COLOURS[0], markerfacecolor="white") for name in names[:-1]}
-    shown |= {"another package's": dot(marker="D", color=COLOURS[1])}
-    shown |= {"bound": dot(marker="|", color="black", markersize=9, markeredgewidth=2)}
-    shown |= {"target": dot(marker=4, color=COLOURS[2])}
-    return list(shown.values()), list(shown)
 
 
 @plt.rc_context(STYLE)
 def scaling(record: dict) -> Figure:
     """Time (above) and memory (below) against what grows, a panel each; exponents stand at the ends of lines."""
-    grows = list(dict.fromkeys(found["grows"] for found in record["scaling"]))
-    runs = list(dict.fromkeys(found["run"] for found in record["scaling"]))
+    grows = list(dict.fromkeys(growth["grows"] for growth in record["scaling"]))
+    looks = line_styles(growth["run"] for growth in record["scaling"])
     size = 3.1 * len(grows), 6
     figure, axes = plt.subplots(2, len(grows), figsize=size, layout="constrained", sharex="col", squeeze=False)
-    lines = {}
-    for above, (unit, title) in zip(axes, UNITS.items()):
-        above[0].set_ylabel(title)
-        for axis, what in zip(above, grows):
-            for found in (f for f in record["scaling"] if f["grows"] == what):
-                look = dict(color=COLOURS[runs.index(found["run"])], marker=MARKERS[runs.index(found["run"])])
-                (drawn,) = axis.loglog(found["x"], found[unit], **look, markersize=4, label=found["run"])
-                end = dict(xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=look["color"])
-                axis.annotate(
-                    exponent(found[f"exponent of {unit}"]).split()[0], (found["x"][-1], found[unit][-1]), **end
-                )
-                lines[found["run"]] = drawn
-            axis.set_xticks(found["x"], [f"{x:g}" for x in found["x"]])
+    for row, (unit, title) in zip(axes, UNITS.items()):
+        row[0].set_ylabel(title)
+        for growth in record["scaling"]:
+            axis, look = row[grows.index(growth["grows"])], looks[growth["run"]]
+            axis.loglog(growth["x"], growth[unit], **look, markersize=4)
+            end = dict(xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=look["color"])
+            text = exponent(growth[f"exponent of {unit}"]).split()[0]
+            axis.annotate(text, (growth["x"][-1], growth[unit][-1]), **end)
+            axis.set_xticks(growth["x"], [f"{x:g}" for x in growth["x"]])
             axis.minorticks_off()
-    for axis, what in zip(axes[1], grows):
-        axis.set_xlabel(what)
-    figure.legend(lines.values(), lines, ncols=len(lines), loc="outside upper center")
+    for axis, quantity in zip(axes[1], grows):
+        axis.set_xlabel(quantity)
+    handles = [plt.Line2D([], [], **look) for look in looks.values()]
+    figure.legend(handles, looks, ncols=len(looks), loc="outside upper center")
     return figure

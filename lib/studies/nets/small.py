@@ -1,7 +1,6 @@
-"""Small networks for images, sentences and series, anything larger comes from torchvision; and weights drawn anew."""
+"""Small networks for images, sentences and series; anything larger comes from torchvision."""
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +31,10 @@ class NormCNN(nn.Sequential):
 
     def __init__(self, classes: int = 10, channels: int = 1, width: int = 16):
         super().__init__(
-            *_normed(channels, width), nn.MaxPool2d(2),
-            *_normed(width, 2 * width), nn.MaxPool2d(2),
-            *_normed(2 * width, 4 * width), nn.MaxPool2d(2),
-            *_normed(4 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
+            *norm_layers(channels, width), nn.MaxPool2d(2),
+            *norm_layers(width, 2 * width), nn.MaxPool2d(2),
+            *norm_layers(2 * width, 4 * width), nn.MaxPool2d(2),
+            *norm_layers(4 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
         )  # fmt: skip
 
 
@@ -163,102 +162,6 @@ def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16)
     return model
 
 
-def randomised(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """A network that loses what it has learned, part by part from the output on: (part's name, copy so far).
-
-    The cascading randomisation of Adebayo et al. 2018 ("Sanity checks for saliency maps"). The parts are the
-    model's children that have parameters, in the reverse of the order in which it lists them: a sequence's
-    layers, a ResNet's blocks. Their layers are initialised anew, as by `reset_parameters`.
-
-    Args:
-        model: never modified; lists its children from input to output, as torchvision's do.
-        seed: draws the weights; torch's own random state is left as it is.
-
-    Raises:
-        TypeError: a layer with parameters of its own has no `reset_parameters`.
-
-    Example:
-        >>> [name for name, _ in randomised(SmallCNN())]
-        ['10', '6', '3', '0']
-    """
-    model = copy.deepcopy(model)
-    parts = [(name, part) for name, part in model.named_children() if any(True for _ in part.parameters())]
-    for depth, (name, part) in enumerate(reversed(parts)):
-        device = next(part.parameters()).device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * len(parts) + depth)
-            for layer in part.cpu().modules():  # drawn on the CPU: the same weights on every device
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
-                elif any(True for _ in layer.parameters(recurse=False)):
-                    raise TypeError(f"{type(layer).__name__} in {name!r} has no reset_parameters to draw its weights")
-        part.to(device)
-        yield name, copy.deepcopy(model)
-
-
-class UNet(nn.Module):
-    """U-Net (Ronneberger, Fischer, Brox 2015) with batch norm, for small images.
-
-    Two 3×3 convolutions a level; the image is halved and the number of channels doubled `depth` times, then
-    brought back by transposed convolutions with the encoder's features beside them. An image whose sides are no
-    multiples of 2^depth is padded with zeros at the bottom and the right, and the logits are cropped again.
-
-    Input (N, in_channels, H, W), output logits (N, out_channels, H, W). The encoder alone is `encode`: its last
-    feature map, (N, width·2^depth, ⌈H/2^depth⌉, ⌈W/2^depth⌉), is what a classifier beside the decoder takes.
-
-    Args:
-        in_channels, out_channels: ≥ 1.
-        width: channels of the first level, ≥ 1.
-        depth: how often the image is halved, ≥ 1.
-
-    Example:
-        >>> net = UNet().eval()
-        >>> net(torch.rand(2, 1, 50, 33)).shape
-        torch.Size([2, 1, 50, 33])
-        >>> net.encode(torch.rand(2, 1, 50, 33))[-1].shape
-        torch.Size([2, 128, 7, 5])
-    """
-
-    def __init__(self, in_channels: int = 1, out_channels: int = 1, width: int = 16, depth: int = 3):
-        super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "width": width, "depth": depth}
-        for name, value in sizes.items():
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}")
-        widths = [width * 2**level for level in range(depth + 1)]
-        self.in_channels = in_channels
-        self.encoder = nn.ModuleList(_double_convolution(a, b) for a, b in zip([in_channels, *widths], widths))
-        deeper = list(zip(widths[::-1], widths[-2::-1]))  # (channels below, channels of this level), deepest first
-        self.up = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, stride=2) for below, here in deeper)
-        self.decoder = nn.ModuleList(_double_convolution(2 * here, here) for _, here in deeper)
-        self.head = nn.Conv2d(width, out_channels, 1)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """The feature map of each level, finest first, of the padded image."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels or 0 in x.shape:
-            raise ValueError(f"UNet takes images (N, {self.in_channels}, H, W) with N, H, W ≥ 1, got {tuple(x.shape)}")
-        multiple = 2 ** len(self.up)
-        x = F.pad(x, (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple))
-        features = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            features.append(x)
-        return features
-
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Logits (N, out_channels, h, w) of the padded image, from what `encode` returns."""
-        x = features[-1]
-        for up, block, skipped in zip(self.up, self.decoder, features[-2::-1]):
-            x = block(torch.cat([skipped, up(x)], 1))
-        return self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))[..., : x.shape[-2], : x.shape[-1]]
-
-
-def _double_convolution(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(*_normed(channels, width), *_normed(width, width))
-
-
-def _normed(channels: int, width: int) -> list[nn.Module]:
+def norm_layers(channels: int, width: int) -> list[nn.Module]:
+    """A 3×3 convolution that keeps the size, batch norm, ReLU."""
     return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]

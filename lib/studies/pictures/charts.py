@@ -1,6 +1,6 @@
-"""Charts: intervals, points and curves."""
+"""Charts: intervals, points and curves; words and series with their relevance."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,75 +8,59 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studies.pictures.images import image_rows, map_rows, sequence_logos
-from studies.pictures.style import COLOURS, DASHES, HATCHES, LETTER_COLOURS, MARKERS, STYLE
+from studies.pictures.style import (
+    COLOURS,
+    DASHES,
+    LETTER_COLOURS,
+    STYLE,
+    legend_below,
+    panel_axes,
+    point_styles,
+)
 
-__all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "interval_bars", "interval_rows",
-           "labelled_paths", "log_log", "map_rows", "pareto_fronts", "scatter_grid", "sequence_logos"]  # fmt: skip
+__all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "interval_rows",
+           "labelled_paths", "log_log", "map_rows", "pareto_fronts", "scatter_grid", "sentence_rows", "sequence_logos",
+           "series_columns"]  # fmt: skip
 
-
-@plt.rc_context(STYLE)
-def interval_bars(groups: Mapping[str, Mapping[str, dict]], ylabel: str, dots: Mapping | None = None) -> Figure:
-    """Bars with 95 % intervals, one group a model and one bar a test.
-
-    Args:
-        groups: model -> test -> {"mean", "low", "high"}, see `studies.study.estimate`.
-        ylabel: what the bars measure, with its unit.
-        dots: model -> test -> the seeds' own values, drawn over the bars.
-    """
-    figure, axis = plt.subplots(figsize=(1.9 * len(groups) + 1, 3.2), layout="constrained")
-    _draw_intervals(axis, groups, dots, 0.8 / len(next(iter(groups.values()))), bars=True)
-    axis.set(ylim=_within_shares(groups, axis.get_ylim()), ylabel=ylabel)
-    axis.set_xticks(range(len(groups)), groups)
-    axis.grid(axis="x", visible=False)
-    return figure
+SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of colours, and what is at its lower end
 
 
 @plt.rc_context(STYLE)
 def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
-    """As `interval_bars`, for many models: a row a model, a marker with its 95 % interval a test.
+    """Means with 95 % intervals: a row a model, a marker with its interval a test.
 
     Args:
-        groups: model -> test -> {"mean", "low", "high"}, see `studies.study.estimate`.
+        groups: model -> test -> {"mean", "low", "high"}, see `studies.statistics.estimate`.
         xlabel: what is measured, with its unit.
         dots: model -> test -> the seeds' own values, drawn beside the intervals.
     """
     figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(groups) + 1.1), layout="constrained")
-    _draw_intervals(axis, groups, dots, 0.22, bars=False)
+    styles = point_styles(next(iter(groups.values())))
+    for test, places, means, errors in _intervals(groups, 0.22):
+        axis.errorbar(means, places, xerr=errors, label=test, **styles[test], elinewidth=1.5, capsize=2)
+        for place, values in _seeds(dots, test, places):
+            axis.plot(values, [place] * len(values), ".", color="black", markersize=3)
     axis.set(xlim=_within_shares(groups, axis.get_xlim()), xlabel=xlabel)
     axis.set_yticks(range(len(groups)), groups)
     axis.invert_yaxis()
+    axis.legend(ncols=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
-def _draw_intervals(axis, groups, dots, step: float, bars: bool) -> None:
-    """Each test's means and intervals beside those of the others, and a legend above."""
-    names = list(next(iter(groups.values())))
-    for i, (name, look) in enumerate(_looks(names).items()):
-        places = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * step
-        means, errors = _error_bars([group[name] for group in groups.values()])
-        if bars:
-            filled = dict(color=look["color"], hatch=HATCHES[i % 5], edgecolor="white", linewidth=0)
-            axis.bar(places, means, 0.92 * step, label=name, **filled)
-            axis.errorbar(places, means, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-        else:
-            axis.errorbar(means, places, xerr=errors, label=name, linestyle="", **look, elinewidth=1.5, capsize=2)
-        for place, group in zip(places, groups if dots else ()):
-            values = dots[group][name]
-            points = [place] * len(values), values
-            axis.plot(*points[:: 1 if bars else -1], ".", color="black", markersize=3)
-    axis.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+def _intervals(groups, step: float) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each test its places beside those of the others, means (n,), and how far intervals reach below and above."""
+    tests = list(next(iter(groups.values())))
+    for i, test in enumerate(tests):
+        rows = [group[test] for group in groups.values()]
+        means = np.array([row["mean"] for row in rows])
+        bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
+        places = np.arange(len(groups)) + (i - (len(tests) - 1) / 2) * step
+        yield test, places, means, np.abs(np.array(bounds).T - means)
 
 
-def _looks(names) -> dict[str, dict]:
-    """Colour and marker of each name."""
-    return {name: dict(color=COLOURS[i % 7], marker=MARKERS[i % 7], markersize=5) for i, name in enumerate(names)}
-
-
-def _error_bars(rows: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Means (n,) and how far the intervals reach below and above them (2, n), 0 without an interval."""
-    means = np.array([row["mean"] for row in rows])
-    bounds = [(r["mean"], r["mean"]) if r["low"] is None else (r["low"], r["high"]) for r in rows]
-    return means, np.abs(np.array(bounds).T - means)
+def _seeds(dots: Mapping | None, test: str, places) -> list[tuple[float, Sequence[float]]]:
+    """Each model's place and its seeds' values."""
+    return [(place, model[test]) for place, model in zip(places, dots.values())] if dots else []
 
 
 def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
@@ -98,7 +82,7 @@ def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width:
     """
     rows = list(next(iter(panels.values())))
     beside = 0.08 * max(map(len, rows)) / len(panels)
-    figure, axes = _panels(panels, width + beside, 0.26 * len(rows) + 1.0, sharey=True)
+    figure, axes = panel_axes(len(panels), width + beside, 0.26 * len(rows) + 1.0, sharey=True)
     for axis, (case, boxes) in zip(axes, panels.items()):
         for y, row in enumerate(rows):
             low, first, median, third, high = np.quantile(np.asarray(boxes[row], float), (0.05, 0.25, 0.5, 0.75, 0.95))
@@ -114,7 +98,7 @@ def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width:
     return figure
 
 
-@plt.rc_context(STYLE)
+@plt.rc_context(STYLE | {"lines.markersize": 6})
 def labelled_paths(
     paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 3.8
 ) -> Figure:
@@ -125,20 +109,19 @@ def labelled_paths(
         xlabel, ylabel: what is measured, with its unit.
         size: edge of a panel in inches.
     """
-    figure, axes = _panels(paths, size, size, sharex=True, sharey=True)
+    figure, axes = panel_axes(len(paths), size, size, sharex=True, sharey=True)
     for axis, (name, points), colour in zip(axes, paths.items(), COLOURS):
-        x, y = zip(*points.values())
-        axis.plot(x, y, marker="o", color=colour)
+        axis.plot(*zip(*points.values()), marker="o", color=colour)
         for i, (label, point) in enumerate(points.items()):  # neighbours' labels on either side of the path
-            axis.annotate(label, point, xytext=(-6, 5) if i % 2 else (6, -12), textcoords="offset points",
-                          color=colour, ha="right" if i % 2 else "left")  # fmt: skip
+            offset, side = ((-6, 5), "right") if i % 2 else ((6, -12), "left")
+            axis.annotate(label, point, xytext=offset, textcoords="offset points", color=colour, ha=side)
         axis.set(xlabel=xlabel, title=name)
         axis.margins(0.16)
     axes[0].set_ylabel(ylabel)
     return figure
 
 
-@plt.rc_context(STYLE | {"font.size": 9})
+@plt.rc_context(STYLE | {"font.size": 9, "lines.markersize": 2.5})
 def scatter_grid(
     panels: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]], xlabel: str, size: float = 1.55
 ) -> Figure:
@@ -149,14 +132,14 @@ def scatter_grid(
         xlabel: what x is, with its unit.
         size: edge of a panel in inches.
     """
-    shape = len(panels), len(next(iter(panels.values())))
-    edges = {"figsize": (size * shape[1] + 0.6, size * shape[0] + 0.8), "sharex": True, "sharey": "col"}
-    figure, axes = plt.subplots(*shape, **edges, squeeze=False, layout="constrained")
-    for i, (row, columns) in enumerate(panels.items()):
-        for axis, (column, groups) in zip(axes[i], columns.items()):
+    rows, columns = len(panels), len(next(iter(panels.values())))
+    edges = {"figsize": (size * columns + 0.6, size * rows + 0.8), "sharex": True, "sharey": "col"}
+    figure, axes = plt.subplots(rows, columns, **edges, squeeze=False, layout="constrained")
+    for i, (row, clouds) in enumerate(panels.items()):
+        for axis, (column, groups) in zip(axes[i], clouds.items()):
             axis.axhline(0, color="0.3", linewidth=0.8)
-            for (name, (x, y)), look in zip(groups.items(), _looks(groups).values()):
-                axis.plot(x, y, label=name, **look | dict(linestyle="", markersize=2.5, alpha=0.6, markeredgewidth=0))
+            for name, style in point_styles(groups).items():
+                axis.plot(*groups[name], label=name, **style, alpha=0.6, markeredgewidth=0)
             axis.set_title("" if i else column, fontsize=9)
             axis.tick_params(labelsize=7)
         axes[i, 0].set_ylabel(row)
@@ -178,17 +161,17 @@ def pareto_fronts(
         panels: "<title>: <what y measures>" -> method -> points (x, y); a point of `control` is a star.
         xlabel: what x measures.
     """
-    names = list(dict.fromkeys(name for series in panels.values() for name in series if name != control))
-    looks = _looks(names) | {control: dict(color="black", marker="*", markersize=13, zorder=3)}
-    figure, axes = _panels(panels, 4.3, 3.6)
+    styles = point_styles(name for series in panels.values() for name in series if name != control)
+    styles |= {control: dict(color="black", marker="*", markersize=13, linestyle="", zorder=3)}
+    figure, axes = panel_axes(len(panels), 4.3, 3.6)
     for axis, (title, series) in zip(axes, panels.items()):
         for name, points in series.items():
-            axis.plot(*zip(*points), label=name, linestyle="", **looks[name])
+            axis.plot(*zip(*points), label=name, **styles[name])
             front = sorted(p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points))
-            axis.plot(*zip(*front), color=looks[name]["color"], linewidth=1)
+            axis.plot(*zip(*front), color=styles[name]["color"], linewidth=1)
         axis.set(title=title.rpartition(": ")[0], xlabel=xlabel, ylabel=title.rpartition(": ")[2])
         axis.margins(0.1)
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(names) + 1, loc="outside lower center")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(styles), loc="outside lower center")
     return figure
 
 
@@ -200,17 +183,15 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
         panels: quantity -> thing -> x -> the repetitions' values, all > 0.
         xlabel: what x is.
     """
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    looks = _looks(names)
-    figure, axes = _panels(panels, 4.6, 3.6)
+    styles = {name: s | {"linestyle": "-"} for name, s in point_styles(n for p in panels.values() for n in p).items()}
+    figure, axes = panel_axes(len(panels), 4.6, 3.6)
     for axis, (quantity, lines) in zip(axes, panels.items()):
         for name, points in lines.items():
-            axis.loglog(list(points), [np.median(v) for v in points.values()], **looks[name])
+            axis.loglog(list(points), [np.median(values) for values in points.values()], **styles[name])
             for x, values in points.items():
-                axis.plot([x] * len(values), values, ".", color=looks[name]["color"], markersize=3)
+                axis.plot([x] * len(values), values, ".", color=styles[name]["color"], markersize=3)
         axis.set(title=quantity, xlabel=xlabel)
-    handles = [plt.Line2D([], [], **look) for look in looks.values()]
-    figure.legend(handles, names, ncols=min(len(names), 6), loc="outside lower center")
+    legend_below(figure, styles, columns=6)
     return figure
 
 
@@ -234,31 +215,77 @@ def curves(
         size: width and height of a panel in inches, if not the usual ones.
     """
     models = list(dict.fromkeys(model for lines in panels.values() for model in lines))
-    named = [m for m in models if m not in controls]  # a model looks alike in all panels
-    looks = {m: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4]) for i, m in enumerate(named)}
-    looks |= {m: dict(color="0.55", linestyle=DASHES[2 + i % 2]) for i, m in enumerate(controls)}
+    compared = [model for model in models if model not in controls]
+    styles = {m: dict(color=COLOURS[i % 7], linestyle=DASHES[i % 4]) for i, m in enumerate(compared)}
+    styles |= {m: dict(color="0.55", linestyle=DASHES[2 + i % 2]) for i, m in enumerate(controls)}
     width, height = size or ((3.4, 2.8) if x is None else (4.4, 3.6))
-    figure, axes = _panels(panels, width, height, sharey=bool(ylabel))
+    figure, axes = panel_axes(len(panels), width, height, sharey=bool(ylabel))
     for axis, (quantity, lines) in zip(axes, panels.items()):
         for model, seeds in lines.items():
             values = np.array(seeds, float)
             places = np.arange(1, values.shape[1] + 1) if x is None else x
-            axis.plot(places, values.mean(0), label=model, **looks[model])
+            axis.plot(places, values.mean(0), label=model, **styles[model])
             if len(values) > 1:
-                axis.plot(places, values.T, alpha=0.3, linewidth=0.7, color=looks[model]["color"])
+                axis.plot(places, values.T, alpha=0.3, linewidth=0.7, color=styles[model]["color"])
         axis.set(title=quantity, xlabel=xlabel)
         if x is None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         elif isinstance(x[0], str) and sum(map(len, x)) > 30:  # names that would touch
             axis.tick_params(axis="x", labelrotation=30)
     axes[0].set_ylabel(ylabel)
-    handles = [plt.Line2D([], [], **looks[model]) for model in models]
-    figure.legend(handles, models, ncols=min(len(models), 2 * len(panels)), loc="outside lower center")
+    legend_below(figure, {model: styles[model] for model in models}, columns=2 * len(panels))
     return figure
 
 
-def _panels(panels, width: float, height: float, **shared):
-    """A figure of one row, a panel each, and its axes; a panel is so large in inches."""
-    size = (width * len(panels), height)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False, **shared)
-    return figure, axes[0]
+@plt.rc_context(STYLE)
+def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]]) -> Figure:
+    """Sentences, one a row, each word on the colour of its value.
+
+    Args:
+        rows: (label, words, a value a word, what the values are): "relevance", in [−1, 1], red for and blue against;
+            "change", in [0, 1], the more the more orange.
+    """
+    letter, height = 0.087, 0.3  # inches
+    beside = 0.068 * max(len(label) for label, *_ in rows) + 0.2
+    wide = max(sum(len(word) + 2 for word in words) for _, words, *_ in rows)
+    figure = plt.figure(figsize=(beside + wide * letter, height * len(rows) + 0.1))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-beside / letter, wide), ylim=(len(rows) - 0.4, -0.6))
+    axis.axis("off")
+    for y, (label, words, values, kind) in enumerate(rows):
+        axis.text(-1, y, label, ha="right", va="center", fontsize=8)
+        colours, low = SHADES[kind]
+        x = 0.5
+        for word, value in zip(words, np.clip(values, -1, 1)):
+            colour = plt.get_cmap(colours)((value - low) / (1.6 - low))  # 1.6: the darkest would hide the word
+            box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.25"}
+            axis.text(x, y, word, va="center", family="monospace", fontsize=9, bbox=box)
+            x += len(word) + 2
+    return figure
+
+
+@plt.rc_context(STYLE | {"font.size": 9})
+def series_columns(columns: Sequence[tuple[str, Mapping[str, np.ndarray], np.ndarray]], width: float = 3.2) -> Figure:
+    """Series side by side, each with the relevance of its values below: red for, blue against.
+
+    Args:
+        columns: (title, line's name -> values (L,), relevance (L,)); the first line is black and thick.
+        width: of a column in inches.
+    """
+    figure, axes = plt.subplots(
+        2, len(columns), figsize=(width * len(columns) + 0.5, 3.2), sharex="col", squeeze=False,
+        layout="constrained", height_ratios=(2, 1),
+    )  # fmt: skip
+    for (title, lines, relevance), (above, below) in zip(columns, axes.T):
+        for i, (name, values) in enumerate(lines.items()):
+            style = dict(color="black", linewidth=1.8) if i == 0 else dict(color=COLOURS[i], linewidth=1)
+            above.plot(np.asarray(values), label=name, **style)
+        relevance = np.asarray(relevance)
+        below.bar(np.arange(len(relevance)), relevance, 1.0, color=np.where(relevance > 0, "#b2182b", "#2166ac"))
+        above.set_title(title, fontsize=9)
+        below.set(xlabel="time", yticks=[0], yticklabels=["0"])
+    axes[0, 0].set_ylabel("value")
+    axes[1, 0].set_ylabel("relevance")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, ncols=len(names), loc="outside upper right")
+    return figure

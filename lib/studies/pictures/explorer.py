@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from attrain.attribution import explain
-from studies.pictures import charts
+from studies.pictures.images import map_rows
 
 SETTINGS = {"epsilon": 1e-2, "reference": 0.0}  # of methods, each with a slider, and where it starts
 
@@ -50,44 +50,36 @@ def explore(
 
 def draw(model, images, methods, classes=(), *, image, target, method, layer, epsilon, reference) -> tuple[Figure, str]:
     """The image over its map, and in words what is explained and what the map sums to; target −1 is the class read."""
-    how, given = methods[method], {"epsilon": epsilon, "reference": reference}
-    if layer and "layer" in _settings(how):  # Grad-CAM's own
-        how, layer = replace(how, layer=layer), ""
-    how = replace(how, **{name: given[name] for name in _settings(how) if name in given})
-    found = explain(
-        model, images[image : image + 1], None if target < 0 else target, how, layers=[layer] if layer else []
-    )
-    heatmap = found.layers[layer] if layer else found.heatmap
-    read = int(found.logits.argmax())
-    name = lambda c: str(classes[c]) if classes else str(c)  # noqa: E731
-    explained = read if target < 0 else target
-    title = f"read as {name(read)}, explained: {name(explained)}"
-    figure = charts.map_rows(images[image : image + 1].cpu(), {"map": heatmap.cpu()}, [f"{method}\n{title}"], size=1.9)
-    return figure, f"{title}; logit {found.logits[0, explained]:.3g}, the map sums to {heatmap.sum():.3g}"
+    chosen = methods[method]
+    if layer and "layer" in _settings(chosen):  # Grad-CAM's own
+        chosen, layer = replace(chosen, layer=layer), ""
+    sliders = {"epsilon": epsilon, "reference": reference}
+    chosen = replace(chosen, **{name: sliders[name] for name in _settings(chosen) if name in sliders})
+    one = images[image : image + 1]
+    explanation = explain(model, one, None if target < 0 else target, chosen, layers=[layer] if layer else [])
+    heatmap = explanation.layers[layer] if layer else explanation.heatmap
+    predicted = int(explanation.logits.argmax())
+    explained = predicted if target < 0 else target
+    title = f"read as {_name(predicted, classes)}, explained: {_name(explained, classes)}"
+    figure = map_rows(one.cpu(), {"map": heatmap.cpu()}, [f"{method}\n{title}"], size=1.9)
+    logit = explanation.logits[0, explained]
+    return figure, f"{title}; logit {logit:.3g}, the map sums to {heatmap.sum():.3g}"
 
 
 def panel(model, images, methods, layers=(), classes=()):
     """The sliders, and the picture that follows them, as one widget; arguments as for `explore`."""
     import ipywidgets
 
-    count = explain(model, images[:1]).logits.shape[1]
-    targets = [("the class read", -1), *((str(classes[c]) if classes else str(c), c) for c in range(count))]
-    start = _start(methods)
-    controls = {
-        "image": ipywidgets.IntSlider(0, 0, len(images) - 1, description="image"),
-        "target": ipywidgets.Dropdown(options=targets, value=-1, description="class"),
-        "method": ipywidgets.Dropdown(options=list(methods), description="method"),
-        "layer": ipywidgets.Dropdown(options=[("input", ""), *((n, n) for n in layers)], description="layer"),
-        "epsilon": ipywidgets.FloatLogSlider(start["epsilon"], min=-6, max=2, step=0.25, description="ε"),
-        "reference": ipywidgets.FloatSlider(start["reference"], min=0, max=1, step=0.05, description="reference"),
-    }
+    count, start = explain(model, images[:1]).logits.shape[1], _start(methods)
+    targets = [("the class read", -1), *((_name(c, classes), c) for c in range(count))]
+    epsilon = ipywidgets.FloatLogSlider(start["epsilon"], min=-6, max=2, step=0.25, description="ε")
+    reference = ipywidgets.FloatSlider(start["reference"], min=0, max=1, step=0.05)
     picture, words = ipywidgets.Image(format="png"), ipywidgets.HTML()
 
-    def update(*_):
-        for name in SETTINGS:
-            controls[name].disabled = name not in _settings(methods[controls["method"].value])
+    def follow(method, **chosen):
+        epsilon.disabled, reference.disabled = (name not in _settings(methods[method]) for name in SETTINGS)
         try:
-            figure, text = draw(model, images, methods, classes, **{name: c.value for name, c in controls.items()})
+            figure, text = draw(model, images, methods, classes, method=method, **chosen)
         except (ValueError, TypeError, RuntimeError) as error:  # a method without maps at layers, say
             words.value = f"<b>no map:</b> {escape(str(error).splitlines()[0])}"
             return
@@ -96,13 +88,21 @@ def panel(model, images, methods, layers=(), classes=()):
         plt.close(figure)
         picture.value, words.value = file.getvalue(), escape(text)
 
-    for control in controls.values():
-        control.observe(update, "value")
-    update()
-    beside = ipywidgets.VBox(
-        [picture, words], layout={"align_items": "flex-start"}
-    )  # else the words stretch the picture
-    return ipywidgets.HBox([ipywidgets.VBox([*controls.values()]), beside])
+    controls = ipywidgets.interactive(
+        follow,
+        image=ipywidgets.IntSlider(0, 0, len(images) - 1),
+        target=ipywidgets.Dropdown(options=targets, description="class"),
+        method=list(methods),
+        layer=[("input", ""), *((layer, layer) for layer in layers)],
+        epsilon=epsilon,
+        reference=reference,
+    )
+    beside = ipywidgets.VBox([picture, words], layout={"align_items": "flex-start"})  # else words stretch the picture
+    return ipywidgets.HBox([controls, beside])
+
+
+def _name(c: int, classes: Sequence[str]) -> str:
+    return str(classes[c]) if classes else str(c)
 
 
 def _settings(method) -> set[str]:
@@ -111,6 +111,7 @@ def _settings(method) -> set[str]:
 
 def _start(methods) -> dict:
     """What is chosen at the start: the first method, and of ε and the reference the first number that a method has."""
-    given = {name: [getattr(m, name) for m in methods.values() if name in _settings(m)] for name in SETTINGS}
-    first = {n: next((v for v in values if isinstance(v, float)), SETTINGS[n]) for n, values in given.items()}
-    return dict(image=0, target=-1, layer="", method=next(iter(methods))) | first
+    start = dict(image=0, target=-1, layer="", method=next(iter(methods))) | SETTINGS
+    for method in reversed(methods.values()):
+        start |= {name: getattr(method, name) for name in SETTINGS if isinstance(getattr(method, name, None), float)}
+    return start

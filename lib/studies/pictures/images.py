@@ -22,12 +22,9 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
         size: edge of an image in inches.
     """
     columns = max(len(images) for images in rows.values())
-    figure, axes = _grid(len(rows), columns, size, max(map(len, rows)))
-    for row, (label, images) in zip(axes, rows.items()):
-        for axis, image in zip(row, images):
-            axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
-        _label(row[0], label)
-    _titles(axes[0], titles)
+    figure, axes = _grid(list(rows), columns, size, titles)
+    for row, images in zip(axes, rows.values()):
+        _draw_images(row, images)
     return figure
 
 
@@ -54,24 +51,23 @@ def map_rows(
         masks: (n, H, W), whose outline is drawn instead of the image's.
     """
     outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
-    figure, axes = _grid(len(rows) + 1, len(images), size, max(map(len, rows)))
-    for axis, image in zip(axes[0], images):
-        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
-    _label(axes[0][0], "image")
-    for row, (label, maps) in zip(axes[1:], rows.items()):
-        maps = [_plane(heatmap) for heatmap in maps]
-        limits = [np.quantile(np.abs(heatmap), 0.995) or 1.0 for heatmap in maps]
-        for axis, outline, heatmap, limit in zip(row, outlines, maps, limits):
-            limit = max(limits) if shared else limit
-            height, width = _plane(outline).shape
+    figure, axes = _grid(["image", *rows], len(images), size, titles, right=0.8)
+    _draw_images(axes[0], images)
+    for row, maps in zip(axes[1:], rows.values()):
+        planes = [_plane(heatmap) for heatmap in maps]
+        limits = [np.quantile(np.abs(plane), 0.995) or 1.0 for plane in planes]
+        for axis, outline, plane, limit in zip(row, map(_plane, outlines), planes, limits):
+            height, width = outline.shape
             place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
-            drawn = axis.imshow(heatmap / limit, cmap=DIVERGING, vmin=-1, vmax=1, **place)
-            axis.contour(_plane(outline), levels=[level], colors="0.35", linewidths=0.5)
-        _label(row[0], label)
-    bar = figure.colorbar(drawn, ax=axes[1:], ticks=[-1, 0, 1], fraction=0.04, pad=0.02, aspect=12 * len(rows))
+            scaled = plane / (max(limits) if shared else limit)
+            drawn = axis.imshow(scaled, cmap=DIVERGING, vmin=-1, vmax=1, **place)
+            axis.contour(outline, levels=[level], colors="0.35", linewidths=0.5)
+    below, above = axes[-1, -1].get_position(), axes[1, -1].get_position()
+    width = figure.get_figwidth()
+    place = (below.x1 + 0.1 / width, below.y0, 0.08 / width, above.y1 - below.y0)
+    bar = figure.colorbar(drawn, figure.add_axes(place), ticks=[-1, 0, 1])
     bar.ax.set_yticklabels(["against", "0", "for"], fontsize=9)
     bar.outline.set_visible(False)
-    _titles(axes[0], titles)
     return figure
 
 
@@ -127,33 +123,52 @@ def _draw_letters(axis, heights: np.ndarray, start: int) -> None:
     axis.autoscale_view()
 
 
-def _grid(rows: int, columns: int, size: float, letters: int = 0):
-    beside = max(1.1, 0.075 * letters + 0.8)  # for the rows' names and a colour bar
-    size = (columns * size + beside, rows * size + 0.3)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+def _grid(labels: Sequence[str], columns: int, size: float, titles: Sequence[str] | None, right: float = 0.05):
+    """A figure of images of one size without axes, their rows named on the left, in columns as wide as the titles.
+
+    Args:
+        right: inches beside the images, for a colour bar.
+    """
+    titles = titles or ()
+    left = _text_width(labels, 10) + 0.25
+    top = 0.1 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
+    column = max(size, _text_width(titles, 9) + 0.1)
+    width, height = left + columns * column + right, top + len(labels) * size + 0.05
+    edges = dict(left=left / width, right=1 - right / width, bottom=0.05 / height, top=1 - top / height)
+    figure, axes = plt.subplots(len(labels), columns, squeeze=False, figsize=(width, height))
+    figure.subplots_adjust(**edges, wspace=0.04, hspace=0.04)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    for axis in axes[:, 1:].flat:  # the first column has the rows' names; empty axes cost a layout time
-        axis.set_axis_off()
+    for axis, label in zip(axes[:, 0], labels):
+        _label(axis, label)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=9)
     return figure, axes
 
 
+def _text_width(texts: Sequence[str], fontsize: float) -> float:
+    """Inches of the longest line."""
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    return max((TextPath((0, 0), line, size=fontsize).get_extents().width for line in lines), default=0.0) / 72
+
+
+def _draw_images(axes, images) -> None:
+    for axis, image in zip(axes, images):
+        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
+
+
 def _plane(image) -> np.ndarray:
+    """(H, W), channels summed."""
     image = np.asarray(image)
     return image.sum(0) if image.ndim == 3 and len(image) > 1 else image.reshape(image.shape[-2:])
 
 
 def _picture(image) -> np.ndarray:
+    """(H, W, 3) of a colour image, else (H, W)."""
     image = np.asarray(image)
     return np.moveaxis(image, 0, -1) if image.ndim == 3 and len(image) == 3 else _plane(image)
 
 
 def _label(axis, text: str) -> None:
     axis.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=8)
-
-
-def _titles(axes, titles) -> None:
-    for axis, title in zip(axes, titles or ()):
-        axis.set_title(title, fontsize=9)

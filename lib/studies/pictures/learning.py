@@ -1,101 +1,81 @@
 """Pictures of training: learning curves, reliability diagrams, decision surfaces."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from studies.pictures.charts import COLOURS, STYLE
+from studies.pictures.style import STYLE, legend_below, line_styles, panel_axes
 
-BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = COLOURS
-# A method looks the same in every picture; in grey, markers and dashes tell it from others.
-METHODS = {
-    "plain": (BLACK, "o", "-"),
-    "plain ×3": (BLACK, "v", "--"),
-    "dropout": (SKY, "^", "-"),
-    "input dropout": (SKY, ">", "--"),
-    "cutout": (PINK, "P", "-"),
-    "noise": (PINK, "X", "--"),
-    "mixup": (GREEN, "d", "-"),
-    "label smoothing": (GREEN, "p", "--"),
-    "FGSM": (BLUE, "s", "-"),
-    "RelDrop": (ORANGE, "*", "-"),
-    "Challenger": (RED, "D", "-"),
-    "Challenger gate": (RED, "<", "--"),
-    "permuted": (RED, "x", ":"),
-}
-EMPHASISED = ("plain", "FGSM", "Challenger", "permuted")
+THICK = {"linewidth": 2.2, "markersize": 6, "zorder": 3}
+THIN = {"linewidth": 1, "markersize": 4, "alpha": 0.75, "zorder": 2}
+TRUE, LEARNED = ({"color": "black", "linestyle": "-"}, {"color": "#007A5A", "linestyle": "--"})  # boundaries
 
 
-def method_styles(names: Iterable[str]) -> dict[str, dict]:
-    """How each method's line is drawn; methods beyond `METHODS` take colours and markers in their order."""
-    names = list(names)
-    others = [name for name in names if name not in METHODS]
-    spare = {name: (COLOURS[i % 7], "h8H1234"[i % 7], "-.") for i, name in enumerate(others)}
-    return {name: dict(zip(("color", "marker", "linestyle"), (METHODS | spare)[name])) for name in names}
-
-
+@plt.rc_context(STYLE)
 def learning_curves(
     panels: Mapping[str, Mapping[str, Mapping[int, Mapping]]],
+    styles: Mapping[str, Mapping] | None = None,
+    emphasised: Collection[str] = (),
     xlabel: str = "training samples",
-    emphasised: Collection[str] = EMPHASISED,
     columns: int = 3,
     bands: bool = True,
 ) -> Figure:
     """One panel an outcome, one line a method, along a logarithmic axis of sample counts.
 
     Args:
-        panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `studies.study.estimate`; a
+        panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `studies.statistics.estimate`; a
             method may lack panels and sample counts.
-        xlabel: what the sample counts are.
+        styles: method -> how its line is drawn, so that it looks the same in other pictures; by default
+            `studies.pictures.style.line_styles` of the methods here.
         emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel; others are
             thin, without.
+        xlabel: what the sample counts are.
         columns: panels in a row.
         bands: whether intervals are drawn; over two seeds they would fill the panels.
     """
     if not panels or not all(line for lines in panels.values() for line in lines.values()):
         raise ValueError(f"panels must each hold lines with points, got {panels}")
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    sizes = sorted({n for lines in panels.values() for line in lines.values() for n in line})
-    styles, columns = method_styles(names), min(columns, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3 * rows + 0.6), squeeze=False)
-        figure.set_layout_engine("constrained")
-        for axis, (outcome, lines) in zip(axes.flat, panels.items()):
-            for name in sorted(lines, key=lambda name: name in emphasised):
-                _line(axis, lines[name], styles[name], name in emphasised, bands)
-            means = [point["mean"] for line in lines.values() for point in line.values()]
-            margin = 0.2 * (max(means) - min(means)) or 0.1
-            low = min(means) - margin
-            low = max(low, 0) if min(means) >= 0 else low  # of what cannot be negative
-            axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=(low, max(means) + margin))
-            axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
-            axis.xaxis.set_minor_locator(NullLocator())
-        for axis in axes.flat[len(panels) :]:
-            axis.remove()
-        handles = [plt.Line2D([], [], **styles[name], **_width(name in emphasised)) for name in names]
-        figure.legend(handles, names, ncols=min(len(names), 2 * columns + 1), loc="outside lower center")
+    lines_of_all = [(name, line) for lines in panels.values() for name, line in lines.items()]
+    styles = styles or line_styles(name for name, _ in lines_of_all)
+    styles = {name: {**styles[name], **(THICK if name in emphasised else THIN)} for name, _ in lines_of_all}
+    sizes = sorted({size for _, line in lines_of_all for size in line})
+    columns = min(columns, len(panels))
+    figure, axes = panel_axes(len(panels), 4.2, 3.2, columns)
+    for axis, (outcome, lines) in zip(axes, panels.items()):
+        for name, line in lines.items():
+            _draw_line(axis, line, styles[name], bands and name in emphasised)
+        axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=_limits_of_means(lines))
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+    legend_below(figure, styles, 2 * columns + 1)
     return figure
 
 
-def _width(emphasised: bool) -> dict:
-    return {"linewidth": 2.2, "markersize": 6} if emphasised else {"linewidth": 1, "markersize": 4, "alpha": 0.75}
-
-
-def _line(axis, line: Mapping[int, Mapping], style: Mapping, emphasised: bool, bands: bool) -> None:
+def _draw_line(axis, line: Mapping[int, Mapping], style: Mapping, band: bool) -> None:
     sizes = sorted(line)
-    mean = [line[n]["mean"] for n in sizes]
-    axis.plot(sizes, mean, **style, **_width(emphasised), zorder=3 if emphasised else 2)
-    if emphasised and bands:
-        low, high = ([line[n]["mean" if line[n][side] is None else side] for n in sizes] for side in ("low", "high"))
+    points = [line[size] for size in sizes]
+    axis.plot(sizes, [point["mean"] for point in points], **style)
+    if band:
+        low, high = ([p["mean"] if p[side] is None else p[side] for p in points] for side in ("low", "high"))
         axis.fill_between(sizes, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
 
 
-def reliability_diagrams(bins: Mapping[str, tuple], size: float = 2.7) -> Figure:
+def _limits_of_means(lines: Mapping[str, Mapping[int, Mapping]]) -> tuple[float, float]:
+    """Means and a margin; not below zero of what cannot be negative."""
+    means = [point["mean"] for line in lines.values() for point in line.values()]
+    least, largest = min(means), max(means)
+    margin = 0.2 * (largest - least) or 0.1
+    return max(least - margin, 0) if least >= 0 else least - margin, largest + margin
+
+
+@plt.rc_context(STYLE)
+def reliability_diagrams(
+    bins: Mapping[str, tuple], styles: Mapping[str, Mapping] | None = None, size: float = 2.7
+) -> Figure:
     """Accuracy against confidence, a panel a method; a calibrated network's points lie on the diagonal.
 
     Grey bars are the share of samples in each bin; a bin with less than 0.5 % of them has no point, as that would be
@@ -103,27 +83,26 @@ def reliability_diagrams(bins: Mapping[str, tuple], size: float = 2.7) -> Figure
 
     Args:
         bins: method -> confidence, accuracy (both NaN where a bin is empty) and number of samples, each (bins,): what
-            `attrain.metrics.calibration.reliability` returns.
+            `attrain.metrics.reliability` returns.
+        styles: as for `learning_curves`.
         size: edge of a panel in inches.
     """
-    styles = method_styles(bins)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(bins), figsize=(size * len(bins) + 0.4, size + 0.5), sharey=True, squeeze=False, layout="constrained"
-        )
-        for axis, (name, found) in zip(axes[0], bins.items()):
-            confidence, accuracy, count = (np.asarray(values, float) for values in found)
-            share = count / count.sum()
-            error = np.nansum(share * np.abs(accuracy - confidence))
-            filled = share >= 0.005
-            axis.bar((np.arange(len(count)) + 0.5) / len(count), share, 0.9 / len(count), color="0.85", zorder=1)
-            axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":", zorder=2)
-            axis.plot(confidence[filled], accuracy[filled], **styles[name], markersize=5, zorder=3)
-            axis.set(title=f"{name}\nECE {error:.3f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-        axes[0, 0].set_ylabel("accuracy (bars: share)")
+    styles = styles or line_styles(bins)
+    figure, axes = panel_axes(len(bins), size + 0.1, size + 0.8, sharey=True)
+    for axis, (name, diagram) in zip(axes, bins.items()):
+        confidence, accuracy, count = (np.asarray(values, float) for values in diagram)
+        share = count / count.sum()
+        error = np.nansum(share * np.abs(accuracy - confidence))
+        filled = share >= 0.005
+        axis.bar((np.arange(len(count)) + 0.5) / len(count), share, 0.9 / len(count), color="0.85", zorder=1)
+        axis.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle=":", zorder=2)
+        axis.plot(confidence[filled], accuracy[filled], **styles[name], zorder=3)
+        axis.set(title=f"{name}\nECE {error:.3f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+    axes[0].set_ylabel("accuracy (bars: share)")
     return figure
 
 
+@plt.rc_context(STYLE | {"axes.grid": False})
 def decision_surface(
     surfaces: Mapping[str, np.ndarray],
     truth: np.ndarray,
@@ -154,28 +133,29 @@ def decision_surface(
             raise ValueError(f"{name!r} must be probabilities of truth's shape {truth.shape}, got {surface.shape}")
     rows = math.ceil(len(surfaces) / columns)
     columns = math.ceil(len(surfaces) / rows)  # five panels are three and two, not four and one
-    x, y = ((2 * np.arange(cells) + 1 - cells) / cells for cells in truth.T.shape)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
-        shape = dict(figsize=(columns * size + 0.8, rows * (size + 0.25)), squeeze=False, layout="constrained")
-        figure, axes = plt.subplots(rows, columns, **shape)
-        for axis, (name, surface) in zip(axes.flat, surfaces.items()):
-            extent = {"extent": (-1, 1, -1, 1), "origin": "lower"}
-            drawn = axis.imshow(surface, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.75, **extent)
-            axis.contour(x, y, truth, levels=[0], colors="black", linewidths=1.6)
-            if surface.min() < 0.5 < surface.max():
-                axis.contour(x, y, surface, levels=[0.5], colors="#007A5A", linewidths=1.3, linestyles="--")
-            for c, marker in enumerate("o^"):
-                style = dict(marker=marker, s=22, c=("#053061", "#67001F")[c], edgecolors="white", linewidths=0.7)
-                axis.scatter(*points[labels == c].T, **style, zorder=3)
-            if moves is not None:
-                steps = (moves[name] - points).T
-                axis.quiver(*points.T, *steps, angles="xy", scale_units="xy", scale=1, width=0.006, zorder=4)
-            axis.set(title=name, xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
-            axis.title.set_fontsize(10)
-            axis.spines[:].set_visible(False)
-        for axis in axes.flat[len(surfaces) :]:
-            axis.set_visible(False)
-        figure.colorbar(drawn, ax=axes, label="probability of class 1", fraction=0.03, pad=0.02, aspect=30)
-        true, own = (plt.Line2D([], [], color=c, linestyle=s) for c, s in (("black", "-"), ("#007A5A", "--")))
-        figure.legend([true, own], ["true boundary", "network's boundary"], ncols=2, loc="outside lower center")
+    figure, axes = panel_axes(len(surfaces), size + 0.8 / columns, size + 0.25, columns)
+    for axis, (name, surface) in zip(axes, surfaces.items()):
+        drawn = _draw_surface(axis, surface, truth)
+        for c, (marker, colour) in enumerate((("o", "#053061"), ("^", "#67001F"))):
+            look = dict(marker=marker, s=22, c=colour, edgecolors="white", linewidths=0.7)
+            axis.scatter(*points[labels == c].T, **look, zorder=3)
+        if moves is not None:
+            steps = (moves[name] - points).T
+            axis.quiver(*points.T, *steps, angles="xy", scale_units="xy", scale=1, width=0.006, zorder=4)
+        axis.set(xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
+        axis.set_title(name, fontsize=10)
+        axis.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=axes, label="probability of class 1", fraction=0.03, pad=0.02, aspect=30)
+    legend_below(figure, {"true boundary": TRUE, "network's boundary": LEARNED}, columns=2)
     return figure
+
+
+def _draw_surface(axis, surface: np.ndarray, truth: np.ndarray):
+    """The probabilities as an image, which is returned, and both boundaries."""
+    x, y = ((2 * np.arange(cells) + 1 - cells) / cells for cells in truth.T.shape)
+    extent = {"extent": (-1, 1, -1, 1), "origin": "lower"}
+    image = axis.imshow(surface, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.75, **extent)
+    axis.contour(x, y, truth, levels=[0], colors=TRUE["color"], linewidths=1.6)
+    if surface.min() < 0.5 < surface.max():
+        axis.contour(x, y, surface, levels=[0.5], colors=LEARNED["color"], linewidths=1.3, linestyles="--")
+    return image

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attrain.metrics.calibration import calibration, effective_rank, filter_similarity, reliability
+from attrain.metrics import calibration, effective_rank, filter_similarity, reliability
 
 
 def by_hand(logits, y, bins):

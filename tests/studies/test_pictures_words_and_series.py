@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from studies.pictures.relevance import sentence_rows, series_columns
+from studies.pictures.charts import sentence_rows, series_columns
 
 
 @pytest.fixture(autouse=True)
