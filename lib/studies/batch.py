@@ -1,11 +1,11 @@
-"""Run experiments in batch: `make reproduce`, or `python -m studies.batch --scale laptop`.
+"""Run many notebooks: `make reproduce`, or `python -m studies.batch --scale laptop`.
 
 Snakemake runs `notebooks/Snakefile` on this machine's cores, each seed as a job of its own, but at smoke scale each
 study; finished records are kept and not run again unless something they depend on has changed. A line a job, with an
 estimate of the time that is left, a summary table at the end, then the report.
 
-Snakemake runs in this process, and its jobs end with it: however a batch is killed, nothing is left running, and the
-same command goes on from what has finished.
+Snakemake runs in this process, and its jobs end with it: Ctrl-C and SIGKILL leave nothing running, and the same command
+goes on from what has finished. At SIGTERM the jobs that run are finished first.
 """
 
 import argparse

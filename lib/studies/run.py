@@ -1,9 +1,9 @@
-"""Run one notebook in batch.
+"""Run one notebook, with checked parameters.
 
     python -m studies.run isnet/mnist_background_bias --scale laptop -p seeds 3
 
 executes the notebook by papermill with the parameters of `notebooks/params/<experiment>.<scale>.yaml` and
-those given, after checking their names and types, and leaves `notebook.ipynb`, `notebook.html`,
+those given, names and types checked before anything runs, and leaves `notebook.ipynb`, `notebook.html`,
 `record.json` and `figures/` in the output folder. A run that fails says why in one line, exits with 1,
 leaves `failed.ipynb` and touches nothing that an earlier run has left there.
 """

@@ -1,4 +1,4 @@
-"""Study records: what a notebook ran, what it measured, and what that says about the paper's claims.
+"""Inside a notebook: its study, of which a record stays: what ran, what it measured, what that says about the claims.
 
 A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
 finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
