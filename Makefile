@@ -63,7 +63,7 @@ lab: $(READY)
 	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
 
 report: $(READY)
-	@$(BIN)/python -m studies.pages --readme
+	@$(BIN)/python -m studies.pages --write
 
 # All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.

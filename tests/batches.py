@@ -21,44 +21,56 @@ from nbformat.v4 import new_code_cell, new_notebook
 from studies import run
 from studies.study import ROOT
 
-REAL = "isnet/mnist_background_bias"
-NOTES = (".lock", "report.html", run.FINISHED)  # made anew by each batch, or given a new time by Snakemake
+STUDY = "toy/steps"  # of two seeds at the scale tiny, of three at the scale laptop
+NOTES = (".batch.lock", "report.html", run.FINISHED)  # made anew by each batch
 TOY = """
 scale: str = "smoke"  # the settings
+rate: float = 0.5  # a number
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds
 device: str = "cpu"  # where
 threads: int = 1  # CPU threads
 out: str = ""  # output folder
 """
+DRAWN = """
+from matplotlib.figure import Figure
+figure = Figure((2, 1))
+figure.text(0.5, 0.5, str(seeds))
+study.figure(figure, "seeds")"""
+
+
+def write_notebook(folder: Path, name: str, cells: list[str]) -> None:
+    """A paired notebook of code cells, the first its parameters."""
+    book = new_notebook(cells=[new_code_cell(cell.strip()) for cell in cells])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    (folder / name).parent.mkdir(exist_ok=True)
+    nbformat.write(book, folder / f"{name}.ipynb")
+    (folder / f"{name}.py").touch()
 
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
-    """The real study with a tiny scale of two seeds; with that scale too, a toy that can fail and one of no paper."""
+    """Three toys: a study with a claim and a figure, one that can fail, and one of two seeds that is of no paper."""
     folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
-    for name in ("isnet", "params"):
-        shutil.copytree(ROOT / "notebooks" / name, folder / name)
-    tiny = "scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\nseeds: 2\n"
-    (folder / f"params/{REAL}.tiny.yaml").write_text(tiny)
-    for name in ("toy", "params/toy"):
-        (folder / name).mkdir()
-    for name, seeds in (("toy/one", 1), ("two", 2)):
-        broken = "Path('../broken').exists()" if name == "toy/one" else "False"
+    (folder / "params/toy").mkdir(parents=True)
+    ends = {
+        STUDY: ["study.claim('isnet-1', [r['metrics']['value'] for r in results])", DRAWN],
+        "toy/one": ["if Path('../broken').exists():\n    raise RuntimeError('it was meant to fail')"],
+        "two": [],
+    }
+    for name, end in ends.items():
         cells = [
-            TOY.strip().replace("seeds: int = 1", f"seeds: int = {seeds}"),
+            TOY.replace("seeds: int = 1", "seeds: int = 2") if name == "two" else TOY,
             f"from pathlib import Path\nfrom studies.study import Study\nstudy = Study({name!r}, globals())",
-            f"if {broken}:\n    raise RuntimeError('it was meant to fail')",
-            "study.finish([study.seed(s, lambda seed: {'metrics': {'value': seed / 2}}) for s in study.seeds])",
+            "results = [study.seed(s, lambda seed: {'metrics': {'value': rate * seed}}) for s in study.seeds]",
         ]
-        cells = [new_code_cell(cell) for cell in cells]
-        cells[0].metadata["tags"] = ["parameters"]
-        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
-        (folder / f"{name}.py").touch()
+        write_notebook(folder, name, [*cells, *end, "study.finish(results)"])
         (folder / f"params/{name}.tiny.yaml").write_text("scale: tiny\n")
+    for scale, seeds in (("tiny", 2), ("laptop", 3)):
+        (folder / f"params/{STUDY}.{scale}.yaml").write_text(f"scale: {scale}\nseeds: {seeds}\n")
     return folder
 
 
@@ -139,7 +151,7 @@ def start(notebooks):
     """Starts commands, and ends them with the test."""
     started = []
 
-    def start(results, *arguments):
+    def start(results, *arguments, notebooks=notebooks):
         started.append(Command(notebooks, results, *arguments))
         return started[-1]
 
@@ -162,11 +174,11 @@ def files(folder) -> dict:
     return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.read_bytes()) for f in found if f.name not in NOTES}
 
 
-def plan(start, results, *options, config=()):
+def plan(start, results, *options, config=(), **where):
     """Start a dry run; what it says is read by `jobs`."""
     results.mkdir(exist_ok=True)
     arguments = ("snakemake", "--snakefile", "Snakefile", "--directory", results, "--dry-run", *options)
-    return start(results, *arguments, "--config", f"experiments={REAL}", *config)
+    return start(results, *arguments, "--config", f"experiments={STUDY}", *config, **where)
 
 
 def jobs(command):
@@ -179,4 +191,4 @@ def jobs(command):
 
 
 def marks(scale, *seeds):
-    return {f"{scale}/{REAL}/{run.FINISHED}"} | {f"{scale}/{REAL}/seeds/{seed}/{run.FINISHED}" for seed in seeds}
+    return {f"{scale}/{STUDY}/{run.FINISHED}"} | {f"{scale}/{STUDY}/seeds/{seed}/{run.FINISHED}" for seed in seeds}

@@ -4,16 +4,20 @@ Results are written to the folder named by the environment variable ATTRAIN_RESU
 in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
-import fcntl
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
 SCHEMA = 1  # of a record
+SHOWS_OR_RUNS = "batch bench pages pictures records run".split()  # of the kit: what does not change what a seed finds
 
 
 def results_root() -> Path:
@@ -60,20 +64,53 @@ def atomic_write(path: Path):
 
 
 @contextmanager
-def sole(path: Path):
-    """Wait until no other process makes the file `path`. The lock ends with its holder, even if that is killed."""
+def sole(path: Path, waiting: str = ""):
+    """Let one process at a time make the file, or work in the folder, `path`; the others wait for it.
+
+    Args:
+        path: what is locked, by a hidden file beside it. The lock ends with its holder, even if that is killed.
+        waiting: what to print if another process is at it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with open(lock, "w") as file:
-        with suppress(OSError):  # a file system without locks: each process then makes its own
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with suppress(OSError, NotImplementedError):  # a file system without locks: each process then works alone
         try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)  # one that waits for it finds the file, or makes it
+            lock.acquire(blocking=not waiting)
+        except Timeout:
+            print(waiting, flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # one that waits for it makes it anew
+        lock.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, line ends as they are, at once and not in part."""
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text.encode())
+    except OSError as error:  # that of a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_json(path: Path, value) -> None:
     """Write a value as JSON, at once and not in part; ValueError for NaN, which JSON does not have."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def code_digest(without: Sequence[str] = ()) -> str:
+    """sha256 of the code that results come from, by content: the library, the data code and the kit.
+
+    Args:
+        without: modules and packages of the kit to leave out, as `SHOWS_OR_RUNS` for what a seed depends on.
+    """
+    kit = ROOT / "lib/studies"
+    left_out = {*without, *(f"{name}.py" for name in without)}
+    sources = [file for folder in ("lib/attrain", "data_prep") for file in (ROOT / folder).rglob("*.py")]
+    sources += [file for file in kit.rglob("*.py") if file.relative_to(kit).parts[0] not in left_out]
+    digest = hashlib.sha256()
+    for file in sorted(sources):
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()

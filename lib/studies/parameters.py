@@ -1,34 +1,123 @@
-"""A notebook's parameters: annotated names in its first cell, of one of four types."""
+"""A notebook's parameters: the annotated names of its tagged cell, read and checked without running it."""
 
 import ast
+import json
+from collections.abc import Iterable
 
+import yaml
+
+from studies.files import NOTEBOOKS
+
+SCALES = ("smoke", "laptop", "paper")
+PAGES = ("benchmarks", "index")  # notebooks that show what is on record, and no experiments themselves
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+_READ = {**_TYPES, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
 
 
-def check_parameters(given: dict, declared: dict[str, str]) -> None:
-    """Raise ValueError for a parameter that a notebook does not have, or whose value has the wrong type.
+def experiments() -> list[str]:
+    """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
+
+    `PAGES`, as the table of contents, are none.
+    """
+    found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
+    pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
+    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and str(path) not in PAGES)
+
+
+def code_cells(experiment: str, tag: str | None = None) -> list[str]:
+    """The sources of a notebook's code cells, of those with a tag if one is given; ValueError if there is none."""
+    if experiment not in experiments():
+        known = ", ".join(experiments()) or f"none in {NOTEBOOKS}"
+        raise ValueError(f"unknown experiment {experiment!r}; there are {known}")
+    cells = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text("utf-8"))["cells"]
+    chosen = [cell for cell in cells if tag is None or tag in cell["metadata"].get("tags", [])]
+    return ["".join(cell["source"]) for cell in chosen if cell["cell_type"] == "code"]
+
+
+def declared(experiment: str) -> dict[str, dict]:
+    """The notebook's parameters: name -> {"type", "default", "help"}.
+
+    The same as `papermill.inspect_notebook` finds, without the seconds that it takes to import papermill.
+    """
+    found = {}
+    for source in code_cells(experiment, "parameters")[:1]:
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.AnnAssign):
+                line = source.splitlines()[node.end_lineno - 1].encode()
+                comment = line[node.end_col_offset :].decode().partition("#")[2].strip()
+                kind, default = ast.unparse(node.annotation), ast.literal_eval(node.value)
+                found[node.target.id] = {"type": kind, "default": default, "help": comment}
+    return found
+
+
+def check_parameters(given: dict, kinds: dict[str, str]) -> None:
+    """Raise ValueError for a parameter that a notebook does not have, or whose value cannot be one of its.
 
     Args:
         given: name -> value.
-        declared: name -> type name, one of int, float, str, bool.
+        kinds: name -> type name, one of int, float, str, bool.
     """
     for name, value in given.items():
-        if name not in declared:
-            raise ValueError(f"unknown parameter {name!r}; this notebook takes {', '.join(sorted(declared))}")
-        kind = _TYPES[declared[name]]
+        if name not in kinds:
+            raise ValueError(f"unknown parameter {name!r}; this notebook takes {', '.join(sorted(kinds))}")
+        kind = _TYPES[kinds[name]]
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"parameter {name} must be {declared[name]}, got {value!r} ({type(value).__name__})")
+            raise ValueError(f"parameter {name} must be {kinds[name]}, got {value!r} ({type(value).__name__})")
+        if name in ("seeds", "threads") and value < 1:
+            raise ValueError(f"parameter {name} must be at least 1, got {value}")
+
+
+def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
+    """The parameters to inject for a scale: those of its file, then those given; checked.
+
+    Raises ValueError for an unknown experiment, scale or parameter, and for a value of the wrong type.
+    """
+    kinds = {name: about["type"] for name, about in declared(experiment).items()}
+    files = {path.name.split(".")[1]: path for path in (NOTEBOOKS / "params").glob(f"{experiment}.*.yaml")}
+    if scale != "smoke" and scale not in files:
+        known = ", ".join(sorted({"smoke", *files}, key=scale_order))
+        raise ValueError(f"{experiment} has no scale {scale!r}; it has {known}")
+    values = {"scale": scale}
+    if scale in files:
+        try:
+            values |= yaml.safe_load(files[scale].read_text("utf-8")) or {}
+        except (yaml.YAMLError, TypeError):
+            raise ValueError(f"{files[scale]} is no YAML of names and values") from None
+        if values["scale"] != scale:
+            raise ValueError(f"{files[scale]} must say scale: {scale}")
+    values |= given or {}
+    check_parameters(values, kinds)
+    return values
+
+
+def scale_order(scale: str) -> tuple:
+    """For sorting: the common scales by size, then others by name."""
+    return SCALES.index(scale) if scale in SCALES else len(SCALES), scale
+
+
+def parse_values(pairs: Iterable[tuple[str, str]], experiment: str) -> dict:
+    """Command-line values as the notebook's types; an unknown name passes through, to be refused by `settings`."""
+    kinds = {name: about["type"] for name, about in declared(experiment).items()}
+    values = {}
+    for name, text in pairs:
+        if name in ("scale", "out"):
+            raise ValueError(f"parameter {name} is given by --{name}")
+        kind = kinds.get(name, "str")
+        try:
+            values[name] = _READ[kind](text)
+        except (ValueError, KeyError):
+            raise ValueError(f"parameter {name} must be {kind}, got {text!r}") from None
+    return values
 
 
 def of_notebook(namespace: dict) -> dict:
-    """Values of the notebook's parameters: the annotated names of its first cell."""
-    declared = {n: t if isinstance(t, str) else t.__name__ for n, t in namespace.get("__annotations__", {}).items()}
-    declared = {name: kind for name, kind in declared.items() if kind in _TYPES}
+    """Values of a running notebook's parameters, from its `globals()`: the annotated names, and what is injected."""
+    kinds = {n: t if isinstance(t, str) else t.__name__ for n, t in namespace.get("__annotations__", {}).items()}
+    kinds = {name: kind for name, kind in kinds.items() if kind in _TYPES}
     injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]  # papermill's cell
     names = {t.id for cell in injected for s in ast.parse(cell).body if isinstance(s, ast.Assign) for t in s.targets}
-    check_parameters({name: namespace[name] for name in names}, declared)
-    values = {name: namespace[name] for name in declared}
-    check_parameters(values, declared)
-    return {n: float(v) if declared[n] == "float" else v for n, v in values.items() if n not in NOT_RECORDED}
+    check_parameters({name: namespace[name] for name in [*names, *kinds]}, kinds)
+    values = {name: float(namespace[name]) if kind == "float" else namespace[name] for name, kind in kinds.items()}
+    return {name: value for name, value in values.items() if name not in NOT_RECORDED}

@@ -1,24 +1,18 @@
-"""Records of runs: find and keep them, put them in words, and in the Markdown tables of the README.
+"""Records of runs: find them, keep them, and see what they say as tables (pandas).
 
-The records that the README and `notebooks/index.ipynb` speak of are those kept under `notebooks/results/`.
+The records that the results pages and `notebooks/index.ipynb` speak of are those kept under `notebooks/results/`.
 """
 
 import json
-import re
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 from studies.files import ROOT, SCHEMA, atomic_write
-from studies.run import SCALES
+from studies.parameters import scale_order
 from studies.statistics import expectation, interval, number
 
-README = ROOT / "README.md"
 RECORDS = ROOT / "notebooks" / "results"
-BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
 VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "no interval": "–"}
 KEYS = set("experiment parameters seeds metrics summary claims figures data environment commit times".split())
 
@@ -42,18 +36,8 @@ def load_records(folder: Path) -> list[dict]:
         ValueError: a file is no valid JSON or of another schema; names the file.
     """
     files = [*folder.glob("*/*/record.json"), *folder.glob("*/*/*/record.json")]
-    return sorted((load_record(f) for f in files if "seeds" not in f.relative_to(folder).parts), key=_order)
-
-
-def _order(record: dict) -> tuple:
-    name = scale(record)
-    return record["experiment"], SCALES.index(name) if name in SCALES else len(SCALES), name, str(record["folder"])
-
-
-def claims(records: Iterable[dict]) -> list[tuple[dict, dict]]:
-    """(record, claim) pairs, one a record, id and variant; of a claim stated twice (a cell run again) the last."""
-    latest = [(record, {(claim["id"], claim["of"]): claim for claim in record["claims"]}) for record in records]
-    return [(record, claim) for record, stated in latest for claim in stated.values()]
+    found = [load_record(file) for file in files if "seeds" not in file.relative_to(folder).parts]
+    return sorted(found, key=lambda record: (record["experiment"], scale_order(scale(record)), str(record["folder"])))
 
 
 def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
@@ -75,6 +59,51 @@ def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
     for stale in {*target.glob("figures/*.png")} - {target / name for name in names}:
         stale.unlink()
     return target
+
+
+# ---------------------------------------------------------------- tables
+
+
+def claims(found: Path | Iterable[dict] = RECORDS):
+    """All measurements of claims, a pandas DataFrame: what each table of claims, of whatever looks, is a part of.
+
+    Args:
+        found: a folder of records, by default those that are kept; or records, as `load_records` returns them.
+
+    Returns:
+        a row a record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
+        scale, id, claim, of, measure, mean, low, high, interval, verdict, paper_value, source, as records have them,
+        and in words expected, measured, 95 % CI, paper's value.
+
+    Example:
+        >>> claims()[["id", "of", "measured", "95 % CI", "verdict"]].to_string(index=False)  # doctest: +SKIP
+    """
+    import pandas as pd  # slow to import, and a batch's jobs make no tables
+
+    rows = {}
+    for n, record in enumerate(load_records(found) if isinstance(found, Path) else found):
+        for claim in record["claims"]:
+            row = {"experiment": record["experiment"], "scale": scale(record), **claim, **claim["measured"]}
+            row |= {"expected": expectation(claim), "measured": number(claim["measured"]["mean"])}
+            row |= {"95 % CI": interval(claim["measured"]), "paper's value": paper_value(claim)}
+            rows[n, claim["id"], claim["of"]] = row
+    columns = "experiment scale id claim of measure mean low high interval verdict paper_value source expected measured"
+    return pd.DataFrame(rows.values(), columns=[*columns.split(), "95 % CI", "paper's value"])
+
+
+def runs(found: Path | Iterable[dict] = RECORDS):
+    """A row a record, a pandas DataFrame: experiment, scale, seeds (their number), verdicts (in words), seconds."""
+    import pandas as pd
+
+    found = load_records(found) if isinstance(found, Path) else found
+    rows = [(r["experiment"], scale(r), len(r["seeds"]), verdicts(claims([r])), round(seconds(r))) for r in found]
+    return pd.DataFrame(rows, columns=["experiment", "scale", "seeds", "verdicts", "seconds"])
+
+
+def verdicts(stated) -> str:
+    """How many rows of a table of claims hold, fail and so on, in words."""
+    counts = stated["verdict"].value_counts()
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts) or "no claims"
 
 
 # ---------------------------------------------------------------- words and numbers
@@ -99,84 +128,11 @@ def seconds(record: dict) -> float:
     return notebook if notebook >= seeds else notebook + seeds
 
 
-def seeds_in_words(record: dict) -> str:
+def seeds_in_words(seeds: Sequence[int]) -> str:
     """ "1 seed", "3 seeds"."""
-    return f"{len(record['seeds'])} seed" + "s" * (len(record["seeds"]) != 1)
+    return f"{len(seeds)} seed" + "s" * (len(seeds) != 1)
 
 
 def scale(record: dict) -> str:
     """The name of its settings."""
     return record["parameters"]["scale"]
-
-
-def verdicts(records: list[dict]) -> str:
-    """How many claims hold, fail and so on, in words."""
-    counts = Counter(claim["verdict"] for _, claim in claims(records))
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]) or "no claims"
-
-
-def summary_table(records: list[dict]) -> str:
-    """Plain text, one line a record: experiment, scale, seeds, verdicts, seconds."""
-    rows = [("experiment", "scale", "seeds", "verdicts", "seconds")]
-    for record in records:
-        count, time = str(len(record["seeds"])), f"{seconds(record):.0f}"
-        rows.append((record["experiment"], scale(record), count, verdicts([record]), time))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-# ---------------------------------------------------------------- Markdown
-
-
-def plain(text) -> str:
-    """Text as it is in a cell of a Markdown table; an underscore within a word or a bracket alone is harmless."""
-    return re.sub(r"[\\`*~$&<>|]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", " ".join(str(text).split()))
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the cells are Markdown, so that other text goes through `plain` first."""
-    lines = [header, ["---", *["--:" if name in ("Measured", "Mean") else "---" for name in header[1:]]]]
-    lines += rows
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def readme_tables(records: list[dict]) -> str:
-    """Markdown: for each record, folded, how many of its claims hold, and their table."""
-    if not records:
-        return "No records are kept yet."
-    header = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict", "Paper's value")
-    parts = []
-    for record in records:
-        rows = []
-        for _, claim in claims([record]):
-            measured = number(claim["measured"]["mean"]), interval(claim["measured"]), claim["verdict"]
-            statement = claim["claim"] + (f" ({claim['of']})" if claim["of"] else "")
-            cells = (claim["id"], statement, expectation(claim), *measured, paper_value(claim))
-            rows.append([plain(cell) for cell in cells])
-        title = f"{record['experiment']}, {scale(record)} scale, {seeds_in_words(record)}: {verdicts([record])}"
-        table = markdown(header, rows) if rows else "No claims."
-        file = quote(f"notebooks/results/{scale(record)}/{record['experiment']}/record.json")
-        parts.append(
-            f"<details><summary>{escape(title)}</summary>\n\n{table}\n\nAll metrics: [record]({file})\n\n</details>"
-        )
-    return "\n\n".join(parts)
-
-
-def with_tables(text: str, records: list[dict]) -> str:
-    """A README's text with the tables of these records between the two markers; ValueError without markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md needs the lines {BEGIN} and {END}, in this order: the tables go between them")
-    tables = f"\n\n{readme_tables(records)}\n\n"
-    return before + begin + (tables.replace("\n", "\r\n") if "\r\n" in text else tables) + end + after
-
-
-def update_readme(readme: Path, records: list[dict]) -> bool:
-    """Put the tables of these records into a README; True if that changed it."""
-    text = readme.read_bytes().decode()  # as bytes: line ends stay what they are
-    changed = with_tables(text, records)
-    if changed != text:
-        with atomic_write(readme) as temporary:
-            temporary.write_bytes(changed.encode())
-    return changed != text

@@ -1,15 +1,15 @@
-"""Run one notebook in batch.
+"""Run one notebook, with checked parameters.
 
     python -m studies.run isnet/mnist_background_bias --scale laptop -p seeds 3
 
 executes the notebook by papermill with the parameters of `notebooks/params/<experiment>.<scale>.yaml` and
-those given, after checking their names and types, and leaves `notebook.ipynb`, `notebook.html`,
+those given, names and types checked before anything runs, and leaves `notebook.ipynb`, `notebook.html`,
 `record.json` and `figures/` in the output folder. A run that fails says why in one line, exits with 1,
 leaves `failed.ipynb` and touches nothing that an earlier run has left there.
 """
 
 import argparse
-import ast
+import hashlib
 import json
 import logging
 import os
@@ -20,70 +20,13 @@ import threading
 import time
 from pathlib import Path
 
-import yaml
+from studies.files import NOTEBOOKS, check_writable, code_digest, results_root, scratch_folder, write_text
+from studies.parameters import NOT_RECORDED, PAGES, code_cells, experiments, parse_values, settings
 
-from studies.files import NOTEBOOKS, atomic_write, check_writable, results_root, scratch_folder
-from studies.parameters import NOT_RECORDED, check_parameters
-
-SCALES = ("smoke", "laptop", "paper")
-INDEX = "index"  # the table of contents, which shows what the others found
-PAGES = ("benchmarks", INDEX)  # notebooks that show what is on record, and no experiments themselves
 # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 % of a
 # training on a CPU. Other libraries of C do not know these; older glibcs refuse a larger second one.
 MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-FINISHED = ".finished"  # made at the end of a run that succeeds, removed at the start of the next
-
-
-def experiments() -> list[str]:
-    """All experiments: the notebooks that are paired with a script, "<paper>/<name>", or "<name>" of no one paper.
-
-    `PAGES`, as the table of contents, are none.
-    """
-    found = [path for depth in ("*.ipynb", "*/*.ipynb") for path in NOTEBOOKS.glob(depth)]
-    pairs = [path.relative_to(NOTEBOOKS).with_suffix("") for path in found if path.with_suffix(".py").is_file()]
-    return sorted(path.as_posix() for path in pairs if not path.parts[0].startswith(".") and str(path) not in PAGES)
-
-
-def declared(experiment: str) -> dict[str, dict]:
-    """The notebook's parameters: name -> {"type", "default", "help"}, read without running it."""
-    if experiment not in experiments():
-        known = ", ".join(experiments()) or f"none in {NOTEBOOKS}"
-        raise ValueError(f"unknown experiment {experiment!r}; there are {known}")
-    cells = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text("utf-8"))["cells"]
-    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    found = {}
-    for node in ast.parse(tagged[0]).body if tagged else []:
-        if isinstance(node, ast.AnnAssign):
-            rest = tagged[0].splitlines()[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-            kind, default = ast.unparse(node.annotation), ast.literal_eval(node.value)
-            found[node.target.id] = {"type": kind, "default": default, "help": rest.partition("#")[2].strip()}
-    return found
-
-
-def settings(experiment: str, scale: str, given: dict | None = None) -> dict:
-    """The parameters to inject for a scale: those of its file, then those given; checked.
-
-    Raises ValueError for an unknown experiment, scale or parameter, and for a value of the wrong type.
-    """
-    types = {name: p["type"] for name, p in declared(experiment).items()}
-    files = {path.name.split(".")[1]: path for path in (NOTEBOOKS / "params").glob(f"{experiment}.*.yaml")}
-    if scale != "smoke" and scale not in files:
-        known = ", ".join(sorted({"smoke", *files}, key=lambda s: (SCALES.index(s) if s in SCALES else 3, s)))
-        raise ValueError(f"{experiment} has no scale {scale!r}; it has {known}")
-    values = {"scale": scale}
-    if scale in files:
-        try:
-            values |= yaml.safe_load(files[scale].read_text("utf-8")) or {}
-        except (yaml.YAMLError, TypeError):
-            raise ValueError(f"{files[scale]} is no YAML of names and values") from None
-        if values["scale"] != scale:
-            raise ValueError(f"{files[scale]} must say scale: {scale}")
-    values |= given or {}
-    check_parameters(values, types)
-    for name in ("seeds", "threads"):
-        if values.get(name, 1) < 1:
-            raise ValueError(f"parameter {name} must be at least 1, got {values[name]}")
-    return values
+FINISHED = ".finished"  # made at the end of a run that succeeds, with the digest of its code; removed at the next
 
 
 def check_device(name: str) -> None:
@@ -92,22 +35,6 @@ def check_device(name: str) -> None:
         from studies import study
 
         study.check_device(name)
-
-
-def parse_values(pairs: list[tuple[str, str]], experiment: str) -> dict:
-    """Command-line values as the notebook's types; an unknown name passes through, to be refused later."""
-    kinds = {name: p["type"] for name, p in declared(experiment).items()}
-    convert = {"int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__}
-    values = {}
-    for name, text in pairs:
-        if name in ("scale", "out"):
-            raise ValueError(f"parameter {name} is given by --{name}")
-        kind = kinds.get(name, "str")
-        try:
-            values[name] = convert.get(kind, str)(text.lower() if kind == "bool" else text)
-        except (ValueError, KeyError):
-            raise ValueError(f"parameter {name} must be {kind}, got {text!r}") from None
-    return values
 
 
 def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
@@ -121,6 +48,7 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     values = settings(experiment, scale, given)
     check_device(values.get("device", "cpu"))
     check_writable(out)
+    code = digest(experiment)
     (out / FINISHED).unlink(missing_ok=True)
     with scratch_folder() as scratch:
         running = Path(scratch, "notebook.ipynb")
@@ -129,22 +57,30 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
         except RuntimeError as error:
             raise RuntimeError(str(error) + _keep_failed(running, out)) from None
         notebook.metadata.papermill["output_path"] = str(out / "notebook.ipynb")
-    _write(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
-    _write(out / "notebook.ipynb", nbformat.writes(notebook))
+    write_text(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
+    write_text(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
-    (out / FINISHED).touch()
+    (out / FINISHED).write_text(code)
     return out / "record.json"
 
 
-def is_finished(out: Path, parameters: dict) -> bool:
-    """Has a run with these parameters finished in the folder `out`?"""
+def digest(experiment: str) -> str:
+    """sha256 of what a run's record and figures depend on beside its parameters: all code, the notebook, the claims."""
+    claims = (NOTEBOOKS / "claims.yaml").read_text("utf-8")
+    state = [code_digest(), code_cells(experiment), claims]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def is_finished(experiment: str, out: Path, parameters: dict) -> bool:
+    """Has a run of this notebook, as it is now, with these parameters finished in the folder `out`?"""
     try:
+        code = (out / FINISHED).read_text()
         record = json.loads((out / "record.json").read_text("utf-8"))
         recorded = record["parameters"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     wanted = {name: value for name, value in parameters.items() if name not in NOT_RECORDED}
-    return (out / FINISHED).exists() and recorded == wanted
+    return recorded == wanted and code == digest(experiment)
 
 
 def keep_outputs(experiment: str) -> None:
@@ -152,14 +88,16 @@ def keep_outputs(experiment: str) -> None:
     import nbformat
 
     if experiment not in PAGES:
-        declared(experiment)
+        code_cells(experiment)  # raises if there is none
     with scratch_folder() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
         notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
-    _write(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
+        if not part.metadata.get("tags", True):  # papermill's, of a cell without
+            del part.metadata["tags"]
+    write_text(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
 
 
 def _execute(experiment: str, running: Path, parameters: dict):
@@ -176,17 +114,11 @@ def _execute(experiment: str, running: Path, parameters: dict):
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
     try:
         papermill.execute_notebook(
-            str(NOTEBOOKS / f"{experiment}.ipynb"),
-            str(running),
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str((NOTEBOOKS / experiment).parent),
-            config=config,
-            start_timeout=300,  # seconds; both are generous, for machines that are busy
-            iopub_timeout=60,
+            str(NOTEBOOKS / f"{experiment}.ipynb"), str(running), parameters, cwd=str((NOTEBOOKS / experiment).parent),
+            kernel_name="python3", progress_bar=False, config=config,
+            start_timeout=300, iopub_timeout=60,  # seconds, generous, for machines that are busy
             shutdown_kernel="immediate",  # all cells have run, or nobody waits for them any more
-        )
+        )  # fmt: skip
     except DeadKernelError:
         raise RuntimeError("the kernel died; it may have run out of memory") from None
     except PapermillExecutionError as error:
@@ -198,19 +130,13 @@ def _execute(experiment: str, running: Path, parameters: dict):
 
 def collapse_progress(notebook) -> None:
     """Keep of each progress bar what a terminal would show at the end, as JupyterLab does."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
     for cell in notebook.cells:
-        outputs = []
         for output in cell.get("outputs", []):
-            if outputs and output.output_type == "stream" and outputs[-1].get("name") == output.name:
-                outputs[-1].text += output.text  # each refresh of a bar arrives as an output of its own
-            else:
-                outputs.append(output)
-        for output in outputs:
             if output.output_type == "stream":
-                lines = output.text.split("\n")
-                output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
-        if outputs:
-            cell.outputs = outputs
+                output.text = output.text.replace("\r", "")  # before an end of line
 
 
 def _first_line(text) -> str:
@@ -219,18 +145,10 @@ def _first_line(text) -> str:
     return lines[0].strip() if lines else ""
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        with atomic_write(path) as file:
-            file.write_text(text, "utf-8")
-    except OSError as error:  # that of a full disk does not name the file
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
 def _keep_failed(running: Path, out: Path) -> str:
     """Leave what has run of a notebook that failed; returns where it is, for the end of the message."""
     try:
-        _write(out / "failed.ipynb", running.read_text("utf-8"))
+        write_text(out / "failed.ipynb", running.read_text("utf-8"))
     except OSError as error:  # most likely what the run failed of
         return f" (nor could failed.ipynb be written: {error})"
     return f" (see {out / 'failed.ipynb'})"
@@ -255,12 +173,6 @@ def _interrupt(number, frame):
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(143)
-
-
-def _say(line: str, stream) -> None:
-    """Print in one write, so that the jobs of a batch, which share a pipe, do not write into each other's lines."""
-    stream.write(f"{line}\n")
-    stream.flush()
 
 
 class Parser(argparse.ArgumentParser):
@@ -288,8 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
     label = f"{options.experiment} {options.scale}"
     try:
         if options.keep_outputs:
-            pages = [page for page in PAGES if (NOTEBOOKS / f"{page}.ipynb").is_file()]  # the last: they show results
-            for experiment in [*experiments(), *pages] if options.experiment == "all" else [options.experiment]:
+            pages = [page for page in PAGES if (NOTEBOOKS / f"{page}.ipynb").is_file()]
+            every = [*experiments(), *pages]  # pages last: they show results
+            for experiment in every if options.experiment == "all" else [options.experiment]:
                 keep_outputs(experiment)
             return 0
         given = parse_values(options.parameter, options.experiment)
@@ -297,12 +210,13 @@ def main(arguments: list[str] | None = None) -> int:
         out = (options.out or results_root() / options.scale / options.experiment).absolute()
         record = run(options.experiment, options.scale, given, out)
     except (ValueError, OSError, RuntimeError) as error:
-        _say(f"error: {label}: {_first_line(error)}", sys.stderr)
+        print(f"error: {label}: {_first_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted: {label}; the seeds that have finished are kept", file=sys.stderr)
+        if not options.end_with:  # a batch says so itself
+            print(f"interrupted: {label}; the seeds that have finished are kept", file=sys.stderr)
         return 130
-    _say(f"done: {label}, {time.time() - started:.0f} s, {record}", sys.stdout)
+    print(f"done: {label}, {time.time() - started:.0f} s, {record}", flush=True)
     return 0
 
 

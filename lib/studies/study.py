@@ -1,4 +1,4 @@
-"""Study records: what a notebook ran, what it measured, and what that says about the paper's claims.
+"""Inside a notebook: its study, of which a record stays: what ran, what it measured, what that says about the claims.
 
 A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
 finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
@@ -23,14 +23,11 @@ import numpy as np
 import torch
 import yaml
 
-from studies import parameters
+from studies import files, parameters, records
 from studies.files import NOTEBOOKS, ROOT, SCHEMA, atomic_write, check_writable, results_root, sole, write_json
-from studies.statistics import estimate, expectation, interval, number, verdict
+from studies.statistics import estimate, verdict
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
-# A change to these modules does not change what a run finds.
-PRESENTATION = "batch benchmarks contents explorer kernels learning_curves maps plots".split()
-PRESENTATION += "records relevance_plots report run style".split()
 
 
 def seed_everything(seed: int) -> torch.Generator:
@@ -109,9 +106,6 @@ class Study:
         self.experiment = experiment
         self.parameters = parameters.of_notebook(namespace)
         self._namespace = namespace
-        for name in ("seeds", "threads"):
-            if self.parameters[name] < 1:
-                raise ValueError(f"parameter {name} must be at least 1, got {self.parameters[name]}")
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
@@ -137,10 +131,11 @@ class Study:
 
         `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
         undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far
-        and the name of `run`, the sources of attrain and data_prep, the data's checksums and torch's version; a change
-        to any of these runs it anew. A study of several stages calls this once a stage, with functions of different
-        names; the record's time of a seed is that of all of them. Where another process is at the same `run(seed)`, as
-        the jobs of a batch are that share a stage, this one waits for its result.
+        and the name of `run`, the code (the library, data_prep, and the kit but for what only shows or runs studies),
+        the data's checksums and the packages' versions; a change to any of these runs it anew. A study of several
+        stages calls this once a stage, with functions of different names; the record's time of a seed is that of all
+        of them. Where another process is at the same `run(seed)`, as the jobs of a batch are that share a stage, this
+        one waits for its result.
         """
         file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.pt"
         if not file.exists():
@@ -156,13 +151,12 @@ class Study:
         return result
 
     def _fingerprint(self, seed: int, run: Callable) -> str:
-        sources = sorted([*(ROOT / "lib/attrain").rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")])
-        sources = [path.read_text("utf-8") for path in sources if path.stem not in PRESENTATION]
         cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
         if "__file__" in self._namespace:  # run as a script
             cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
         parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
-        state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, torch.__version__, sources]
+        code = [files.code_digest(without=files.SHOWS_OR_RUNS), *(version(package) for package in PACKAGES)]
+        state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, code]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
     def claim(self, id: str, values, of: str = "", draws=None) -> dict:
@@ -194,20 +188,9 @@ class Study:
 
     def claims_table(self):
         """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
-        import pandas as pd  # slow to import, and `studies.run`, which imports this module, shows no table
-
-        rows = [
-            {
-                "claim": claim["claim"],
-                "of": claim["of"],
-                "expected": expectation(claim),
-                "measured": number(claim["measured"]["mean"]),
-                "95 % interval": interval(claim["measured"]),
-                "verdict": claim["verdict"],
-            }
-            for claim in self.claims
-        ]
-        return pd.DataFrame(rows, index=pd.Index([claim["id"] for claim in self.claims], name="id"))
+        ours = {"experiment": self.experiment, "parameters": self.parameters, "claims": self.claims}
+        table = records.claims([ours]).set_index("id").rename(columns={"95 % CI": "95 % interval"})
+        return table[["claim", "of", "expected", "measured", "95 % interval", "verdict"]]
 
     def figure(self, figure, name: str) -> None:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
-from studies.run import declared, experiments, settings
+from studies.parameters import declared, experiments, settings
 from studies.study import NOTEBOOKS, ROOT
 
 ALL = sorted(str(path.relative_to(NOTEBOOKS).with_suffix("")) for path in NOTEBOOKS.rglob("*.py"))

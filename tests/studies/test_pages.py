@@ -1,17 +1,22 @@
 """Records are made with study's own `estimate` and `verdict`, so that they stay in step with what runs write."""
 
+import io
 import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from studies import pages, records, study
+from studies import pages, parameters, records, statistics, study
+from studies.files import ROOT, results_root
 
 HOSTILE = '<script>alert("x")</script> & \'|`*_$~[a](b)\\'
+TIMES = {"finished": "2025-01-02T03:04:05Z", "notebook_seconds": 41.2, "seed_seconds": [12.0]}
 LEVELS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
 
@@ -23,8 +28,8 @@ def png(tmp_path_factory) -> bytes:
 
 
 def claim(id="ignores-mark", values=(0.91, 0.93, 0.94), of="", above=0.5, paper_value=None, **changes):
-    measured = study.estimate(values)
-    decision = study.verdict(measured["low"], measured["high"], above=above)
+    measured = statistics.estimate(values)
+    decision = statistics.verdict(measured["low"], measured["high"], above=above)
     definition = {"claim": "it ignores the mark", "measure": "accuracy, mark moved", "above": above}
     definition |= {"paper_value": paper_value, "source": "Table 1"}
     return {"id": id, "of": of, **definition, "measured": measured, "verdict": decision, **changes}
@@ -39,13 +44,13 @@ def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, fi
         "parameters": {"scale": scale, "seed": 0, "seeds": count, "device": "cpu", "threads": 1, "rate": 0.001},
         "seeds": list(range(count)),
         "metrics": metrics,
-        "summary": {name: study.estimate(values) for name, values in metrics.items()},
+        "summary": {name: statistics.estimate(values) for name, values in metrics.items()},
         "claims": [claim()] if claims is None else claims,
         "figures": list(figures),
         "data": {"digits": {"digits.csv.gz": "ab" * 32}},
         "environment": {"python": "3.11.9", "torch": "2.8.0", "device": "cpu (x86_64)", "threads": 1},
         "commit": "c0ffee" * 6 + "c0ff",
-        "times": {"finished": "2025-01-02T03:04:05Z", "notebook_seconds": 41.2, "seed_seconds": [12.0] * count},
+        "times": TIMES | {"seed_seconds": [12.0] * count},
         **changes,
     }
 
@@ -62,9 +67,9 @@ def results(tmp_path, monkeypatch) -> Path:
 def put(results, png):
     """Writes a record, its figures as PNG and SVG, and what else a run leaves, below the results."""
 
-    def put(root=results, extras=(), **given) -> Path:
+    def put(root=None, extras=(), **given) -> Path:
         made = record(**given)
-        folder = root / made["parameters"]["scale"] / made["experiment"]
+        folder = (root or results_root()) / made["parameters"]["scale"] / made["experiment"]
         study.write_json(folder / "record.json", made)
         for name in made["figures"]:
             (folder / "figures").mkdir(exist_ok=True)
@@ -75,6 +80,19 @@ def put(results, png):
         return folder
 
     return put
+
+
+@pytest.fixture
+def tree(results, tmp_path, monkeypatch) -> Path:
+    """Two notebooks of one paper and one of none; the folder where their records are kept."""
+    for module in (parameters, pages):
+        monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    for name, text in (("one/a", "# # Is it | so?\n"), ("one/b", "# %%\n1\n"), ("own", "# # Mine\n"), ("index", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "kept").mkdir()
+    return tmp_path / "kept"
 
 
 class Page(HTMLParser):
@@ -158,8 +176,33 @@ def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, t
 def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
     twice = [claim(values=(0.1, 0.1)), claim(of="other"), claim(values=(0.9, 0.9))]
     put(claims=twice)
-    pairs = records.claims(records.load_records(results))
-    assert [(c["of"], c["measured"]["mean"]) for _, c in pairs] == [("", 0.9), ("other", pytest.approx(0.926667))]
+    stated = records.claims(results)
+    assert list(zip(stated["of"], stated["mean"])) == [("", 0.9), ("other", pytest.approx(0.926667))]
+
+
+def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(put, results):
+    put(claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
+    put(experiment="methods", scale="laptop")
+    stated = records.claims(results)
+    assert stated.equals(records.claims(records.load_records(results)))
+    assert list(zip(stated["experiment"], stated["scale"], stated["id"])) == [
+        ("isnet/mark", "smoke", "ignores-mark"),
+        ("isnet/mark", "smoke", "single"),
+        ("methods", "laptop", "ignores-mark"),
+    ]
+    first = stated.iloc[0]
+    assert first["mean"] == pytest.approx(0.926667) and first["low"] < first["mean"] < first["high"]
+    words = ["expected", "measured", "95 % CI", "verdict", "paper's value", "measure", "source"]
+    assert first[words].tolist() == [
+        "above 0.5", "0.927", "[0.889, 0.965]", "holds", "0.5", "accuracy, mark moved", "Table 1",
+    ]  # fmt: skip
+    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "no interval"]
+
+
+def test_no_records_are_an_empty_table_of_the_same_columns(put, results):
+    put()
+    assert records.claims([]).empty and list(records.claims([]).columns) == list(records.claims(results).columns)
+    assert records.runs([]).empty
 
 
 # ---------------------------------------------------------------- words and numbers
@@ -173,7 +216,7 @@ def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
      (None, "none")],
 )  # fmt: skip
 def test_numbers_have_sensible_digits(value, text):
-    assert study.number(value) == text
+    assert statistics.number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -181,7 +224,7 @@ def test_numbers_have_sensible_digits(value, text):
     [({"above": 0}, "above 0"), ({"below": -1.5}, "below −1.5"), ({"above": "5e-1", "below": 1}, "between 0.5 and 1")],
 )
 def test_expectation_is_put_in_words(bounds, text):
-    assert study.expectation(bounds) == text
+    assert statistics.expectation(bounds) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "not read"), (0, "0"), (-1.5, "−1.5"), ("1-2 % (Fig. 3)",) * 2])
@@ -198,11 +241,9 @@ def test_summary_has_one_line_a_record(put, results):
     failing = claim("b", values=(0.1, 0.1), of="x")
     put(claims=[claim(), claim("c", values=[0.9]), failing])
     put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
-    lines = records.summary_table(records.load_records(results)).splitlines()
-    assert [line.split(maxsplit=3) for line in lines] == [
-        ["experiment", "scale", "seeds", "verdicts                         seconds"],
-        ["challenger/long_name", "laptop", "1", "no claims                        41"],
-        ["isnet/mark", "smoke", "3", "1 holds, 1 fails, 1 no interval  41"],
+    assert records.runs(results).values.tolist() == [
+        ["challenger/long_name", "laptop", 1, "no claims", 41],
+        ["isnet/mark", "smoke", 3, "1 holds, 1 fails, 1 no interval", 41],
     ]
 
 
@@ -315,6 +356,9 @@ def test_every_link_has_words(full, put):
     assert all(re.sub(r"<[^>]*>", "", link).strip() for link in links)
 
 
+STYLE = (ROOT / "lib/studies/page.html.j2").read_text("utf-8")
+
+
 def luminance(colour: str) -> float:
     """WCAG 2's relative luminance of #rgb or #rrggbb."""
     digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
@@ -330,7 +374,7 @@ def test_contrast_is_that_of_the_formula():
 
 @pytest.mark.parametrize(("mode", "below", "behind"), [("light", "<style>", "#fff"), ("dark", "dark)", "#14171b")])
 def test_every_colour_of_text_stands_out_from_what_is_behind_it(mode, below, behind):
-    block = pages.STYLE.split(below, 1)[1].split(":root {", 1)[1].split("}", 1)[0]
+    block = STYLE.split(below, 1)[1].split(":root {", 1)[1].split("}", 1)[0]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})\b", block))
     backgrounds = [colours.pop(name) for name in ("page", "band")]
     assert backgrounds[0] == behind and colours.pop("line")
@@ -342,7 +386,7 @@ def test_every_colour_of_text_stands_out_from_what_is_behind_it(mode, below, beh
 
 
 def test_no_colour_is_used_but_those_of_the_two_palettes():
-    rules = pages.STYLE.split("* { box-sizing", 1)[1]
+    rules = STYLE.split("* { box-sizing", 1)[1]
     assert set(re.findall(r"#[0-9a-f]{3,6}\b", rules)) == {"#fff"}, "behind figures, which are drawn on white"
 
 
@@ -381,85 +425,177 @@ def test_page_without_records_says_how_to_make_some(results):
     assert "make reproduce" in render(results).text("main").replace("\n", "")
 
 
-# ---------------------------------------------------------------- README
-
-README = f"# Title\r\n\ntext\n{records.BEGIN}\nold\n{records.END}\nmore  \nno newline at the end"
+# ---------------------------------------------------------------- Markdown
 
 
-def test_readme_tables_are_readable(put, results):
+def test_tables_are_readable(put, results):
     put(claims=[claim(of="Selective")])
-    assert records.readme_tables(records.load_records(results)) == "\n".join([
+    assert pages.record_tables(records.load_records(results), results).splitlines() == [
         "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
         "",
-        "| Claim |  | Expected | Measured | 95 % CI | Verdict | Paper's value |",
-        "| --- | --- | --- | --: | --- | --- | --- |",
-        "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds | not read |",
+        "| Claim | | Expected | Measured | 95 % CI | Verdict |",
+        "|:---|:---|:---|---:|:---|:---|",
+        "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds |",
         "",
-        "All metrics: [record](notebooks/results/smoke/isnet/mark/record.json)",
+        "All metrics: [record](smoke/isnet/mark/record.json)",
         "",
         "</details>",
-    ])  # fmt: skip
+    ]
+
+
+def test_the_papers_values_are_a_column_only_of_tables_that_have_one(put, results):
+    put(claims=[claim(), claim("other", paper_value=0.987)])
+    put(scale="laptop")
+    first, second = pages.record_tables(records.load_records(results), results).split("<details>")[1:]
+    assert "| Paper's value |" in first and "| not read |" in first and "| 0.987 |" in first
+    assert "Paper's value" not in second and "not read" not in second
 
 
 def test_hostile_text_stays_in_its_cell(full):
-    lines = records.readme_tables(records.load_records(full)).splitlines()
+    lines = pages.record_tables(records.load_records(full), full).splitlines()
     rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {8}
+    assert {row.count("|") for row in rows} == {7, 8}  # with and without a paper's value
     assert not any("<script" in line.replace(r"\<", "") for line in lines)
 
 
-def test_readme_without_records_says_so():
-    assert records.readme_tables([]) == "No records are kept yet."
+def test_without_records_or_claims_that_is_said(put, results):
+    assert pages.record_tables([], results) == "No records are kept yet."
+    put(claims=[])
+    assert "\nNo claims.\n" in pages.record_tables(records.load_records(results), results)
 
 
-@pytest.mark.parametrize("text", [README, README.replace("\r\n", "\n")])
-def test_readme_update_changes_only_what_is_between_the_markers_and_only_once(put, results, tmp_path, text):
-    put()
-    kept, readme = records.load_records(results), tmp_path / "README.md"
-    readme.write_bytes(text.encode())
-    assert pages.update_readme(readme, kept)
-    written = readme.read_bytes()
+def test_without_records_all_notebooks_are_listed(tree):
+    assert pages.notebooks_table(folder=tree).splitlines()[2:] == [
+        "| [one/a](one/a.ipynb) | Is it \\| so? | no run kept yet |",
+        "| [one/b](one/b.ipynb) | one/b | no run kept yet |",
+        "| [own](own.ipynb) | Mine | no run kept yet |",
+    ]
+
+
+def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tree, put):
+    put(tree, experiment="one/a", scale="paper", claims=[], times=TIMES | {"notebook_seconds": 7200.0})
+    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1))])
+    put(tree, experiment="own", scale="laptop")
+    put(tree, experiment="gone/away")
+    a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
+    assert a.endswith(
+        "| *laptop*, 41.2 s: [2 holds, 1 fails](kept/one.md)<br>*paper*, 2.0 h: [no claims](kept/one.md) |"
+    )
+    assert own.endswith("| *laptop*, 41.2 s: [1 holds](kept/laptop/own/record.json) |")
+    assert "| [own](../own.ipynb) |" in pages.notebooks_table(["own"], tree, here=tree)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed in a notebook."""
+    outputs = []
+    monkeypatch.setattr("IPython.display.display", outputs.append)
+    return outputs
+
+
+def test_a_paper_is_its_picture_made_small_and_its_notebooks(tree, put, shown):
+    folder = put(tree, experiment="one/a", scale="laptop")
+    Figure(figsize=(12, 3)).savefig(folder / "figures/maps.png", dpi=200)
+    pages.show_paper("one", "a/maps", tree, width=300)
+    picture, caption, table = shown
+    found = Image.open(io.BytesIO(picture.data))
+    assert found.size == (300, 75) and len(found.getcolors()) <= 128 and picture.alt == "maps"
+    assert caption.data == "*Maps, from one/a at laptop scale.*"
+    assert "one/a" in table.data and "one/b" in table.data and "own" not in table.data
+
+
+@pytest.mark.parametrize("figure", ["", "a/none", "b/maps", "c/maps"])
+def test_a_figure_that_is_not_kept_is_left_out(tree, put, shown, figure):
+    put(tree, experiment="one/a")
+    pages.show_paper("one", figure, tree)
+    assert [type(part).__name__ for part in shown] == ["Markdown"]
+
+
+def test_a_paper_without_notebooks_says_so(tree, shown):
+    pages.show_paper("two", "a/maps", tree)
+    assert [part.data for part in shown] == ["There is no notebook yet."]
+
+
+# ---------------------------------------------------------------- pages with generated parts
+
+BEGIN, END = pages.MARKERS
+PAGE = f"# Title\r\n\ntext\n{BEGIN}\nold\n{END}\nmore  \nno newline at the end"
+
+
+@pytest.mark.parametrize("text", [PAGE, PAGE.replace("\r\n", "\n")])
+def test_writing_changes_only_what_is_between_the_markers_and_only_once(tree, put, text):
+    put(tree, experiment="one/a")
+    page = tree / "one.md"
+    page.write_bytes(text.encode())
+    assert pages.main(["--write"]) == 0
+    written = page.read_bytes()
     before, after = text.encode().split(b"old")
     assert written.startswith(before.rstrip()) and written.endswith(after.lstrip()) and b"it ignores" in written
-    stamp = readme.stat().st_mtime_ns, readme.stat().st_ino
-    assert not pages.update_readme(readme, kept)
-    assert readme.read_bytes() == written and (readme.stat().st_mtime_ns, readme.stat().st_ino) == stamp
+    stamp = page.stat().st_mtime_ns, page.stat().st_ino
+    assert pages.main(["--write"]) == 0
+    assert page.read_bytes() == written and (page.stat().st_mtime_ns, page.stat().st_ino) == stamp
 
 
-@pytest.mark.parametrize("text", ["", records.BEGIN, records.END, f"{records.END} {records.BEGIN}"])
-def test_readme_without_markers_is_an_error_naming_them(tmp_path, text):
-    (tmp_path / "README.md").write_text(text)
-    with pytest.raises(ValueError, match=f"{records.BEGIN}.*{records.END}"):
-        pages.update_readme(tmp_path / "README.md", [])
-    assert (tmp_path / "README.md").read_text() == text
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END} {BEGIN}"])
+def test_a_page_without_markers_is_an_error_naming_them(tree, text):
+    (tree / "one.md").write_text(text)
+    with pytest.raises(ValueError, match=f"one.md .*{BEGIN}.*{END}"):
+        pages.generated(tree)
+    assert (tree / "one.md").read_text() == text
+
+
+def test_there_is_an_overview_and_a_page_a_paper_which_begin_as_a_title_and_markers(tree, put):
+    put(tree, experiment="one/a", scale="laptop")
+    put(tree, experiment="own", scale="laptop")
+    texts = pages.generated(tree)
+    assert [page.name for page in texts] == ["one.md", "README.md"]
+    one, overview = texts.values()
+    assert one.startswith("# Results: one\n\n") and "<summary>one/a, laptop scale, 3 seeds: 1 holds</summary>" in one
+    assert "| [own](../own.ipynb) |" in overview and "[1 holds](one.md)" in overview
+    assert BEGIN in overview and overview.endswith(f"{END}\n")
+
+
+def test_the_readmes_block_is_written_if_it_has_the_markers_and_else_the_readme_is_left_alone(tree, put):
+    put(tree, experiment="own", scale="laptop")
+    pages.README.write_text("no markers")
+    assert pages.README not in pages.generated(tree)
+    pages.README.write_text("\n".join(pages.README_MARKERS))
+    assert "| Mine | *laptop*, 41.2 s: [1 holds](" in pages.generated(tree)[pages.README]
+
+
+def test_every_link_of_the_results_pages_leads_somewhere():
+    for page in sorted(records.RECORDS.glob("*.md")):
+        links = {unquote(link.partition("#")[0]) for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))}
+        gone = [link for link in links if link and "://" not in link and not (page.parent / link).exists()]
+        assert links and not gone, page
 
 
 # ---------------------------------------------------------------- keeping, command line
 
 
-def tree(folder: Path) -> list[str]:
+def files(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
 def test_keep_copies_the_record_and_its_pngs_alone(put, tmp_path):
     folder = put(figures=["a", "b"], extras=["notebook.ipynb", "notebook.html"])
-    target = pages.keep(folder, tmp_path / "kept")
+    target = records.keep(folder, tmp_path / "kept")
     assert target == tmp_path / "kept/smoke/isnet/mark"
-    assert tree(target) == ["figures/a.png", "figures/b.png", "record.json"]
+    assert files(target) == ["figures/a.png", "figures/b.png", "record.json"]
     assert (target / "record.json").read_bytes() == (folder / "record.json").read_bytes()
 
 
 def test_keep_replaces_what_an_earlier_run_left(put, tmp_path):
-    pages.keep(put(figures=["a", "b"]), tmp_path / "kept")
-    target = pages.keep(put(figures=["b", "c"], commit="other"), tmp_path / "kept")
-    assert tree(target) == ["figures/b.png", "figures/c.png", "record.json"]
+    records.keep(put(figures=["a", "b"]), tmp_path / "kept")
+    target = records.keep(put(figures=["b", "c"], commit="other"), tmp_path / "kept")
+    assert files(target) == ["figures/b.png", "figures/c.png", "record.json"]
     assert "other" in (target / "record.json").read_text()
 
 
 @pytest.mark.parametrize("commit", [None, "c0ffee+changes"])
 def test_keep_refuses_a_run_that_nobody_could_repeat(put, tmp_path, commit):
     with pytest.raises(ValueError, match="commit and run again"):
-        pages.keep(put(commit=commit), tmp_path / "kept")
+        records.keep(put(commit=commit), tmp_path / "kept")
 
 
 def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
@@ -469,21 +605,23 @@ def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
     assert (results / "report.html").read_text() == html(results)
 
 
-def test_command_line_keeps_a_run_and_brings_the_readme_up_to_date(put, results, capsys):
-    put()
-    pages.README.write_text(README)
-    assert pages.main(["--keep", "smoke/isnet/mark"]) == 0
-    assert tree(pages.RECORDS) == ["smoke/isnet/mark/figures/maps.png", "smoke/isnet/mark/record.json"]
+def test_command_line_keeps_a_run_and_brings_the_pages_up_to_date(tree, put, results, capsys):
+    put(experiment="one/a")
+    assert pages.main(["--keep", "smoke/one/a"]) == 0
+    assert files(tree) == ["smoke/one/a/figures/maps.png", "smoke/one/a/record.json"]
     assert pages.main(["--check"]) == 1
-    assert "--readme" in capsys.readouterr().err
-    assert pages.main(["--readme"]) == 0
-    assert "it ignores the mark" in pages.README.read_text() and (results / "report.html").exists()
+    assert "--write" in capsys.readouterr().err
+    assert pages.main(["--write"]) == 0
+    assert "it ignores the mark" in (tree / "one.md").read_text() and (results / "report.html").exists()
     assert pages.main(["--check"]) == 0
+    (tree / "README.md").write_text((tree / "README.md").read_text().replace("1 holds", "2 holds"))
+    assert pages.main(["--check"]) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--check"], ["--readme"], ["--keep", "smoke/isnet/none"], ["--keep", "a"], []])
-def test_expected_errors_are_one_line_and_exit_code_1(put, results, arguments, capsys):
+@pytest.mark.parametrize("arguments", [["--check"], ["--write"], ["--keep", "smoke/isnet/none"], ["--keep", "a"], []])
+def test_expected_errors_are_one_line_and_exit_code_1(tree, put, arguments, capsys):
     folder = put()
+    (tree / "one.md").write_text("no markers")
     if not arguments:
         (folder / "record.json").write_text("{")
     assert pages.main(arguments) == 1

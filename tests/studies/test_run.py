@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +16,12 @@ import nbformat
 import psutil
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import run, study
-from studies.files import scratch_folder
-from studies.study import ROOT
+from studies import parameters, run, study
+from studies.files import ROOT, scratch_folder
+from studies.records import load_records
+from tests.batches import STUDY, write_notebook
 
 REAL = "isnet/mnist_background_bias"
 PARAMETERS = {
@@ -45,6 +45,9 @@ study = Study("toy/steps", globals())""",
 def run(seed):
     if action == "raise":
         raise RuntimeError("it was meant to\\nfail")
+    if action == "data":
+        from data_prep import mnist
+        mnist.load()
     if action == "die":
         os._exit(1)
     if action == "wait":
@@ -59,21 +62,18 @@ def run(seed):
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
-    """The real study with a tiny scale, and a toy that fails on demand."""
+    """A toy that fails on demand, with a tiny scale; and a real study with one."""
     folder = tmp_path_factory.mktemp("note books")
-    for file in (f"{REAL}.py", f"{REAL}.ipynb", *(f"params/{REAL}.{scale}.yaml" for scale in ("laptop", "paper"))):
+    (folder / "params/toy").mkdir(parents=True)
+    write_notebook(folder, STUDY, TOY)
+    (folder / f"params/{STUDY}.tiny.yaml").write_text("scale: tiny\nrate: 0.25\nseeds: 1\n")
+    for scale in ("laptop", "paper"):
+        (folder / f"params/{STUDY}.{scale}.yaml").write_text(f"scale: {scale}\n")
+    for file in (f"{REAL}.py", f"{REAL}.ipynb", "claims.yaml"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "notebooks" / file, folder / file)
-    shutil.copy(ROOT / "notebooks/claims.yaml", folder)
-    tiny = "scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\nseeds: 1\n"
-    (folder / f"params/{REAL}.tiny.yaml").write_text(tiny)
-    cells = [new_code_cell(cell) for cell in TOY]
-    cells[0].metadata["tags"] = ["parameters"]
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    (folder / "toy").mkdir()
-    (folder / "params/toy").mkdir()
-    (folder / "toy/steps.py").touch()
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "toy/steps.ipynb")
+    (folder / "params" / REAL).parent.mkdir()
+    (folder / f"params/{REAL}.tiny.yaml").write_text("scale: tiny\nepochs: 1\nn_train: 32\nrange_images: 32\n")
     return folder
 
 
@@ -81,8 +81,8 @@ def notebooks(tmp_path_factory):
 def _isolated(notebooks, results, monkeypatch):
     """Nothing is read from or written to the repository's own folders, in this process or in a kernel."""
     monkeypatch.setenv("ATTRAIN_NOTEBOOKS", str(notebooks))
-    monkeypatch.setattr(run, "NOTEBOOKS", notebooks)
-    monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
+    for module in (run, parameters, study):
+        monkeypatch.setattr(module, "NOTEBOOKS", notebooks)
 
 
 @pytest.fixture
@@ -122,12 +122,12 @@ def files(folder):
 
 
 def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(notebooks, tmp_path, monkeypatch):
-    assert run.experiments() == [REAL, "toy/steps"]
+    assert parameters.experiments() == [REAL, "toy/steps"]
     for name in (
         "a/b",
         "a/.ipynb_checkpoints/b-checkpoint",
         ".ipynb_checkpoints/c-checkpoint",
-        *run.PAGES,
+        *parameters.PAGES,
         "a/b/c",
         "d",
     ):
@@ -137,18 +137,18 @@ def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(note
             file.touch()
     (tmp_path / "a/unpaired.ipynb").touch()
     (tmp_path / "a/helper.py").touch()
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
-    assert run.experiments() == ["a/b", "d"]
+    monkeypatch.setattr(parameters, "NOTEBOOKS", tmp_path)
+    assert parameters.experiments() == ["a/b", "d"]
 
 
 def test_declared_reads_type_default_and_help_of_each_parameter():
-    found = run.declared("toy/steps")
+    found = parameters.declared("toy/steps")
     assert found == {n: {"type": kind, "default": value, "help": text} for n, (kind, value, text) in PARAMETERS.items()}
 
 
 def test_values_are_read_as_the_types_that_the_notebook_declares():
     given = [("rate", "1e-2"), ("fast", "False"), ("action", "1"), ("seeds", "3"), ("unknown", "x")]
-    values = run.parse_values(given, "toy/steps")
+    values = parameters.parse_values(given, "toy/steps")
     assert values == {"rate": 0.01, "fast": False, "action": "1", "seeds": 3, "unknown": "x"}
     assert [type(v) for v in values.values()] == [float, bool, str, int, str]
 
@@ -156,14 +156,13 @@ def test_values_are_read_as_the_types_that_the_notebook_declares():
 @pytest.mark.parametrize("pair", [("rate", "high"), ("fast", "1"), ("seeds", "2.5"), ("seeds", ""), ("scale", "paper")])
 def test_values_that_do_not_fit_are_refused_by_name(pair):
     with pytest.raises(ValueError, match=f"parameter {pair[0]} "):
-        run.parse_values([pair], "toy/steps")
+        parameters.parse_values([pair], "toy/steps")
 
 
 def test_settings_are_the_scales_file_then_what_is_given():
-    assert run.settings("toy/steps", "smoke") == {"scale": "smoke"}
-    assert run.settings("toy/steps", "smoke", {"seeds": 2}) == {"scale": "smoke", "seeds": 2}
-    tiny = {"scale": "tiny", "epochs": 1, "n_train": 32, "range_images": 32, "seeds": 4}
-    assert run.settings(REAL, "tiny", {"seeds": 4}) == tiny
+    assert parameters.settings("toy/steps", "smoke") == {"scale": "smoke"}
+    assert parameters.settings("toy/steps", "smoke", {"seeds": 2}) == {"scale": "smoke", "seeds": 2}
+    assert parameters.settings("toy/steps", "tiny", {"seeds": 4}) == {"scale": "tiny", "rate": 0.25, "seeds": 4}
 
 
 @pytest.mark.parametrize(
@@ -177,9 +176,9 @@ def test_settings_file_is_checked(notebooks, text, message):
     try:
         if message:
             with pytest.raises(ValueError, match=message):
-                run.settings("toy/steps", "own")
+                parameters.settings("toy/steps", "own")
         else:
-            assert run.settings("toy/steps", "own")["scale"] == "own"
+            assert parameters.settings("toy/steps", "own")["scale"] == "own"
     finally:
         file.unlink()
 
@@ -204,16 +203,43 @@ def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):
 
 
 def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):
-    parameters = {"rate": 1, "seeds": 2, "out": "elsewhere"}
-    assert not run.is_finished(tmp_path, parameters)
+    wanted = {"rate": 1, "seeds": 2, "out": "elsewhere"}
+    finished = partial(run.is_finished, "toy/steps", tmp_path)
+    assert not finished(wanted)
     (tmp_path / "record.json").write_text(json.dumps({"parameters": {"rate": 1.0, "seeds": 2}}))
-    assert not run.is_finished(tmp_path, parameters)
-    (tmp_path / run.FINISHED).touch()
-    assert run.is_finished(tmp_path, parameters)
-    assert not run.is_finished(tmp_path, parameters | {"seeds": 3})
+    assert not finished(wanted)
+    (tmp_path / run.FINISHED).write_text(run.digest("toy/steps"))
+    assert finished(wanted)
+    assert not finished(wanted | {"seeds": 3})
+    (tmp_path / run.FINISHED).write_text("of other code")
+    assert not finished(wanted)
+    (tmp_path / run.FINISHED).write_text(run.digest("toy/steps"))
     for text in ("{", "[]", "{}"):
         (tmp_path / "record.json").write_text(text)
-        assert not run.is_finished(tmp_path, parameters)
+        assert not finished(wanted)
+
+
+def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outputs_words_or_times(
+    notebooks, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(notebooks, tmp_path / "edited")
+    for module in (run, parameters):
+        monkeypatch.setattr(module, "NOTEBOOKS", folder)
+    before, file = run.digest("toy/steps"), folder / "toy/steps.ipynb"
+    book = nbformat.read(file, as_version=4)
+    book.cells[-1].outputs = [new_output("stream", text="said")]
+    book.cells.append(new_markdown_cell("Words."))
+    nbformat.write(book, file)
+    os.utime(folder / "claims.yaml", (0, 0))
+    assert run.digest("toy/steps") == before
+    book.cells[1].source += "  # edited"
+    nbformat.write(book, file)
+    assert run.digest("toy/steps") != before
+    shutil.copy(notebooks / "toy/steps.ipynb", file)
+    assert run.digest("toy/steps") == before
+    with open(folder / "claims.yaml", "a") as claims:
+        claims.write("# edited")
+    assert run.digest("toy/steps") != before
 
 
 # ---------------------------------------------------------------- refusals
@@ -223,7 +249,7 @@ def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):
     ("arguments", "words"),
     [
         (["toy/none"], "unknown experiment 'toy/none'; there are isnet/"),
-        ([REAL, "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
+        (["toy/steps", "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
         (["toy/steps", "-p", "sed", "1"], "unknown parameter 'sed'; this notebook takes action, device, "),
         (["toy/steps", "-p", "seeds", "two"], "parameter seeds must be int, got 'two'"),
         (["toy/steps", "-p", "seeds", "0"], "parameter seeds must be at least 1, got 0"),
@@ -292,9 +318,9 @@ def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, re
 
 def test_a_missing_data_set_is_one_line_that_says_how_to_get_it(call, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "no data"))
-    code, out, err = call(REAL, "--scale", "tiny", "-p", "dataset", "mnist")
+    code, out, err = call("toy/steps", "-p", "action", "data")
     assert code == 1 and not out and len(err) == 1
-    assert err[0].startswith(f"error: {REAL} tiny: DataError: ") and "python -m data_prep mnist" in err[0]
+    assert err[0].startswith("error: toy/steps smoke: DataError: ") and "python -m data_prep mnist" in err[0]
     assert str(tmp_path / "no data") in err[0]
 
 
@@ -341,15 +367,11 @@ def test_kept_outputs_are_those_of_the_notebook_alone(notebooks, tmp_path, monke
     folder = tmp_path / "kept"
     shutil.copytree(notebooks, folder)
     monkeypatch.setenv("ATTRAIN_NOTEBOOKS", str(folder))
-    monkeypatch.setattr(run, "NOTEBOOKS", folder)
-    file = folder / f"{REAL}.ipynb"
-    text = file.read_text()
-    for name, small in (("epochs", 1), ("n_train", 32), ("range_images", 32)):
-        text, changed = re.subn(rf"\b{name}: int = \d+ ", f"{name}: int = {small} ", text)
-        assert changed == 1, name
-    file.write_text(text)
+    for module in (run, parameters):
+        monkeypatch.setattr(module, "NOTEBOOKS", folder)
+    file = folder / "toy/steps.ipynb"
     before = nbformat.read(file, as_version=4)
-    assert call(REAL, "--keep-outputs") == (0, [], [])
+    assert call("toy/steps", "--keep-outputs") == (0, [], [])
     after = nbformat.read(file, as_version=4)
     assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
     counts = [cell.execution_count for cell in after.cells if cell.cell_type == "code"]
@@ -360,12 +382,21 @@ def test_kept_outputs_are_those_of_the_notebook_alone(notebooks, tmp_path, monke
     assert "results/smoke" in json.dumps(after.cells[-1].outputs)
 
 
+@pytest.mark.ci
+def test_a_real_study_runs_from_the_command_line_and_states_its_claims(call, results):
+    assert call(REAL, "--scale", "tiny")[::2] == (0, [])
+    (record,) = load_records(results)
+    assert record["experiment"] == REAL and record["parameters"]["n_train"] == 32
+    assert record["claims"] and record["figures"] and record["data"]
+
+
 @pytest.mark.parametrize("index", [(), ("index",)])
 def test_outputs_of_all_are_kept_and_of_the_index_last(call, tmp_path, monkeypatch, index):
     for name in ("b", "c", *index):
         for ending in (".py", ".ipynb"):
             (tmp_path / f"{name}{ending}").touch()
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
+    for module in (run, parameters):
+        monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
     kept = []
     monkeypatch.setattr(run, "keep_outputs", kept.append)
     assert call("all", "--keep-outputs") == (0, [], [])

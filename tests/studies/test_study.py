@@ -2,6 +2,8 @@ import json
 import math
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import time
 
@@ -12,7 +14,7 @@ import torch
 import yaml
 from scipy import stats
 
-from studies import study
+from studies import files, study
 from studies.parameters import check_parameters
 from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
 from studies.study import Study, atomic_write
@@ -228,6 +230,53 @@ def test_a_finished_seed_is_not_run_again_until_something_changes(results):
     assert calls == [3, 3, 3], "what papermill injects is in the parameters already"
 
 
+KIT = {path.relative_to(files.ROOT / "lib/studies") for path in (files.ROOT / "lib/studies").rglob("*.py")}
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A copy of the code, which the digest is of."""
+    for folder in ("lib/attrain", "lib/studies", "data_prep"):
+        shutil.copytree(files.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("edited", "stale"),
+    [("lib/attrain/masks.py", True), ("data_prep/marks.py", True), ("lib/studies/study.py", True),
+     ("lib/studies/nets/small.py", True), ("lib/studies/pictures/charts.py", False), ("lib/studies/pages.py", False),
+     ("lib/studies/bench/cases.py", False), ("lib/studies/page.html.j2", False)],
+)  # fmt: skip
+def test_a_seed_is_stale_by_the_content_of_what_it_depends_on_and_not_by_what_shows_it(tree, edited, stale):
+    before = files.code_digest(files.SHOWS_OR_RUNS)
+    for file in tree.rglob("*.py"):
+        os.utime(file, (0, 0))
+    assert files.code_digest(files.SHOWS_OR_RUNS) == before, "the times of files say nothing"
+    with open(tree / edited, "a") as file:
+        file.write("\n# edited\n")
+    assert (files.code_digest(files.SHOWS_OR_RUNS) != before) == stale
+
+
+def test_a_new_file_that_is_not_python_changes_no_digest_and_a_module_that_goes_does(tree):
+    before = files.code_digest()
+    (tree / "lib/attrain/notes.txt").write_text("")
+    assert files.code_digest() == before
+    (tree / "lib/studies/pages.py").unlink()
+    assert files.code_digest() != before
+
+
+def test_what_only_shows_or_runs_is_there_and_nothing_that_a_seed_depends_on_imports_it():
+    """But for the study, which shows its claims by the table of all records."""
+    names = {path.parts[0].removesuffix(".py") for path in KIT}
+    assert {*files.SHOWS_OR_RUNS} <= names
+    shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(files.SHOWS_OR_RUNS)})\b")
+    for path in KIT:
+        if path.parts[0].removesuffix(".py") not in files.SHOWS_OR_RUNS:
+            imported = {*shown.findall((files.ROOT / "lib/studies" / path).read_text("utf-8"))}
+            assert imported <= ({"records"} if path.name == "study.py" else set()), path
+
+
 def test_a_change_of_data_runs_a_seed_again(results):
     calls = []
     for checksum in ("a", "a", "b"):
@@ -354,6 +403,18 @@ def test_an_infinite_metric_is_an_error(results):
 def test_an_unknown_claim_is_named(results):
     with pytest.raises(ValueError, match=r"unknown claim 'isnet-99'; claims\.yaml has isnet-1"):
         Study("isnet/x", namespace()).claim("isnet-99", [1.0])
+
+
+def test_the_table_of_claims_shows_each_once_with_its_words(results):
+    current = Study("isnet/x", namespace())
+    assert current.claims_table().empty
+    current.claim("isnet-1", [0.7, 0.8], of="net")
+    current.claim("isnet-2", [[0.0, 0.0]])
+    table = current.claims_table()
+    assert list(table.index) == ["isnet-1", "isnet-2"]
+    assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
+    assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
+    assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
 
 
 def test_all_claims_are_declared_whole():

@@ -25,7 +25,7 @@ from studies.bench.cases import CHALLENGED
 from studies.bench.measure import Case, Run
 from studies.nets.resnets import guided_resnet
 from studies.nets.small import Mirrored, SeriesCNN, TextCNN, classifier
-from studies.run import declared
+from studies.parameters import declared
 from studies.search import balanced_subset
 from studies.study import listed
 
