@@ -18,7 +18,7 @@ from attrain import DeepLift, GradCAM, GuidedBackprop, InputXGradient, Integrate
 
 HERE = Path(__file__).parent
 METHODS = {
-    "gradient × input": InputXGradient(),
+    "input × gradient": InputXGradient(),
     "DeepLIFT": DeepLift(),
     "integrated gradients": IntegratedGradients(steps=20),
     "guided backprop": GuidedBackprop(),
