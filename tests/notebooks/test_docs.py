@@ -29,6 +29,7 @@ NOTEBOOKS = sorted(
     path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
     for pattern in ("*.ipynb", "*/*.ipynb")
     for path in (ROOT / "notebooks").glob(pattern)
+    if path.with_suffix(".py").is_file()
 )
 BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *RESULTS)
