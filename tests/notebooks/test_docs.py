@@ -1,22 +1,38 @@
 """What is public says what it does, and what describes the project agrees with it."""
 
-import importlib
+import importlib.util
 import inspect
+import json
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 import yaml
 
 import attrain
 from studies.study import ROOT
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(attrain.__path__))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(attrain.__path__, "attrain."))
+RESULTS = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "notebooks/results").glob("*.md"))
+NOTEBOOKS = sorted(
+    path.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+    for pattern in ("*.ipynb", "*/*.ipynb")
+    for path in (ROOT / "notebooks").glob(pattern)
+    if path.with_suffix(".py").is_file()
+)
+BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *RESULTS)
 
 
 def public(module) -> dict:
@@ -43,8 +59,8 @@ def test_every_public_name_says_what_it_is(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_and_every_public_function_and_class_in_it_has_a_docstring(name):
-    module = importlib.import_module(f"attrain.{name}")
-    assert module.__doc__
+    module = importlib.import_module(name)
+    assert module.__doc__ or not Path(module.__file__).stat().st_size, "only an empty file needs no words"
     missing = {name for name, thing in public(module).items() if not described(thing)}
     of_torch = {name for name in missing if any(hasattr(place, name) for place in (torch, F, torch.linalg))}
     assert missing <= of_torch, "those that stand in for torch's functions are named as these and need no words"
@@ -87,9 +103,145 @@ def test_the_citation_names_this_version_and_the_four_papers():
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def test_every_link_of_the_documents_to_a_file_leads_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        text = (ROOT / name).read_text("utf-8")
-        links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)}
-        gone = [link for link in links if link and "://" not in link and not (ROOT / link).exists()]
-        assert not gone, name
+# ---------------------------------------------------------------- README, CONTRIBUTING, results pages
+
+
+def words(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading of the second level."""
+    return re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_readme_is_short_and_its_code_is_not_cut_off_where_pages_are_narrow():
+    assert len(words("README.md").encode()) <= 20_000
+    blocks = re.findall(r"^```.*?^```$", words("README.md"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5 and not [line for block in blocks for line in block.splitlines() if len(line) > 96]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_to_a_file_and_every_picture_says_what_it_shows(name):
+    links = re.findall(r"(!?)\[([^]]*)\]\(([^)\s]+)\)", words(name))
+    targets = {unquote(link.partition("#")[0]) for _, _, link in links if "://" not in link}
+    assert not [target for target in targets if not ((ROOT / name).parent / target).exists()]
+    assert all(len(alt.split()) > 2 for picture, alt, _ in links if picture)
+
+
+@pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md"))
+def test_every_path_that_is_named_exists(name):
+    """Not those with a part to be filled in, as in `<paper>`."""
+    rooms = r"`((?:lib|notebooks|tests|data_prep)/[\w./-]*)`"
+    named = set(re.findall(rooms, words(name)))
+    assert named and not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_every_room_that_the_readme_names_is_there():
+    room, named = "", []
+    for line in section(words("README.md"), "Where things are").splitlines():
+        first = line.partition(" | ")[0]
+        names = re.findall(r"`([^`]+)`", first)
+        named += names if "…" not in first else [room + name for name in names]
+        room = names[0] if names and "…" not in first else room
+    assert {"lib/attrain/", "lib/attrain/engine/", "lib/studies/", "notebooks/"} <= {*named}
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_readme_names_only_commands_that_there_are():
+    text, makefile = words("README.md"), words("Makefile")
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+    assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    modules = set(re.findall(r"python -m (\S+)", text))
+    assert modules and all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_the_readme_has_every_notebook_in_its_list_of_questions():
+    links = set(re.findall(r"\]\(notebooks/([^)]+)\.ipynb\)", words("README.md")))
+    assert {*NOTEBOOKS} <= links
+
+
+@pytest.mark.parametrize("paper", sorted({name.split("/")[0] for name in NOTEBOOKS if "/" in name}))
+def test_every_paper_has_a_results_page_of_sentences_before_its_tables(paper):
+    before, begin, tables = words(f"notebooks/results/{paper}.md").partition(BEGIN)
+    assert begin and tables.rstrip().endswith(END) and "**In short.**" in before
+    assert all(f"]({'../' + name}.ipynb)" in before for name in NOTEBOOKS if name.startswith(f"{paper}/"))
+    assert f"notebooks/results/{paper}.md" in words("README.md") and f"({paper}.md)" in words(
+        "notebooks/results/README.md"
+    )
+
+
+def mean(record: str, metric: str) -> float:
+    return json.loads(words(f"notebooks/results/{record}/record.json"))["summary"][metric]["mean"]
+
+
+def claimed(record: str, id: str, of: str) -> float:
+    claims = json.loads(words(f"notebooks/results/{record}/record.json"))["claims"]
+    return next(claim["measured"]["mean"] for claim in claims if (claim["id"], claim["of"]) == (id, of))
+
+
+def measured(case: str) -> float:
+    cases = json.loads(words("notebooks/results/benchmarks/cpu-after.json"))["cases"]
+    return next(found["ratio"] for found in cases if found["case"] == case)
+
+
+def verdicts(record: str, id: str) -> Counter:
+    claims = json.loads(words(f"notebooks/results/{record}/record.json"))["claims"]
+    return Counter(claim["verdict"] for claim in claims if claim["id"] == id)
+
+
+SHIFT, BOXES, TIME = "laptop/energy/distribution_shift", "laptop/energy/limited_boxes", "laptop/isnet/training_time"
+MARKS, DNA = "laptop/isnet/mnist_background_bias", "laptop/deeplift/genomics"
+STATED = {  # what an answer in the README says, and the numbers of the records, rounded as it rounds them
+    "two to three points of accuracy": lambda: (
+        {
+            round(-100 * claimed(MARKS, "isnet-3", name)) in (2, 3)
+            for name in ("original", "Selective", "Stochastic", "Selective+LDS")
+        }
+        == {True}
+    ),
+    "2.1 to 2.3 plain steps": lambda: (
+        [round(claimed(TIME, "isnet-7", name), 1) for name in ("Selective", "Stochastic", "Selective+LDS")]
+        == [2.1, 2.1, 2.3]
+    ),
+    "*Dual* 4.3": lambda: round(claimed(TIME, "isnet-7", "Dual"), 1) == 4.3,
+    "of 20 comparisons 1 holds and 18 are undecided": lambda: (
+        verdicts("laptop/isnet/covid_xray", "isnet-9") == {"holds": 1, "fails": 1, "undecided": 18}
+    ),
+    "in all nine set-ups, surely in seven": lambda: (
+        verdicts("laptop/energy/guidance", "energy-1") == {"holds": 7, "undecided": 2}
+    ),
+    "boxes on 1 % of the images keep 5 %": lambda: round(100 * claimed(BOXES, "energy-4", "energy, boxes on 1%")) == 5,
+    "(0.01 to 0.28)": lambda: (
+        [round(mean(SHIFT, f"conventional.{name}.worst group"), 2) for name in ("baseline", "Energy")] == [0.01, 0.28]
+    ),
+    "in all 16 comparisons": lambda: verdicts("laptop/deeplift/mnist_digit_conversion", "deeplift-1") == {"holds": 16},
+    "one misses 30 %": lambda: (
+        round(max(json.loads(words(f"notebooks/results/{DNA}/record.json"))["metrics"][MISSED]), 2) == 0.30
+    ),
+    "1.2 times as long as input × gradient": lambda: (
+        round(measured("map, vgg11_bn 8×3×96×96: DeepLIFT Rescale / input × gradient"), 1) == 1.2
+    ),
+    "an eighth of captum's time": lambda: (
+        round(1 / measured("map, genomics network 64×4×200, 20 references: Rescale / captum's")) == 8
+    ),
+}
+MISSED = "missed, TAL1_known1, RevealCancel"
+
+
+@pytest.mark.parametrize("said", STATED)
+def test_what_the_readme_answers_is_what_the_records_say(said):
+    assert said in words("README.md") and STATED[said]()
+
+
+def test_the_readmes_example_makes_a_picture_of_a_photo(tmp_path, monkeypatch):
+    """As it stands there; only the weights are not downloaded. The other example is a doctest."""
+    example = re.search(r"```python\n((?!>>>).*?)```", words("README.md"), re.DOTALL)[1]
+    network = torchvision.models.resnet18()
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: network.state_dict())
+    shutil.copy(ROOT / "notebooks/results/photo/chelsea.jpg", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "<README>", "exec"), names)
+    assert (tmp_path / "maps.png").stat().st_size > 10_000 and len(names["figure"].axes) == 5
+    plt.close(names["figure"])
