@@ -99,8 +99,8 @@ def download(url: str, path: Path, expected: str | None, gunzip: bool = False) -
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(_secure(url), timeout=60) as answer:
-            _secure(answer.url)
+        opener = urllib.request.build_opener(_SecureRedirects)
+        with os.fdopen(handle, "wb") as file, opener.open(_secure(url), timeout=60) as answer:
             shutil.copyfileobj(gzip.GzipFile(fileobj=answer) if gunzip else answer, file)
             announced = answer.headers.get("Content-Length")
             if announced and not gunzip and file.tell() != int(announced):
@@ -113,6 +113,11 @@ def download(url: str, path: Path, expected: str | None, gunzip: bool = False) -
         raise DataError(f"{url} could not be downloaded: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        return super().redirect_request(req, fp, code, msg, headers, _secure(newurl))
 
 
 def _secure(url: str) -> str:

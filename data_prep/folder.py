@@ -222,6 +222,8 @@ def _read(part: Part, annotations: str, labels: str, ids: dict) -> tuple[list[tu
     loose = [path for path in paths if path.parent == place]
     if loose:
         raise DataError(f"{loose[0]} lies in no sub-folder of {place}, and with labels from folders that is its class")
+    if unmarked := [path for path in paths if path not in found]:
+        _say(f"{part.annotations} has nothing of {len(unmarked)} of {len(paths)} images, as {unmarked[0].name}")
     every = [found.get(path, (Picture(path, [], []), [])) for path in paths]
     return [(*entry, _nfc(entry[0].path.relative_to(place).parts[0])) for entry in every], 0
 

@@ -118,9 +118,9 @@ def labels(path: Path) -> np.ndarray:
     """
     image = _load(path)
     if _is_transparent(image):
-        values = np.asarray(image.convert("RGBA"))
-        alpha = values[..., 3]
-        shown = np.where(alpha > 127, values[..., :3].max(-1), 0).astype(np.uint8)
+        colours = np.asarray(image.convert("RGBA"))
+        alpha = colours[..., 3]
+        shown = np.where(alpha > 127, np.asarray(image) if image.mode == "P" else colours[..., :3].max(-1), 0)
         return shown if shown.any() or alpha.min() == alpha.max() else alpha
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)

@@ -11,9 +11,11 @@ import json
 import re
 import shutil
 import tarfile
+import threading
 import unicodedata
 import warnings
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -613,6 +615,7 @@ MASKS = [
     row(add("masks/a/2.tif"), REFUSED, "2.png and .*2.tif have one name", id="two masks of one name"),
     row(add("masks/a/9.png"), REFUSED, "9.png is an annotation without its image", id="mask without image"),
     row(add("masks/a/._2.png"), READ, id="a Mac's shadow file"),
+    row(lambda p: (p / "masks/a/2.png").unlink(), SAID, "nothing of 1 of 6 images, as 2.png", len, id="no mask"),
     row(rename("images/a/2.png", "images/2.png"), REFUSED, "without its image", id="image outside its class's folder"),
     row(lambda p: shutil.rmtree(p / "masks"), REFUSED, "masks holds no mask files", id="no masks"),
     row(
@@ -735,7 +738,7 @@ def put(column, value):
             {"boxes": lambda text: text.replace("2.0", "99.0")}, REFUSED, "wholly outside", id="a box outside"
         ),
         pytest.param(
-            {"change": put("img_filename", "../x.jpg"), "cub": lambda text: text.replace("001.A/b_2.jpg", "../x.jpg")},
+            {"change": put("img_filename", "../x"), "cub": lambda text: text.replace("001.A/b_2.jpg", "../x")},
             REFUSED,
             "nothing outside of it is opened",
             id="../ in both tables",
@@ -757,8 +760,8 @@ def test_waterbirds(tmp_path, changes, outcome, message):
         ('{"item": {"name": "a", "slots": []}, "annotations": []}', "no file of Darwin's"),
         ('{"image": {"filename": "a", "width": "x", "height": 1}, "annotations": []}', "no file of Darwin's"),
         (
-            '{"image": {"filename": "a", "width": 9, "height": 9}, "annotations": [{"name": "Lung", "polygon": {"path": '
-            '[{"x": 1}]}}]}',
+            '{"image": {"filename": "a", "width": 9, "height": 9}, '
+            '"annotations": [{"name": "Lung", "polygon": {"path": [{"x": 1}]}}]}',
             "no file of Darwin's",
         ),
     ],
@@ -904,6 +907,37 @@ def test_an_archive_without_a_published_checksum_is_read_to_its_end(tmp_path, da
 def test_an_address_that_is_not_https(tmp_path, url):
     check(lambda: download(url, tmp_path / "a", None), REFUSED, "could not be downloaded: ")
     assert not list(tmp_path.iterdir())
+
+
+class Short(BaseHTTPRequestHandler):
+    """Announces more than comes, or sends elsewhere."""
+
+    def do_GET(self):
+        self.send_response(302 if self.path == "/elsewhere" else 200)
+        self.send_header("Location", "http://example.org/a")
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"50 bytes, and no more" if self.path != "/whole" else bytes(100))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome", "message"),
+    [
+        ("whole", READ, ""),
+        ("short", REFUSED, "21 bytes came of 100"),
+        ("elsewhere", REFUSED, "example.org/a is not https"),
+    ],
+)
+def test_a_download_that_breaks_off_or_is_sent_elsewhere(tmp_path, path, outcome, message):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Short) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}/{path}"
+        check(lambda: download(url, tmp_path / "a", None), outcome, message)
+        http.shutdown()
+    assert [file.name for file in tmp_path.iterdir()] == (["a"] if outcome == READ else [])
 
 
 def test_every_address_of_the_package_is_https():

@@ -174,7 +174,8 @@ def test_labels_may_be_sub_folders_and_then_an_image_may_lack_annotations(tmp_pa
             (tmp_path / part / name).mkdir(exist_ok=True)
             (tmp_path / part / f"{i}.{ending}").rename(tmp_path / part / name / f"{i}.{ending}")
     (tmp_path / "annotations" / "y" / "1.xml").unlink()
-    found = load(tmp_path, "voc", size=16, labels="folders")
+    with pytest.warns(UserWarning, match=r"annotations has nothing of 1 of 6 images, as 1.jpg"):
+        found = load(tmp_path, "voc", size=16, labels="folders")
     assert found.classes == ["x", "y"] and every(found.data, "y").sum(0).tolist() == [3, 3]
     assert (every(found.data, "classes") == -1).sum() == 1
     by_category = load(tmp_path, "voc", size=16)
