@@ -109,9 +109,12 @@ def _by_id(file: Path, what: str, entries: list[dict], name: str) -> dict[object
     names: dict[str, object] = {}
     for i, entry in enumerate(entries):
         number = _got(entry, "id", f"{file}: {what} number {i + 1}")
-        if isinstance(number, list | dict) or number in found:
+        if not isinstance(number, int | str) or number in found:
             raise DataError(f"{file}: the {what} id {number!r} stands there twice, or is no id")
-        text = str(_got(entry, name, f"{file}: {what} {number}"))
+        text = _got(entry, name, f"{file}: {what} {number}")
+        if not isinstance(text, int | str) or not str(text).strip():
+            raise DataError(f"{file}: {what} {number} has the {name} {text!r}; it must be a name")
+        text = str(text)
         if text in names:
             raise DataError(f"{file}: {text!r} is the {name} of two, {what} {names[text]} and {what} {number}")
         found[number], names[text] = entry, number
@@ -148,12 +151,17 @@ def _box(entry: dict, outline) -> tuple[float, ...]:
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[2:]) < 0:
         raise DataError(f"{where} has the bbox {stated!r}; it must be x, y, width and height, in pixels")
     x, y, width, height = numbers
-    return x, y, x + width, y + height
+    box = x, y, x + width, y + height
+    if isinstance(outline, list):
+        left, top, right, bottom = _around(outline)
+        if max(left - box[2], box[0] - right, top - box[3], box[1] - bottom) > 1:
+            raise DataError(f"{where} has a segmentation that lies outside of its bbox {stated}")
+    return box
 
 
 def _outline(segmentation, size: tuple[int, int] | None, where: str):
     """A segmentation as a list of polygons (P, 2), or as run lengths; None if it is absent or encloses nothing."""
-    if not segmentation:
+    if segmentation is None or segmentation == []:
         return None
     if isinstance(segmentation, dict):
         lengths, shape = _run_lengths(segmentation, where)
@@ -161,16 +169,18 @@ def _outline(segmentation, size: tuple[int, int] | None, where: str):
             raise DataError(
                 f"{where} has run lengths of {shape[1]}×{shape[0]} pixels in an image of {size[0]}×{size[1]}"
             )
-        return {"size": shape, "counts": lengths}
+        return {"size": shape, "counts": lengths} if sum(lengths[1::2]) else None
     try:
         parts = _polygons(segmentation)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{where} has a segmentation that is none: {error}") from None
     return [part for part in parts if len(part) >= 3] or None
 
 
 def _polygons(segmentation) -> list[np.ndarray]:
     """Polygons [[x1, y1, x2, y2, …], …], [[[x1, y1], …], …], or one alone: [x1, y1, …] or [[x1, y1], [x2, y2], …]."""
+    if not isinstance(segmentation, list):
+        raise TypeError(f"{segmentation!r}")
     one = not any(isinstance(part, list) for part in segmentation)
     pairs = len(segmentation) > 2 and all(isinstance(p, list) and len(p) == 2 for p in segmentation)
     parts = []
@@ -178,8 +188,8 @@ def _polygons(segmentation) -> list[np.ndarray]:
         numbers = np.asarray(part, np.float64).reshape(-1)
         if len(numbers) % 2:
             raise ValueError(f"a polygon of {len(numbers)} numbers, where x and y take turns")
-        if not np.isfinite(numbers).all():
-            raise ValueError("a polygon with numbers that are not finite")
+        if not (abs(numbers) < 1e6).all():  # nor NaN
+            raise ValueError("a polygon with numbers that are not finite, or of no picture")
         parts.append(numbers.reshape(-1, 2))
     return parts
 
@@ -190,9 +200,11 @@ def _run_lengths(segmentation: dict, where: str) -> tuple[list[int], tuple[int, 
         height, width = (int(side) for side in segmentation["size"])
         counts = segmentation["counts"]
         counts = [int(count) for count in counts] if isinstance(counts, list) else _unpacked(counts)
+        if height * width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise ValueError(f"run lengths of {height}×{width} pixels, more than a picture may have")
         if sum(counts) != height * width or min(counts, default=0) < 0:
             raise ValueError(f"run lengths must be of {height}×{width} pixels, got {sum(counts)} pixels")
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{where} has a segmentation that is none: {error}") from None
     return counts, (height, width)
 
@@ -341,7 +353,7 @@ def _got(entry: dict, key: str, where: str):
 
 
 def _known(key, entries: dict) -> bool:
-    return not isinstance(key, list | dict) and key in entries
+    return isinstance(key, int | str) and not isinstance(key, bool) and key in entries
 
 
 def check_in_pixels(found: Sequence[Picture], sizes: Callable[[Picture], tuple[int, int]], corners: bool) -> int:
