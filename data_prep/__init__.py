@@ -56,7 +56,10 @@ def sha256(path: Path) -> str:
 
 def contents(files: Iterable[Path], root: Path) -> str:
     """One sha256 of many files: of their places below `root` and their contents, in any order."""
-    lines = [f"{path.relative_to(root).as_posix()}\n{sha256(path)}\n" for path in files]
+    try:
+        lines = [f"{path.relative_to(root).as_posix()}\n{sha256(path)}\n" for path in files]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

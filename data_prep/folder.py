@@ -90,7 +90,7 @@ def load(
             file that cannot be read; too few images for three splits. The message names the file.
     """
     folder, labels = Path(folder), labels or ("folders" if annotations == "masks" else "annotations")
-    _check(folder, annotations, labels, size, val, test, classes)
+    _check(annotations, labels, size, val, test, classes)
     found, ids = {}, {}
     for split, part in _parts(folder, annotations).items():
         found[split] = _read(part, annotations, labels, ids)
@@ -114,6 +114,7 @@ def load(
 def checksums(folder: str | Path, annotations: str) -> dict[str, str]:
     """sha256 of the places and the contents of all images, and of the annotations."""
     folder = Path(folder)
+    _check_form(annotations)
     parts = _parts(folder, annotations).values()
     notes = {"coco": lambda file: [file], "voc": _xml_files, "masks": _mask_files}[annotations]
     return {
@@ -122,9 +123,13 @@ def checksums(folder: str | Path, annotations: str) -> dict[str, str]:
     }
 
 
-def _check(folder: Path, annotations: str, labels: str, size: int, val: float, test: float, classes) -> None:
+def _check_form(annotations: str) -> None:
     if annotations not in ANNOTATIONS:
         raise ValueError(f"annotations must be one of {', '.join(ANNOTATIONS)}, got {annotations!r}")
+
+
+def _check(annotations: str, labels: str, size: int, val: float, test: float, classes: Sequence[str]) -> None:
+    _check_form(annotations)
     if labels not in LABELS:
         raise ValueError(f'labels must be one of {", ".join(LABELS)}, or "", got {labels!r}')
     if annotations == "masks" and labels == "annotations":
@@ -242,11 +247,10 @@ def _coco(part: Part, paths: list[Path], ids: dict) -> list[tuple[Picture, list[
 
     found, names = coco(part.annotations, place)
     for number, name in names.items():
-        if _nfc(name) in (known := {v: k for k, v in ids.items()}) and known[_nfc(name)] != number:
-            raise DataError(
-                f"{part.annotations}: category {number} is {name!r}, which is {known[_nfc(name)]} elsewhere"
-            )
-        ids[number] = _nfc(name)
+        name = _nfc(name)
+        if ids.get(number, name) != name or next((n for n, known in ids.items() if known == name), number) != number:
+            raise DataError(f"{part.annotations}: category {number} is {name!r}, and not so in another part")
+        ids[number] = name
     return found
 
 
@@ -285,8 +289,9 @@ def _mask_kinds(part: Part, files: list[Path]) -> dict[Path, str]:
         values = images.labels(file)
         kinds[file] = images.mask_kind(values)
         shares[file] = ((values == values.max()).mean(), (values > 0).mean())
-    white, marked = np.sum([shares[f] for f, kind in kinds.items() if kind == "void"], axis=0, initial=0) * np.ones(2)
-    if white > marked / 2:  # borders cover less than objects; what is dark beside large white objects is remains
+    mixed = [shares[file] for file, kind in kinds.items() if kind == "void"]
+    if sum(white for white, _ in mixed) > sum(marked for _, marked in mixed) / 2:
+        # Borders cover less than objects do: here white is the object, and what is dark are remains.
         kinds = {file: "soft" if kind == "void" else kind for file, kind in kinds.items()}
     how = {
         "void": "255 beside labels, taken as not known",

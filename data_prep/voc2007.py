@@ -100,7 +100,7 @@ def _folder(root) -> Path:
 
 def _names(folder: Path, split: str) -> list[str]:
     file = folder / "ImageSets" / "Main" / f"{split}.txt"
-    names = file.read_text().split() if file.is_file() else []
+    names = file.read_text("utf-8", "replace").split() if file.is_file() else []
     if len(names) != COUNTS[split]:
         raise DataError(f"{file} is corrupt, {len(names)} names of {COUNTS[split]}: {REMEDY.format(folder=folder)}")
     return names

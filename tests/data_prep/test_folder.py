@@ -136,6 +136,14 @@ def test_cocos_own_layout_is_read(tmp_path):
     assert checksums(tmp_path, "coco")["images"] != before["images"]
 
 
+@pytest.mark.parametrize("names", [("a", "c"), ("b", "a")])
+def test_a_category_that_means_different_things_in_two_parts_is_refused(tmp_path, names):
+    coco_folder(tmp_path, split="train2017")
+    coco_folder(tmp_path, lambda c: [e.update(name=n) for e, n in zip(c["categories"], names)], split="val2017")
+    with pytest.raises(DataError, match=r"instances_val2017.json: category \d is '\w', and not so in another part"):
+        load(tmp_path, "coco", size=16)
+
+
 def test_cvats_layout_is_read(tmp_path):
     coco_folder(tmp_path)
     (tmp_path / "annotations").mkdir()
@@ -333,6 +341,16 @@ def test_what_is_wrong_with_masks_is_said(tmp_path):
 def test_bad_arguments_are_named(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         load(voc_folder(tmp_path), **{"annotations": "voc", "size": 16} | options)
+
+
+def test_checksums_say_what_is_missing(tmp_path):
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        checksums(tmp_path / "nowhere", "voc")
+    with pytest.raises(ValueError, match="annotations must be one of coco, voc, masks, got 'yolo'"):
+        checksums(tmp_path, "yolo")
+    (coco_folder(tmp_path) / "annotations.json").unlink()
+    with pytest.raises(DataError, match=r"annotations.json cannot be read \(No such file"):
+        checksums(tmp_path, "coco")
 
 
 def test_a_path_that_is_no_folder_is_named(tmp_path):
