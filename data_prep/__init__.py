@@ -5,7 +5,10 @@ Each module of this package is one data set and holds NAME, TITLE, SIZE, LICENCE
 - `load(root=None) -> dict` of tensors, after verifying the files; a missing or corrupt file is an error
   that says what to do;
 - `prepare(root=None) -> Path | None`, which gets the files if they are missing;
-- `checksums(root=None) -> {file: sha256}` of what `load` reads.
+- `checksums(root=None) -> {file: sha256}` of the content of what `load` reads.
+
+What they share: `images` and `annotations` read, `boxed` makes tensors of pictures with boxes, `archives` unpacks;
+`folder` reads a folder of one's own.
 
 Data lies in the folder named by the environment variable ATTRAIN_DATA, by default `data/` in the
 repository.
@@ -13,12 +16,15 @@ repository.
 
 import gzip
 import hashlib
+import http.client
 import importlib
 import os
 import shutil
 import tempfile
+import urllib.parse
 import urllib.request
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg", "deeplift_authors")
@@ -48,6 +54,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def contents(files: Iterable[Path], root: Path) -> str:
+    """One sha256 of many files: of their places below `root` and their contents, in any order."""
+    try:
+        lines = [f"{path.relative_to(root).as_posix()}\n{sha256(path)}\n" for path in files]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of what a table names in a folder; DataError for a name that leads out of it."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.strip():
+        raise DataError(f"{name!r} is no name of a file in {folder}, and nothing outside of it is opened")
+    return folder / name
+
+
 def own_sha256(*files: str) -> dict[str, str]:
     """sha256 of modules of this package, by name."""
     return {f"data_prep/{Path(file).name}": sha256(Path(file)) for file in files}
@@ -62,27 +84,48 @@ def verify(path: Path, expected: str, remedy: str) -> None:
         raise DataError(f"{path} is corrupt (sha256 {actual[:12]}…, expected {expected[:12]}…): delete it and {remedy}")
 
 
-def download(url: str, path: Path, expected: str, gunzip: bool = False) -> None:
+def download(url: str, path: Path, expected: str | None, gunzip: bool = False) -> None:
     """Get a file, unless it is there with that sha256 already; DataError with the address if that fails.
 
     It is downloaded beside its place, verified, and only then renamed, so that an interrupted download leaves nothing
-    that looks finished.
+    that looks finished. Addresses must be https, but for those of this
+    machine itself.
 
     Args:
+        expected: the file's sha256; None if none is published: then its length must be the one that was announced, and
+            the caller has to look at its content.
         gunzip: what is published is the file's .gz.
     """
-    if path.is_file() and sha256(path) == expected:
+    if expected and path.is_file() and sha256(path) == expected:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as answer:
+        opener = urllib.request.build_opener(_SecureRedirects)
+        with os.fdopen(handle, "wb") as file, opener.open(_secure(url), timeout=60) as answer:
             shutil.copyfileobj(gzip.GzipFile(fileobj=answer) if gunzip else answer, file)
-        verify(temporary, expected, "try again")
+            announced = answer.headers.get("Content-Length")
+            if announced and not gunzip and file.tell() != int(announced):
+                raise DataError(f"{file.tell()} bytes came of {announced}: try again")
+        if expected:
+            verify(temporary, expected, "try again")
         temporary.chmod(0o644)
         temporary.replace(path)
-    except (OSError, EOFError, zlib.error, DataError) as error:  # HTTP, network, gzip and checksum errors
+    except (OSError, EOFError, zlib.error, ValueError, http.client.HTTPException, DataError) as error:
         raise DataError(f"{url} could not be downloaded: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        return super().redirect_request(req, fp, code, msg, headers, _secure(newurl))
+
+
+def _secure(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    here = parts.scheme == "file" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
+    if parts.scheme != "https" and not here:
+        raise DataError(f"{url} is not https")
+    return url

@@ -8,46 +8,28 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets.utils import download_url
 from tqdm import tqdm
 
-from data_prep import DataError
-
-UNKNOWN = 255  # in `objects`: not segmented
-
-
-@dataclass
-class Picture:
-    """An annotated image file.
-
-    Attributes:
-        path: the image.
-        boxes: xmin, ymin, xmax, ymax in its pixels, half open; classes: one a box.
-        objects: draws, for its (height, width), the label map (H, W) uint8: b + 1 on the object of box b, 0 on the
-            background, 255 where that is not known; None if the image has no segmentation.
-        more: further whole numbers of the image, by name.
-        size: (width, height) of the image that the annotation was made for, if it says so.
-    """
-
-    path: Path
-    boxes: list[Sequence[float]]
-    classes: list[int]
-    objects: Callable[[int, int], np.ndarray] | None = None
-    more: dict[str, int] = field(default_factory=dict)
-    size: tuple[int, int] | None = None
+from data_prep import DataError, annotations, images, own_sha256
+from data_prep.annotations import Picture
+from data_prep.images import UNKNOWN
 
 
-def arrays(pictures: Sequence[Picture], size: int, folder: Path) -> None:
+def arrays(pictures: Sequence[Picture], size: int, folder: Path, white: int = 0) -> None:
     """Write x, boxes, classes, objects and what is in `more` as .npy files into a folder, one picture at a time.
 
-    Boxes are rounded outwards to whole pixels, so that the smallest still has one.
+    Boxes are rounded outwards to whole pixels, so that the smallest still has one. Boxes and objects are taken as drawn
+    on the picture as it is seen. Only if the annotation is for the size of its stored pixels, which EXIF's orientation
+    turns on their side, they are turned as the picture is.
+
+    Args:
+        white: for `images.rgb`.
     """
     n, most = len(pictures), max([1, *(len(p.boxes) for p in pictures)])
     if not n:
@@ -62,16 +44,16 @@ def arrays(pictures: Sequence[Picture], size: int, folder: Path) -> None:
     }
     out["boxes"][:], out["classes"][:], out["objects"][:] = -1, -1, UNKNOWN
     for i, picture in enumerate(tqdm(pictures, desc=folder.name.split("-")[0], disable=n < 100)):
-        image = _open(picture.path)
-        width, height = image.size
-        if picture.size and picture.size != image.size:
-            raise DataError(f"{picture.path} is {width}×{height} pixels, but its annotation is for {picture.size}")
+        image = images.rgb(picture.path, white)
+        turn = _turn(picture, image.size)
         out["x"][i] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         if picture.boxes:
-            out["boxes"][i, : len(picture.boxes)] = _scaled(picture, width, height, size)
+            out["boxes"][i, : len(picture.boxes)] = _scaled(picture, turn, *image.size, size)
             out["classes"][i, : len(picture.boxes)] = picture.classes
         if picture.objects is not None:
+            width, height = picture.size if turn else image.size
             labels = Image.fromarray(picture.objects(height, width))
+            labels = labels.transpose(images.TURNS[turn]) if turn else labels
             out["objects"][i] = np.asarray(labels.resize((size, size), Image.Resampling.NEAREST))
     for name in pictures[0].more:
         np.save(folder / f"{name}.npy", np.array([p.more[name] for p in pictures], np.int64))
@@ -87,9 +69,10 @@ def cached(
     Args:
         folder: of the files, one folder a split; written beside its place and renamed when it is whole.
         splits: name -> reads the annotations of a split.
-        key: all that the content depends on beside this module, as JSON; another key makes other files.
+        key: all that the content depends on beside the code that reads, as JSON; another key makes other files.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+    code = own_sha256(__file__, images.__file__, annotations.__file__)
+    digest = hashlib.sha256(json.dumps([key, code], sort_keys=True).encode()).hexdigest()[:12]
     found = {}
     for split, read in splits.items():
         place = folder / f"{split}-{size}-{digest}"
@@ -118,57 +101,30 @@ def multi_hot(classes: Tensor, n: int) -> Tensor:
     return y.scatter_(1, classes + 1, 1.0)[:, 1:].contiguous()
 
 
-def get(url: str | Sequence[str], folder: Path, md5: str | None, remedy: str) -> Path:
-    """Download an archive, from the first address that answers, unless it is there with that md5."""
-    reasons = []
-    for address in [url] if isinstance(url, str) else url:
-        path = folder / address.rpartition("/")[2]
-        try:
-            download_url(address, str(folder), path.name, md5)
-            return path
-        except (OSError, RuntimeError) as error:  # network, and a file with another md5
-            reasons.append(f"{address}: {error}")
-    raise DataError(f"{path.name} could not be downloaded ({'; '.join(reasons)}): {remedy}")
+def _turn(picture: Picture, seen: tuple[int, int]) -> int:
+    """The orientation by which a picture's annotation must be turned, 0 for none."""
+    if not picture.size or picture.size == seen:
+        return 0
+    turn = images.orientation(picture.path)
+    if turn >= 5 and picture.size == seen[::-1]:
+        return turn
+    raise DataError(
+        f"{picture.path} is {seen[0]}×{seen[1]} pixels, but its annotation is for {picture.size[0]}×{picture.size[1]}"
+    )
 
 
-def unpack(archive: Path, member: str, place: Path) -> None:
-    """Unpack an archive and move one folder or file of it to `place`, whole or not at all."""
-    temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=place.parent))
-    try:
-        options = {} if archive.suffix == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(archive, temporary, **options)
-        if not (temporary / member).exists():
-            raise DataError(f"{archive} does not hold {member}: delete it and try again")
-        if place.is_dir():  # another archive of the same data set has filled it
-            shutil.copytree(temporary / member, place, dirs_exist_ok=True)
-        else:
-            (temporary / member).rename(place)
-    except (shutil.ReadError, EOFError, OSError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}): delete it and try again") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def listing(files: Sequence[Path], content: bool) -> str:
-    """sha256 of the files' names with their sizes, or with their content."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + (path.read_bytes() if content else str(path.stat().st_size).encode()))
-    return digest.hexdigest()
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}): get it again") from None
-
-
-def _scaled(picture: Picture, width: int, height: int, size: int) -> np.ndarray:
+def _scaled(picture: Picture, turn: int, width: int, height: int, size: int) -> np.ndarray:
     """The boxes (B, 4) in a picture of that size, each of a pixel or more."""
-    boxes = np.asarray(picture.boxes, np.float64) * (size / np.array([width, height, width, height]))
+    boxes = np.asarray(picture.boxes, np.float64)
+    boxes = images.turned_boxes(boxes, turn, height, width) if turn else boxes
+    edge = np.array([width, height])
+    outside = ((boxes[:, :2] >= edge) & (boxes[:, 2:] > edge + 1)) | ((boxes[:, 2:] <= 0) & (boxes[:, :2] < -1))
+    for b, box in enumerate(boxes):
+        shown = ", ".join(f"{value:g}" for value in box)
+        if not (np.isfinite(box).all() and (box[:2] <= box[2:]).all()):
+            raise DataError(f"{picture.named(b)} is inverted or not finite: {shown}")
+        if outside[b].any():
+            raise DataError(f"{picture.named(b)} lies wholly outside of the image of {width}×{height} pixels: {shown}")
+    boxes = boxes * (size / np.tile(edge, 2))
     low, high = np.floor(boxes[:, :2] + 1e-6).clip(0, size - 1), np.ceil(boxes[:, 2:] - 1e-6).clip(1, size)
-    if not (np.isfinite(boxes).all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
-        raise DataError(f"{picture.path} has a box that is inverted or not finite: {picture.boxes}")
     return np.concatenate([low, np.maximum(high, low + 1)], 1)

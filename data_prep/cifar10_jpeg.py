@@ -6,14 +6,14 @@ a part is bytes[offsets[i]:offsets[i+1]].
 
 import hashlib
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from data_prep import DataError, data_root
+from data_prep import DataError, data_root, images
 
 NAME = "cifar10_jpeg"
 TITLE = "60,000 photographs of ten classes, 32×32, a JPEG copy of CIFAR-10"
@@ -39,7 +39,9 @@ def prepare(root: str | Path | None = None) -> Path:
     if not (folder / "cifar10_jpeg.npz").is_file():
         arrays = _pack(folder / "CIFAR-10-images", root)
         _digest(arrays, root)
-        np.savez(folder / "cifar10_jpeg.npz", **arrays, class_names=np.array(CLASSES))
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:  # renamed when it is whole
+            np.savez(Path(scratch) / "packed.npz", **arrays, class_names=np.array(CLASSES))
+            (Path(scratch) / "packed.npz").replace(folder / "cifar10_jpeg.npz")
     checksums(root)
     return folder
 
@@ -59,15 +61,10 @@ def load(root: str | Path | None = None, train: int = 0, test: int = 0) -> dict[
             raise ValueError(f"{part} must be in [0, {len(labels)}], got {n}")
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[: n or None].numpy()
         content = arrays[f"{part}_bytes"].tobytes()
-        images = np.stack([_decode(content[offsets[i] : offsets[i + 1]]) for i in order])
-        data[f"{part}_x"] = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous() / 255
+        pixels = np.stack([images.rgb(io.BytesIO(content[offsets[i] : offsets[i + 1]])) for i in order])
+        data[f"{part}_x"] = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().contiguous() / 255
         data[f"{part}_y"] = torch.tensor(labels[order], dtype=torch.long)
     return data
-
-
-def _decode(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _arrays(root) -> dict[str, np.ndarray]:

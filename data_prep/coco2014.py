@@ -6,17 +6,15 @@ with `division="authors"` once these are there. As in their code crowds (`iscrow
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from data_prep import DataError, data_root, own_sha256, sha256
-from data_prep.boxed import Picture, by_split, cached, get, multi_hot, unpack
+from data_prep import DataError, annotations, contents, data_root, inside, own_sha256, sha256
+from data_prep.annotations import Picture
+from data_prep.archives import get, unpack
+from data_prep.boxed import by_split, cached, multi_hot
 
 NAME = "coco2014"
 TITLE = "COCO 2014, 123,287 photographs with boxes and masks of 80 classes"
@@ -31,11 +29,15 @@ CLASSES = (
     "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 ).split(",")
-HOST = "http://images.cocodataset.org/"
-ARCHIVES = {  # what is in them -> address and the md5 that is in use in the field; the publisher states none
-    "train2014": ("zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88"),
-    "val2014": ("zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
-    "annotations": ("annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd"),
+HOST = "https://s3.amazonaws.com/images.cocodataset.org/"  # the same files; that name itself has no certificate
+# What is in them -> address, sha256. The publisher states none; these are of TensorFlow Datasets (url_checksums).
+ARCHIVES = {
+    "train2014": ("zips/train2014.zip", "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
+    "val2014": ("zips/val2014.zip", "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"),
+    "annotations": (
+        "annotations/annotations_trainval2014.zip",
+        "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    ),
 }
 AUTHORS = {"train": "train2014_train_split.json", "val": "train2014_val_split.json"}
 REMEDY = "run `python -m data_prep coco2014`, or unpack the publisher's archives so that {folder}/annotations is there"
@@ -44,23 +46,25 @@ and put them into {folder}/annotations, or use division="hash\""""
 
 
 def checksums(root: str | Path | None = None) -> dict[str, str]:
-    """sha256 of the annotation files. None is published, and of the images the md5 of the archives is verified."""
+    """sha256 of the annotation files and of all images. None is published but for the archives; see `ARCHIVES`."""
     folder = _folder(root)
     files = [folder / "annotations" / f"instances_{part}.json" for part in ("train2014", "val2014")]
     files += [file for name in AUTHORS.values() if (file := folder / "annotations" / name).is_file()]
     for file in files:
         if not file.is_file():
             raise DataError(f"{file} is missing: {REMEDY.format(folder=folder)}")
-    return {f"COCO2014/annotations/{file.name}": sha256(file) for file in files}
+    sums = {f"COCO2014/annotations/{file.name}": sha256(file) for file in files}
+    parts = ("train2014", "val2014")
+    return sums | {f"COCO2014/{part}": contents((folder / part).glob("*.jpg"), folder / part) for part in parts}
 
 
 def prepare(root: str | Path | None = None) -> Path:
     """Download and unpack what is missing; returns the folder `COCO2014`."""
     folder = data_root(root) / "COCO2014"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (address, md5) in ARCHIVES.items():
+    for name, (address, expected) in ARCHIVES.items():
         if not (folder / name).is_dir():
-            unpack(get(HOST + address, folder, md5, REMEDY.format(folder=folder)), name, folder / name)
+            unpack([get(HOST + address, folder, expected, REMEDY.format(folder=folder))], name, folder / name)
     checksums(root)
     return folder
 
@@ -112,7 +116,7 @@ def _pictures(folder: Path, split: str, division: str, crowds: bool) -> list[Pic
         if not (folder / "annotations" / name).is_file():
             files = " and ".join(AUTHORS.values())
             raise DataError(f"{name} is missing: {AUTHORS_REMEDY.format(files=files, folder=folder)}")
-    return pictures(folder / "annotations" / name, folder / images, crowds, keep)
+    return pictures(folder / "annotations" / name, folder / images, crowds, keep, part=division == "authors")
 
 
 def _in_split(split: str, number: int) -> bool:
@@ -121,93 +125,20 @@ def _in_split(split: str, number: int) -> bool:
     return validation == (split == "val")
 
 
-def pictures(
-    annotations: Path, images: Path, crowds: bool = True, keep=None, classes: Sequence[str] = CLASSES
-) -> list[Picture]:
+def pictures(file: Path, images: Path, crowds: bool = True, keep=None, part: bool = False) -> list[Picture]:
     """The images of an instances_*.json, by their number.
 
     Args:
-        annotations: the file; images: the folder of its images.
+        file: the annotations; images: the folder of its images.
         crowds: see `load`.
-        keep: image's number -> whether it is wanted; None for all.
-        classes: names of the categories that objects may have.
+        keep, part: see `annotations.coco`.
     """
     try:
-        content = json.loads(annotations.read_text("utf-8"))
-        of_category = {entry["id"]: classes.index(entry["name"]) for entry in content["categories"]}
-        entries: dict[int, list[dict]] = {}
-        for entry in content["annotations"]:
-            if crowds or not entry["iscrowd"]:
-                entries.setdefault(entry["image_id"], []).append(entry)
-        wanted = [image for image in content["images"] if keep is None or keep(image["id"])]
-        return [
-            _picture(images / image["file_name"], entries.get(image["id"], []), of_category, image)
-            for image in sorted(wanted, key=lambda image: image["id"])
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{annotations} is corrupt ({type(error).__name__}: {error}): get it again") from None
-
-
-def _picture(path: Path, entries: list[dict], of_category: dict[int, int], image: dict) -> Picture:
-    boxes = [(x, y, x + width, y + height) for x, y, width, height in (entry["bbox"] for entry in entries)]
-    classes = [of_category[entry["category_id"]] for entry in entries]
-    size = (image["width"], image["height"]) if {"width", "height"} <= image.keys() else None
-    if not all(entry.get("segmentation") for entry in entries):  # boxes only, as other tools write them
-        return Picture(path, boxes, classes, size=size)
-    outlines = [(b + 1, e.get("area", e["bbox"][2] * e["bbox"][3]), e["segmentation"]) for b, e in enumerate(entries)]
-    return Picture(path, boxes, classes, partial(_objects, outlines), size=size)
-
-
-def _objects(outlines: list[tuple[int, float, object]], height: int, width: int) -> np.ndarray:
-    labels = np.zeros((height, width), np.uint8)
-    for b, _, segmentation in sorted(outlines, key=lambda outline: -outline[1]):
-        labels[decode(segmentation, height, width)] = b
-    return labels
-
-
-def decode(segmentation, height: int, width: int) -> np.ndarray:
-    """A segmentation in any of COCO's three forms as (height, width) bool.
-
-    The forms: polygons [[x1, y1, x2, y2, …], …]; run lengths {"size": [height, width], "counts": [...]}, of 0 and 1
-    in turn, down the columns; or the same with the counts packed into a string.
-
-    Raises:
-        ValueError: run lengths of another size.
-    """
-    if isinstance(segmentation, list):
-        mask = np.zeros((height, width), bool)
-        for polygon in segmentation:
-            _fill(mask, np.reshape(polygon, (-1, 2)))
-        return mask
-    counts = segmentation["counts"]
-    counts = counts if isinstance(counts, list) else _unpacked(counts)
-    if list(segmentation["size"]) != [height, width] or sum(counts) != height * width or min(counts) < 0:
-        raise ValueError(
-            f"run lengths must be of {height}×{width} pixels, got size {segmentation['size']} and {sum(counts)} pixels"
-        )
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-
-
-def _fill(mask: np.ndarray, points: np.ndarray, fine: int = 5) -> None:
-    """Set the pixels whose centres lie in the polygon (P, 2): it is drawn on a grid so much finer than the image's."""
-    low = np.floor(points.min(0)).astype(int).clip(0)
-    high = np.ceil(points.max(0)).astype(int).clip(max=mask.shape[::-1])
-    if (low < high).all():
-        drawn = Image.new("1", tuple((high - low) * fine))
-        ImageDraw.Draw(drawn).polygon([tuple(point) for point in ((points - low) * fine - 0.5).tolist()], fill=1)
-        mask[low[1] : high[1], low[0] : high[0]] |= np.asarray(drawn)[fine // 2 :: fine, fine // 2 :: fine]
-
-
-def _unpacked(packed: str | bytes) -> list[int]:
-    """Counts of COCO's compressed string: five bits a character, from the fourth on less the one two before."""
-    counts: list[int] = []
-    value = shift = 0
-    for character in packed.encode() if isinstance(packed, str) else packed:
-        character -= 48
-        value |= (character & 31) << shift
-        shift += 5
-        if not character & 32:  # the last of a number; its highest bit is the sign
-            value -= (1 << shift) if character & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return counts
+        found, names = annotations.coco(file, partial(inside, images), crowds, keep, part)
+        if unknown := {*names.values()} - {*CLASSES}:
+            raise ValueError(f"unknown classes {', '.join(unknown)}")
+        for picture, names in found:
+            picture.classes = [CLASSES.index(name) for name in names]
+    except (DataError, ValueError) as error:
+        raise DataError(f"{file} is corrupt ({error}): get it again") from None
+    return [picture for picture, _ in found]

@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from data_prep import DataError, data_root, sha256
+from data_prep import DataError, data_root, images, inside, sha256
 
 NAME = "covid_xray"
 TITLE = "chest X-rays of three sources with lung masks"
@@ -39,6 +40,8 @@ SPLITS = {
     "swapped": "cohen without COVID-19: the look of the training's COVID-19 on patients who do not have it",
 }
 COLUMNS = "name source finding patient view location license mask_from sex age date".split()
+KEPT = "view location license sex age date".split()  # of cohen's columns, and these are needed too:
+COHEN = ("filename", "modality", "patientid", "finding", *KEPT)
 EDGE = 256  # longest side of the kept images
 # sha256 of the collection that our records are from; one that was built here has its own in sha256.json.
 KNOWN = {
@@ -66,16 +69,24 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
     folder = data_root(root) / "cxr"
     if not (folder / "metadata.csv").is_file():
         raise DataError(f"{folder / 'metadata.csv'} is missing: {_how(root)}")
-    built = folder / "sha256.json"
-    expected = json.loads(built.read_text()) if built.is_file() else KNOWN
-    actual = _digests(folder)
+    expected, actual = KNOWN | _built(folder / "sha256.json"), _digests(folder)
     for name, digest in expected.items():
-        if actual[name] != digest:
+        if actual.get(name) != digest:
             raise DataError(
-                f"{folder.parent / name} is corrupt or incomplete (sha256 {actual[name][:12]}…, "
+                f"{folder.parent / name} is corrupt or incomplete (sha256 {actual.get(name, 'none')[:12]}…, "
                 f"expected {digest[:12]}…): delete {folder} and {_how(root)}"
             )
     return actual
+
+
+def _built(file: Path) -> dict[str, str]:
+    """The sha256 of a collection that was built here, as `prepare` noted them."""
+    if not file.is_file():
+        return {}
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(file.read_bytes()).items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{file} is corrupt ({error}): delete {file.parent} and {_how(file.parents[1])}") from None
 
 
 def records(root: str | Path | None = None) -> pd.DataFrame:
@@ -84,7 +95,18 @@ def records(root: str | Path | None = None) -> pd.DataFrame:
     "label" indexes `CLASSES`; "group" is the patient, in a form that never runs over two splits of `SPLITS`;
     images that belong to none, as of other diseases or of children with bacterial pneumonia, are left out.
     """
-    return _with_splits(pd.read_csv(data_root(root) / "cxr" / "metadata.csv", dtype=str, keep_default_na=False))
+    return _with_splits(_table(data_root(root) / "cxr" / "metadata.csv", COLUMNS))
+
+
+def _table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as a table ({error})") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise DataError(f"{file} lacks the columns {', '.join(missing)}")
+    return table
 
 
 def load(root: str | Path | None = None, size: int = 64) -> dict[str, Tensor]:
@@ -105,13 +127,13 @@ def load(root: str | Path | None = None, size: int = 64) -> dict[str, Tensor]:
         raise ValueError(f"size must be in [16, {EDGE}], got {size}")
     checksums(root)
     folder, table = data_root(root) / "cxr", records(root)
-    images = np.stack([_square(folder / "images" / f"{name}.jpg", size) for name in table["name"]])
-    masks = np.zeros(images.shape, bool)
+    pixels = np.stack([_square(inside(folder / "images", f"{name}.jpg"), size) for name in table["name"]])
+    masks = np.zeros(pixels.shape, bool)
     has_mask = (table["mask_from"] != "").to_numpy()
     for i in has_mask.nonzero()[0]:
         masks[i] = _square(folder / "masks" / f"{table['name'].iloc[i]}.png", size) > 127
     return {
-        "x": torch.from_numpy(images)[:, None].float() / 255,
+        "x": torch.from_numpy(pixels)[:, None].float() / 255,
         "y": torch.tensor(table["label"].to_numpy()),
         "mask": torch.from_numpy(masks),
         "has_mask": torch.tensor(has_mask),
@@ -169,16 +191,9 @@ def _hash(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest(), 16)
 
 
-def _grey(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        if image.mode.startswith("I"):  # 16 bits
-            return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-        return image.convert("L")
-
-
 def _square(path: Path, size: int) -> np.ndarray:
     """(size, size) uint8."""
-    return np.asarray(_grey(path).resize((size, size), Image.Resampling.BOX))
+    return np.asarray(images.grey(path).resize((size, size), Image.Resampling.BOX))
 
 
 def _shrink(image: Image.Image, edge: int) -> Image.Image:
@@ -235,10 +250,7 @@ def _write(folder: Path, found: list[tuple[dict, Path, Image.Image | None]]) -> 
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for row, path, mask in tqdm(found, desc="images"):
-        try:
-            image = _grey(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error}): download it again") from None
+        image = images.grey(path)
         small = _shrink(image, EDGE) if max(image.size) > EDGE else image
         small.save(folder / "images" / f"{row['name']}.jpg", quality=90)
         if mask is not None:
@@ -254,17 +266,17 @@ def _cohen(sources: Path):
     if not (base / "metadata.csv").is_file():
         return
     polygons = {_stem(name): mask for name, mask in map(_darwin, sorted((sources / "v7-lungs").rglob("*.json")))}
-    table = pd.read_csv(base / "metadata.csv", dtype=str, keep_default_na=False)
+    table = _table(base / "metadata.csv", COHEN)
     frontal = table[(table["modality"] == "X-ray") & table["view"].isin(["PA", "AP", "AP Supine", "AP Erect"])]
     for row in frontal.drop_duplicates("filename").to_dict("records"):
-        path = base / "images" / row["filename"]
+        path = inside(base / "images", row["filename"])
         if not path.is_file():
             continue  # metadata.csv names images of other folders too
         lungs, said = polygons.get(_stem(row["filename"])), "v7 polygons"
         drawn = base / "annotations" / "lungVAE-masks" / f"{path.stem}_mask.png"
         if lungs is None and drawn.is_file():
-            lungs, said = _grey(drawn).point(lambda v: 255 * (v > 0)), "lungVAE"
-        kept = {key: row[key] for key in ("view", "location", "license", "sex", "age", "date")}
+            lungs, said = Image.fromarray(255 * images.mask(images.labels(drawn))), "lungVAE"
+        kept = {key: row[key] for key in KEPT}
         kept |= {"name": f"cohen_{_stem(row['filename'])}", "source": "cohen", "patient": row["patientid"]}
         kept |= {"finding": row["finding"].rpartition("/")[2], "mask_from": said if lungs is not None else ""}
         yield kept, path, lungs
@@ -272,16 +284,19 @@ def _cohen(sources: Path):
 
 def _darwin(path: Path) -> tuple[str, Image.Image | None]:
     """Name of the original image and its lungs, of a Darwin JSON file (version 1 or 2); None without lungs."""
-    content = json.loads(path.read_text("utf-8"))
-    if "image" in content:  # version 1
-        size, name = content["image"], content["image"].get("original_filename") or content["image"]["filename"]
-    else:
-        size, name = content["item"]["slots"][0], content["item"]["name"]
-    mask = Image.new("L", (int(size["width"]), int(size["height"])))
-    lungs = [a["polygon"] for a in content["annotations"] if a["name"].lower() == "lung" and "polygon" in a]
-    for polygon in lungs:
-        for outline in polygon.get("paths") or [polygon["path"]]:
-            ImageDraw.Draw(mask).polygon([(point["x"], point["y"]) for point in outline], fill=255)
+    try:
+        content = json.loads(path.read_bytes())
+        if "image" in content:  # version 1
+            size, name = content["image"], content["image"].get("original_filename") or content["image"]["filename"]
+        else:
+            size, name = content["item"]["slots"][0], content["item"]["name"]
+        mask = Image.new("L", (int(size["width"]), int(size["height"])))
+        lungs = [a["polygon"] for a in content["annotations"] if a["name"].lower() == "lung" and "polygon" in a]
+        for polygon in lungs:
+            for outline in polygon.get("paths") or [polygon["path"]]:
+                ImageDraw.Draw(mask).polygon([(point["x"], point["y"]) for point in outline], fill=255)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} is no file of Darwin's annotations ({type(error).__name__}: {error})") from None
     return name, mask if lungs else None
 
 

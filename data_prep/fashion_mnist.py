@@ -1,5 +1,6 @@
 """Fashion-MNIST in torchvision's layout, `<root>/FashionMNIST/raw`, every file verified by its sha256."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+MIRRORS = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",)
 REMEDY = "run `python -m data_prep fashion_mnist`, or set ATTRAIN_DATA to a folder that holds FashionMNIST/raw"
 
 
@@ -26,9 +28,9 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
     return idx.checksums(idx.raw(FashionMNIST, root), FILES, REMEDY)
 
 
-def prepare(root: str | Path | None = None, mirrors: list[str] | None = None) -> Path:
-    """Download what is missing or corrupt from torchvision's mirrors; returns the folder."""
-    return idx.prepare(idx.raw(FashionMNIST, root), FILES, REMEDY, FashionMNIST.mirrors if mirrors is None else mirrors)
+def prepare(root: str | Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
+    """Download what is missing or corrupt from the first mirror that has it; returns the folder."""
+    return idx.prepare(idx.raw(FashionMNIST, root), FILES, REMEDY, mirrors)
 
 
 def load(root: str | Path | None = None) -> dict[str, torch.Tensor]:

@@ -1,34 +1,51 @@
-"""A folder of your own images with boxes or masks: COCO's JSON, VOC's XML files, or masks as PNG.
+"""A folder of your own images with boxes or masks: COCO's JSON, VOC's XML files, or masks.
 
 | annotations | in the folder |
 |---|---|
 | coco | `images/`, and `annotations.json` with images, annotations and categories as in COCO's instances files |
 | voc | `images/` (or `JPEGImages/`), and `annotations/` (or `Annotations/`) with an XML file an image, of its name |
-| masks | `images/`, and `masks/` with a PNG an image, of its name: 0 is background, all else the object |
+| masks | `images/`, and `masks/` with a PNG an image, of its name: 0 is background, see `images.mask` |
 
-Not a data set of the studies itself. With folders `train`, `val` and `test`, each of that form, the division is
-theirs; else images are drawn. An image's class is its sub-folder in `images/`, or it has those of its objects.
+As tools write them, these are read too: COCO's own `annotations/instances_train2017.json` with `train2017/` (or CVAT's
+`instances_default.json` with `images/`), and Roboflow's `train/` and `valid/` with `_annotations.coco.json` or XML
+files beside the images.
+
+Not a data set of the studies itself. With folders `train`, `val` (or `valid`) and `test`, each of that form, the
+division is theirs; with train and one of the others that one is the test, and val is drawn from train; else images are
+drawn. An image's class is its sub-folder in `images/`, or it has those of its objects.
+
+What is read is the folder's: a name in an annotation that leads out of it is an error. What can be read but may not be
+meant (boxes cut at the edge, masks with several greys) is counted in a warning.
 """
 
-import hashlib
-import json
 import tempfile
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from data_prep import DataError, coco2014, voc2007
-from data_prep.boxed import Picture, arrays, multi_hot
+from data_prep import DataError, contents, images
+from data_prep.annotations import Picture, check_in_pixels, coco, voc
+from data_prep.boxed import arrays, multi_hot
 
 ANNOTATIONS = ("coco", "voc", "masks")
 LABELS = ("annotations", "folders")
 SPLITS = ("train", "val", "test")
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+ALSO_CALLED = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+MASKS = tuple(ending for ending in images.ENDINGS if ending not in (".jpg", ".jpeg"))
+
+
+class Part(NamedTuple):
+    """Where the images of a split lie, and its annotations: a file for COCO's, else a folder."""
+
+    images: Path
+    annotations: Path
 
 
 class Folder(NamedTuple):
@@ -65,7 +82,7 @@ def load(
         labels: "annotations" or "folders", see the module's docstring; "" for folders with masks, else annotations.
             With folders all objects of an image are of its class, and an image may lack annotations.
         classes: names, in the order of a model's outputs; by default COCO's by their id, others by their name.
-        val, test: shares of the images that are drawn for these splits, if there are no folders `train`, `val`, `test`.
+        val, test: shares of the images that are drawn for these splits, where folders do not say which they are.
         seed: draws them.
 
     Raises:
@@ -73,44 +90,46 @@ def load(
             file that cannot be read; too few images for three splits. The message names the file.
     """
     folder, labels = Path(folder), labels or ("folders" if annotations == "masks" else "annotations")
-    _check(folder, annotations, labels, size, val, test)
-    parts = [folder / split for split in SPLITS if (folder / split).is_dir()]
-    if parts and len(parts) < 3:
-        raise DataError(f"{folder} has {' and '.join(p.name for p in parts)}, but not all of {', '.join(SPLITS)}")
-    parts = parts or [folder]
-    found = [_read(part, annotations, labels) for part in parts]
-    names = list(classes) or _names(parts[0], annotations, labels, [e for entries, _ in found for e in entries])
+    _check(annotations, labels, size, val, test, classes)
+    found, ids = {}, {}
+    for split, part in _parts(folder, annotations).items():
+        found[split] = _read(part, annotations, labels, ids)
+    entries = [entry for own, _ in found.values() for entry in own]
+    if annotations != "masks":
+        _check_boxes(folder, [picture for picture, *_ in entries], annotations == "coco")
+    names = [_nfc(name) for name in classes] or _names(ids, labels, entries)
     if len(names) < 2:
         raise DataError(f"{folder} has the classes {names}; there must be two or more")
-    pictures = [[_labelled(*entry, names) for entry in entries] for entries, _ in found]
-    if len(parts) == 1:
-        pictures = _divide(pictures[0], val, test, seed, folder)
-    data = {}
-    for split, own in zip(SPLITS, pictures):
+    pictures = {split: [_labelled(*entry, names) for entry in own] for split, (own, _) in found.items()}
+    data, white = {}, images.whitest(picture.path for picture, *_ in entries)
+    for split, own in _divided(pictures, val, test, seed, folder).items():
         with tempfile.TemporaryDirectory(prefix=f"{split}-") as scratch:
-            arrays(own, size, Path(scratch))
+            arrays(own, size, Path(scratch), white)
             data |= {f"{split}_{file.stem}": torch.from_numpy(np.load(file)) for file in Path(scratch).glob("*.npy")}
         label = data.pop(f"{split}_label")[:, None] if labels == "folders" else data[f"{split}_classes"]
         data[f"{split}_y"] = multi_hot(label, len(names))
-    return Folder(data, names, sum(without for _, without in found))
+    return Folder(data, names, sum(without for _, without in found.values()))
 
 
 def checksums(folder: str | Path, annotations: str) -> dict[str, str]:
-    """sha256 of the images' places and sizes, and of the annotations' content."""
+    """sha256 of the places and the contents of all images, and of the annotations."""
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    digests = {"images (names and sizes)": hashlib.sha256(), annotations: hashlib.sha256()}
-    for path in files:
-        image = {"images", "JPEGImages"} & {*path.relative_to(folder).parts[:2]}
-        digest = digests["images (names and sizes)" if image else annotations]
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(str(path.stat().st_size).encode() if image else path.read_bytes())
-    return {name: digest.hexdigest() for name, digest in digests.items()}
+    _check_form(annotations)
+    parts = _parts(folder, annotations).values()
+    notes = {"coco": lambda file: [file], "voc": _xml_files, "masks": _mask_files}[annotations]
+    return {
+        "images": contents([path for part in parts for path in images.find(part.images)], folder),
+        annotations: contents([path for part in parts for path in notes(part.annotations)], folder),
+    }
 
 
-def _check(folder: Path, annotations: str, labels: str, size: int, val: float, test: float) -> None:
+def _check_form(annotations: str) -> None:
     if annotations not in ANNOTATIONS:
         raise ValueError(f"annotations must be one of {', '.join(ANNOTATIONS)}, got {annotations!r}")
+
+
+def _check(annotations: str, labels: str, size: int, val: float, test: float, classes: Sequence[str]) -> None:
+    _check_form(annotations)
     if labels not in LABELS:
         raise ValueError(f'labels must be one of {", ".join(LABELS)}, or "", got {labels!r}')
     if annotations == "masks" and labels == "annotations":
@@ -119,126 +138,211 @@ def _check(folder: Path, annotations: str, labels: str, size: int, val: float, t
         raise ValueError(f"size must be at least 8, got {size}")
     if not (0 < val and 0 < test and val + test < 1):
         raise ValueError(f"val and test must be shares above 0 and together below 1, got {val} and {test}")
+    if len({_nfc(name) for name in classes}) < len(classes):
+        raise ValueError(f"classes must differ, got {', '.join(classes)}")
+
+
+# ---------------------------------------------------------------- where things lie
+
+
+def _parts(folder: Path, annotations: str) -> dict[str, Part]:
+    """The parts of a folder by split; of one that is not divided, one part "train"."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
+    instances = sorted((folder / "annotations").glob("instances_*.json")) if annotations == "coco" else []
+    if instances:
+        found = [(file.stem.removeprefix("instances_"), _cocos_own(folder, file)) for file in instances]
+    else:
+        names = [name for also in ALSO_CALLED.values() for name in also if (folder / name).is_dir()]
+        found = [(name, _part(folder / name, annotations)) for name in names]
+    parts: dict[str, Part] = {}
+    for name, part in found:
+        split = next((split for split, also in ALSO_CALLED.items() if name.startswith(also)), name)
+        if split in parts:
+            raise DataError(f"{folder} has two parts for {split}: {parts[split].annotations} and {part.annotations}")
+        parts[split] = part
+    if len(parts) == 1 and (instances or "train" in parts):
+        return {"train": next(iter(parts.values()))}
+    if parts and ("train" not in parts or not parts.keys() <= {*SPLITS}):
+        raise DataError(f"{folder} has {' and '.join(parts)}; it must have train, and val or test or both")
+    return parts or {"train": _part(folder, annotations)}
 
 
-# ---------------------------------------------------------------- files
+def _cocos_own(folder: Path, file: Path) -> Part:
+    name = file.stem.removeprefix("instances_")
+    places = [folder / name, folder / "images" / name, folder / "images"]
+    return Part(next((place for place in places if place.is_dir()), places[0]), file)
 
 
-def _read(part: Path, annotations: str, labels: str) -> tuple[list[tuple], int]:
-    """Entries (picture, its objects' names, its sub-folder or "") by path, and how many images have no label."""
-    place = next((part / name for name in ("images", "JPEGImages") if (part / name).is_dir()), part / "images")
-    images = {}
-    for path in sorted(place.rglob("*")):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("."):
-            key = path.relative_to(place).with_suffix("").as_posix()
-            if key in images:
-                raise DataError(f"{images[key]} and {path} have one name: which of them is annotated?")
-            images[key] = path
-    if not images:
-        raise DataError(f"{place} holds no images ({', '.join(ENDINGS)})")
-    read = {"coco": _coco, "voc": _voc, "masks": _masks}[annotations]
-    found = {picture.path: (picture, objects) for picture, objects in read(part, place, images)}
+def _part(folder: Path, annotations: str) -> Part:
+    """The part that lies in a folder; with COCO's and VOC's annotations the images may lie in the folder itself."""
+    place = next((folder / name for name in ("images", "JPEGImages") if (folder / name).is_dir()), None)
+    if not place and annotations != "masks" and any(p.suffix.lower() in images.ENDINGS for p in folder.iterdir()):
+        place = folder
+    place = place or folder / "images"
+    if annotations == "coco":
+        files = [folder / name for name in ("annotations.json", "_annotations.coco.json")]
+        return Part(place, next((file for file in files if file.is_file()), files[0]))
+    names = ("annotations", "Annotations") if annotations == "voc" else ("masks",)
+    beside = place if place == folder else folder / names[0]
+    return Part(place, next((folder / name for name in names if (folder / name).is_dir()), beside))
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return images.find(folder, (".xml",))
+
+
+def _mask_files(folder: Path) -> list[Path]:
+    return images.find(folder)
+
+
+def _nfc(name: str) -> str:
+    """A name in the form that most systems write; a Mac's files have accents as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _read(part: Part, annotations: str, labels: str, ids: dict) -> tuple[list[tuple], int]:
+    """Entries (picture, its objects' names, its sub-folder or "") by path, and how many images have no label.
+
+    Args:
+        ids: takes COCO's names of categories by their id.
+    """
+    place = part.images
+    paths = images.find(place)
+    if foreign := images.find(place, images.NOT_READ):
+        raise DataError(f"{foreign[0]} is of a kind that is not read here: save it as PNG or JPEG")
+    if not paths:
+        raise DataError(f"{place} holds no images ({', '.join(images.ENDINGS)})")
+    read = {"coco": partial(_coco, ids=ids), "voc": _voc, "masks": _masks}[annotations]
+    found = {}
+    for picture, objects in read(part, paths):
+        if picture.path in found:
+            raise DataError(f"{part.annotations} names {picture.path} twice")
+        found[picture.path] = (picture, [_nfc(name) for name in objects])
     if labels == "annotations":
-        return [(*found[path], "") for path in sorted(found)], len(images.keys() - _keys(found, place))
-    loose = [path for path in images.values() if path.parent == place]
+        return [(*found[path], "") for path in sorted(found)], len(paths) - len(found)
+    loose = [path for path in paths if path.parent == place]
     if loose:
         raise DataError(f"{loose[0]} lies in no sub-folder of {place}, and with labels from folders that is its class")
-    every = [found.get(path, (Picture(path, [], []), [])) for path in images.values()]
-    return [(*entry, entry[0].path.relative_to(place).parts[0]) for entry in every], 0
+    if unmarked := [path for path in paths if path not in found]:
+        _say(f"{part.annotations} has nothing of {len(unmarked)} of {len(paths)} images, as {unmarked[0].name}")
+    every = [found.get(path, (Picture(path, [], []), [])) for path in paths]
+    return [(*entry, _nfc(entry[0].path.relative_to(place).parts[0])) for entry in every], 0
 
 
-def _keys(found, place: Path) -> set[str]:
-    return {path.relative_to(place).with_suffix("").as_posix() for path in found}
+def _coco(part: Part, paths: list[Path], ids: dict) -> list[tuple[Picture, list[str]]]:
+    by_name = {_nfc(path.relative_to(part.images).as_posix()): path for path in paths}
 
+    def place(name: str) -> Path:
+        key = _nfc(name.replace("\\", "/")).removeprefix("./")
+        path = by_name.get(key) or by_name.get(key.removeprefix(f"{part.images.name}/"))
+        if not path:
+            outside = Path(name).is_absolute() or ".." in Path(name).parts
+            why = "nothing outside of it is opened" if outside else f"{part.images / name} is not there"
+            raise DataError(f"{part.annotations} names the image {name!r}, which is not in {part.images}: {why}")
+        return path
 
-def _coco(part: Path, place: Path, images: dict[str, Path]) -> list[tuple]:
-    file = part / "annotations.json"
-    content = _json(file)
-    try:
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        sizes = {image["id"]: image["file_name"] for image in content["images"]}
-        for entry in content["annotations"]:
-            if entry["image_id"] not in sizes:
-                raise DataError(
-                    f"{file}: annotation {entry['id']} is of image {entry['image_id']}, which is not listed"
-                )
-            if entry["category_id"] not in names:
-                raise DataError(f"{file}: annotation {entry['id']} has the unknown class {entry['category_id']}")
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{file} is no file of COCO's instances ({type(error).__name__}: {error})") from None
-    _all_there(file, [place / name for name in sizes.values()])
-    names = list(names.values())
-    return [(p, [names[c] for c in p.classes]) for p in coco2014.pictures(file, place, classes=names)]
-
-
-def _json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error})") from None
-
-
-def _voc(part: Path, place: Path, images: dict[str, Path]) -> list[tuple]:
-    found = []
-    for file, path in _beside(part, ("annotations", "Annotations"), ".xml", place, images):
-        try:
-            boxes, names, size = voc2007.annotation(file)
-        except ValueError as error:
-            raise DataError(f"{file} is no annotation of VOC's form ({error})") from None
-        found.append((Picture(path, boxes, [], size=size), names))
+    found, names = coco(part.annotations, place)
+    for number, name in names.items():
+        name = _nfc(name)
+        if ids.get(number, name) != name or next((n for n, known in ids.items() if known == name), number) != number:
+            raise DataError(f"{part.annotations}: category {number} is {name!r}, and not so in another part")
+        ids[number] = name
     return found
 
 
-def _masks(part: Path, place: Path, images: dict[str, Path]) -> list[tuple]:
+def _voc(part: Part, paths: list[Path]) -> list[tuple[Picture, list[str]]]:
     found = []
-    for file, path in _beside(part, ("masks",), ".png", place, images):
-        mask = _mask(file)
-        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    for file, path in _beside(part, paths, _xml_files(part.annotations), "XML"):
+        boxes, names, size = voc(file)
+        where = [f"{file}: object {i + 1} ({name})" for i, name in enumerate(names)]
+        found.append((Picture(path, boxes, [], size=size, where=where), names))
+    return found
+
+
+def _masks(part: Part, paths: list[Path]) -> list[tuple[Picture, list[str]]]:
+    pairs = _beside(part, paths, _mask_files(part.annotations), "mask")
+    kinds = _mask_kinds(part, [file for file, _ in pairs])
+    found = []
+    for file, path in pairs:
+        draw = partial(_mask, file, kinds[file])
+        mask = draw()
+        rows, columns = (mask == 1).any(1).nonzero()[0], (mask == 1).any(0).nonzero()[0]
         boxes = [(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)] if len(rows) else []
-        draw = lambda height, width, file=file: _mask(file).astype(np.uint8)  # noqa: E731
         found.append((Picture(path, boxes, [], draw, size=mask.shape[::-1]), [""] * len(boxes)))
     return found
 
 
-def _mask(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            mask = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA") else image) > 0
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error})") from None
-    return mask.any(-1) if mask.ndim == 3 else mask
+def _mask(file: Path, kind: str, *size: int) -> np.ndarray:
+    return images.mask(images.labels(file), kind)
 
 
-def _beside(part: Path, names: Sequence[str], ending: str, place: Path, images: dict[str, Path]) -> list[tuple]:
+def _mask_kinds(part: Part, files: list[Path]) -> dict[Path, str]:
+    """How each mask is to be read, `images.mask`'s `kind`; what may be meant otherwise is said."""
+    kinds, shares = {}, {}
+    for file in files:
+        if file.suffix.lower() not in MASKS:
+            raise DataError(f"{file} is a JPEG, which blurs what a mask says: save it as PNG")
+        values = images.labels(file)
+        kinds[file] = images.mask_kind(values)
+        shares[file] = ((values == values.max()).mean(), (values > 0).mean())
+    mixed = [shares[file] for file, kind in kinds.items() if kind == "void"]
+    if sum(white for white, _ in mixed) > sum(marked for _, marked in mixed) / 2:
+        # Borders cover less than objects do: here white is the object, and what is dark are remains.
+        kinds = {file: "soft" if kind == "void" else kind for file, kind in kinds.items()}
+    how = {
+        "void": "255 beside labels, taken as not known",
+        "soft": "greys, of which half of white and more is the object",
+    }
+    for kind, text in how.items():
+        if n := [*kinds.values()].count(kind):
+            _say(f"{part.annotations}: {n} masks have {text}")
+    return kinds
+
+
+def _beside(part: Part, paths: list[Path], files: list[Path], what: str) -> list[tuple[Path, Path]]:
     """Annotation files and their images, by name."""
-    folder = next((part / name for name in names if (part / name).is_dir()), part / names[0])
-    files = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith("."))
     if not files:
-        raise DataError(f"{folder} holds no {ending} files")
-    keys = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
-    for file, key in zip(files, keys):
-        if key not in images:
-            raise DataError(f"{file} is an annotation without its image: {place / key} is not there")
-    return [(file, images[key]) for file, key in zip(files, keys)]
+        raise DataError(f"{part.annotations} holds no {what} files")
+    ours, theirs = _by_key(part.images, paths), _by_key(part.annotations, files)
+    for key, file in theirs.items():
+        if key not in ours:
+            raise DataError(f"{file} is an annotation without its image: {part.images / key} is not there")
+    return [(file, ours[key]) for key, file in theirs.items()]
 
 
-def _all_there(file: Path, paths: Sequence[Path]) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(f"{file} has {len(missing)} annotations without their images: {missing[0]} is not there")
+def _by_key(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their place in a folder, without the ending."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        key = _nfc(path.relative_to(folder).with_suffix("").as_posix())
+        if key in found:
+            raise DataError(f"{found[key]} and {path} have one name: which belongs to which?")
+        found[key] = path
+    return found
+
+
+def _check_boxes(folder: Path, pictures: Sequence[Picture], corners: bool) -> None:
+    sizes = {p.path: p.size or images.size(p.path) for p in pictures if p.boxes}
+    if cut := check_in_pixels(pictures, lambda picture: sizes[picture.path], corners):
+        _say(f"{folder}: {cut} boxes reach out of their images and are cut at the edge")
+
+
+def _say(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
 
 
 # ---------------------------------------------------------------- labels and splits
 
 
-def _names(part: Path, annotations: str, labels: str, entries: list[tuple]) -> list[str]:
+def _names(ids: dict, labels: str, entries: list[tuple]) -> list[str]:
     if labels == "folders":
         return sorted({label for *_, label in entries})
-    if annotations == "coco":
-        categories = sorted(_json(part / "annotations.json")["categories"], key=lambda category: category["id"])
-        return [category["name"] for category in categories]
+    if ids:
+        return [ids[number] for number in sorted(ids, key=lambda number: (str(type(number)), number))]
     return sorted({name for _, objects, _ in entries for name in objects})
 
 
@@ -253,11 +357,21 @@ def _labelled(picture: Picture, objects: list[str], label: str, names: list[str]
     return picture
 
 
-def _divide(pictures: list[Picture], val: float, test: float, seed: int, folder: Path) -> list[list[Picture]]:
-    n = len(pictures)
+def _divided(
+    parts: dict[str, list[Picture]], val: float, test: float, seed: int, folder: Path
+) -> dict[str, list[Picture]]:
+    """The three splits, those that are not there drawn."""
+    if len(parts) == 3:
+        return parts
+    train, held_out = parts["train"], [own for split, own in parts.items() if split != "train"]
+    shares = {"val": val} if held_out else {"val": val, "test": test}
+    n = len(train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
-    ends = n - round(val * n) - round(test * n), n - round(test * n)
-    parts = order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]
-    if not all(parts):
-        raise DataError(f"{folder} has {n} images, too few for three splits with val={val} and test={test}")
-    return [[pictures[i] for i in sorted(part)] for part in parts]
+    drawn = {}
+    for split, share in reversed(shares.items()):
+        k = len(order) - round(share * n)
+        drawn[split], order = order[k:], order[:k]
+    if not all(drawn.values()) or not order:
+        raise DataError(f"{folder} has {n} images, too few to draw {' and '.join(shares)} from, {shares}")
+    own = {split: [train[i] for i in sorted(rows)] for split, rows in {"train": order, **drawn}.items()}
+    return {split: own[split] if split in own else held_out[0] for split in SPLITS}

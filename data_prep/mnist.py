@@ -1,5 +1,6 @@
 """MNIST in torchvision's layout, `<root>/MNIST/raw`, every file verified by its sha256."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",)  # PyTorch's; the publisher's has no https
 REMEDY = "run `python -m data_prep mnist`, or set ATTRAIN_DATA to a folder that holds MNIST/raw"
 
 
@@ -26,9 +28,9 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
     return idx.checksums(idx.raw(MNIST, root), FILES, REMEDY)
 
 
-def prepare(root: str | Path | None = None, mirrors: list[str] | None = None) -> Path:
-    """Download what is missing or corrupt from torchvision's mirrors; returns the folder."""
-    return idx.prepare(idx.raw(MNIST, root), FILES, REMEDY, MNIST.mirrors if mirrors is None else mirrors)
+def prepare(root: str | Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
+    """Download what is missing or corrupt from the first mirror that has it; returns the folder."""
+    return idx.prepare(idx.raw(MNIST, root), FILES, REMEDY, mirrors)
 
 
 def load(root: str | Path | None = None) -> dict[str, torch.Tensor]:

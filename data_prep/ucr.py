@@ -139,25 +139,24 @@ def load(root: str | Path | None = None, name: str = "SyntheticControl") -> dict
 def parse(path: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """A .ts file of univariate series of equal length: values (N, L), labels (N,), and the classes' names.
 
-    After `@data` a line is `value,value,…:label`; before it `#` opens a comment, and `@classLabel true …` lists the
-    classes.
+    After `@data` a line is `value,value,…:label`; before it `@classLabel true …` lists the classes. Lines that begin
+    with `#` are comments; small and capital letters, spaces, tabs and blank lines make no difference.
 
     Raises:
         DataError: what the file lacks, or which line is not of that form.
     """
-    header, found, body = path.read_text("utf-8").partition("@data\n")
-    given = {
-        key.lower(): values for key, *values in (line[1:].split() for line in header.splitlines() if line[:1] == "@")
-    }
-    classes = tuple(given.get("classlabel", [])[1:])
-    if not found or not classes:
+    lines = _lines(path)
+    start = next((k for k, (_, line) in enumerate(lines) if line.lower() == "@data"), None)
+    header = [line[1:].split() for _, line in lines[:start] if line.startswith("@") and line[1:].strip()]
+    classes = next((tuple(values[1:]) for key, *values in header if key.lower() == "classlabel"), ())
+    if start is None or not classes:
         raise DataError(f"{path} must have a line `@classLabel true …` with the classes, and a line `@data`")
     rows, labels = [], []
-    for number, line in enumerate(body.splitlines(), header.count("\n") + 2):
+    for number, line in lines[start + 1 :]:
         values, _, label = line.rpartition(":")
         try:
             rows.append(torch.tensor([float(value) for value in values.split(",")]))
-            labels.append(classes.index(label))
+            labels.append(classes.index(label.strip()))
         except ValueError as error:
             raise DataError(
                 f"{path}, line {number}: a univariate series without gaps, `value,value,…:label`, is expected ({error})"
@@ -170,6 +169,17 @@ def parse(path: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     if not rows:
         raise DataError(f"{path} holds no series")
     return torch.stack(rows), torch.tensor(labels), classes
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are neither blank nor comments, with their numbers."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})") from None
+    text = content.decode("utf-8-sig", "replace")  # comments are in all sorts of encodings; numbers are not
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1)]
+    return [(i, line) for i, line in lines if line and not line.startswith("#")]
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -4,16 +4,17 @@ As in the paper on guidance by boxes (Rao et al. 2023) objects marked as difficu
 images are squashed to 224×224. The folder `VOC2007` holds what the publisher's two archives hold in VOCdevkit/VOC2007.
 """
 
-import xml.etree.ElementTree as ElementTree
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from data_prep import DataError, data_root, own_sha256
-from data_prep.boxed import UNKNOWN, Picture, by_split, cached, get, listing, multi_hot, unpack
+from data_prep import DataError, annotations, contents, data_root, images, inside, own_sha256
+from data_prep.annotations import Picture
+from data_prep.archives import get, unpack
+from data_prep.boxed import by_split, cached, multi_hot
+from data_prep.images import UNKNOWN
 
 NAME = "voc2007"
 TITLE = "PASCAL VOC 2007, 9,963 photographs with boxes of 20 classes"
@@ -25,10 +26,11 @@ CLASSES = (
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
 COUNTS = {"train": 2501, "val": 2510, "test": 4952}
-HOSTS = ("http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/")
-ARCHIVES = {  # md5, as torchvision has them
-    "VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64",
-    "VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+HOSTS = ("https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/", "https://host.robots.ox.ac.uk/pascal/VOC/voc2007/")
+# sha256, as TensorFlow Datasets have them (url_checksums/voc.txt); the publisher states none.
+ARCHIVES = {
+    "VOCtrainval_06-Nov-2007.tar": "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+    "VOCtest_06-Nov-2007.tar": "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
 }
 REMEDY = (
     "run `python -m data_prep voc2007`, or unpack the publisher's two archives so that {folder}/Annotations is there"
@@ -36,7 +38,7 @@ REMEDY = (
 
 
 def checksums(root: str | Path | None = None) -> dict[str, str]:
-    """sha256 of the annotations, of the lists of the splits, and of the images' names and sizes.
+    """sha256 of the contents of annotations, lists of the splits, images and masks.
 
     None is published for these, so a copy is known by them, not verified; that every image is there is.
     """
@@ -47,13 +49,10 @@ def checksums(root: str | Path | None = None) -> dict[str, str]:
     for file in (file for found in files.values() for file in found):
         if not file.is_file():
             raise DataError(f"{file} is missing: {REMEDY.format(folder=folder)}")
-    masks = sorted((folder / "SegmentationObject").glob("*.png"))
-    return {
-        "VOC2007/Annotations": listing(files["Annotations"], content=True),
-        "VOC2007/ImageSets/Main": listing([folder / "ImageSets/Main" / f"{split}.txt" for split in COUNTS], True),
-        "VOC2007/JPEGImages (names and sizes)": listing(files["JPEGImages"], content=False),
-        "VOC2007/SegmentationObject (names and sizes)": listing(masks, content=False),
-    }
+    files["ImageSets/Main"] = [folder / "ImageSets/Main" / f"{split}.txt" for split in COUNTS]
+    for part in ("SegmentationObject", "SegmentationClass"):
+        files[part] = sorted((folder / part).glob("*.png"))
+    return {f"VOC2007/{part}": contents(found, folder) for part, found in files.items()}
 
 
 def prepare(root: str | Path | None = None) -> Path:
@@ -63,9 +62,9 @@ def prepare(root: str | Path | None = None) -> Path:
         checksums(root)
     except DataError:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for name, md5 in ARCHIVES.items():
-            urls = [host + name for host in HOSTS]
-            unpack(get(urls, folder.parent, md5, REMEDY.format(folder=folder)), "VOCdevkit/VOC2007", folder)
+        remedy = REMEDY.format(folder=folder)
+        got = [get([h + name for h in HOSTS], folder.parent, sha, remedy) for name, sha in ARCHIVES.items()]
+        unpack(got, "VOCdevkit/VOC2007", folder)
         checksums(root)
     return folder
 
@@ -101,7 +100,7 @@ def _folder(root) -> Path:
 
 def _names(folder: Path, split: str) -> list[str]:
     file = folder / "ImageSets" / "Main" / f"{split}.txt"
-    names = file.read_text().split() if file.is_file() else []
+    names = file.read_text("utf-8", "replace").split() if file.is_file() else []
     if len(names) != COUNTS[split]:
         raise DataError(f"{file} is corrupt, {len(names)} names of {COUNTS[split]}: {REMEDY.format(folder=folder)}")
     return names
@@ -112,11 +111,11 @@ def _pictures(folder: Path, split: str, difficult: bool) -> list[Picture]:
 
 
 def _picture(folder: Path, name: str, difficult: bool) -> Picture:
-    file = folder / "Annotations" / f"{name}.xml"
+    file = inside(folder / "Annotations", f"{name}.xml")
     try:
-        boxes, names, _ = annotation(file, difficult)
+        boxes, names, _ = annotations.voc(file, difficult)
         classes = [CLASSES.index(name) for name in names]
-    except ValueError as error:
+    except (DataError, ValueError) as error:
         raise DataError(f"{file} is corrupt ({error}): {REMEDY.format(folder=folder)}") from None
     masks = [folder / part / f"{name}.png" for part in ("SegmentationObject", "SegmentationClass")]
     segmented = all(mask.is_file() for mask in masks)
@@ -124,30 +123,9 @@ def _picture(folder: Path, name: str, difficult: bool) -> Picture:
     return Picture(folder / "JPEGImages" / f"{name}.jpg", boxes, classes, objects)
 
 
-def annotation(file: Path, difficult: bool = True) -> tuple[list[tuple], list[str], tuple[int, int] | None]:
-    """A picture's boxes, half open, their classes' names, and its (width, height) if that is stated.
-
-    Raises ValueError for what is no such annotation.
-    """
-    boxes, names = [], []
-    try:
-        root = ElementTree.parse(file).getroot()
-        for entry in root.iter("object"):
-            if difficult or entry.findtext("difficult", "0").strip() != "1":
-                box = entry.find("bndbox")
-                xmin, ymin, xmax, ymax = (float(box.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax"))
-                boxes.append((xmin - 1, ymin - 1, xmax, ymax))  # theirs begin at 1 and hold their last pixel
-                names.append(entry.findtext("name").strip())
-        size = root.find("size")
-        return boxes, names, None if size is None else tuple(int(size.findtext(edge)) for edge in ("width", "height"))
-    except (ElementTree.ParseError, AttributeError, TypeError) as error:
-        raise ValueError(str(error)) from None
-
-
 def _objects(instances: Path, kinds: Path, boxes: np.ndarray, classes: list[int], height: int, width: int):
     """The label map of `Picture.objects`: each instance belongs to the box of its class that fits it best."""
-    with Image.open(instances) as first, Image.open(kinds) as second:
-        number, kind = np.asarray(first), np.asarray(second)  # palette images: indices, 255 on borders
+    number, kind = images.labels(instances), images.labels(kinds)  # palette images: indices, 255 on borders
     if number.shape != (height, width) or kind.shape != (height, width):
         raise DataError(f"{instances} has another size than its image, {number.shape} and not {(height, width)}")
     labels = np.where(number == UNKNOWN, UNKNOWN, 0).astype(np.uint8)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep import DataError, boxed, coco2014, data_root, voc2007, waterbirds
+from data_prep import DataError, annotations, archives, boxed, coco2014, data_root, voc2007, waterbirds
 from data_prep.__main__ import main
 
 
@@ -184,7 +184,7 @@ def test_vocs_two_archives_are_downloaded_verified_and_merged(server, tmp_path, 
     sums = {}
     for name, folder in (("VOCtrainval_06-Nov-2007.tar", tmp_path / "whole"), ("VOCtest_06-Nov-2007.tar", test)):
         pack(folder, mirror / name, "VOCdevkit/VOC2007")
-        sums[name] = hashlib.md5((mirror / name).read_bytes()).hexdigest()
+        sums[name] = hashlib.sha256((mirror / name).read_bytes()).hexdigest()
     monkeypatch.setattr(voc2007, "ARCHIVES", sums)
     monkeypatch.setattr(voc2007, "HOSTS", (f"{address}nowhere/", address))
     assert main(["voc2007", "--root", str(tmp_path / "data")]) == 0
@@ -211,7 +211,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing(tmp_path, member):
     else:
         archive.write_bytes(b"garbage")
     with pytest.raises(DataError, match=r"(does not hold|cannot be unpacked)"):
-        boxed.unpack(archive, "VOCdevkit/VOC2007", tmp_path / "VOC2007")
+        archives.unpack([archive], "VOCdevkit/VOC2007", tmp_path / "VOC2007")
     assert not (tmp_path / "VOC2007").exists() and not list(tmp_path.glob(".unpack*"))
 
 
@@ -243,20 +243,20 @@ def test_run_lengths_are_decoded_in_both_forms(seed):
     mask = rng.random((height, width)) < rng.choice([0.01, 0.5, 0.99])
     counts = run_lengths(mask)
     size = [int(height), int(width)]
-    assert np.array_equal(coco2014.decode({"size": size, "counts": counts}, *size), mask)
-    assert np.array_equal(coco2014.decode({"size": size, "counts": packed(counts)}, *size), mask)
-    assert np.array_equal(coco2014.decode({"size": size, "counts": packed(counts).encode()}, *size), mask)
+    assert np.array_equal(annotations.decode({"size": size, "counts": counts}, *size), mask)
+    assert np.array_equal(annotations.decode({"size": size, "counts": packed(counts)}, *size), mask)
+    assert np.array_equal(annotations.decode({"size": size, "counts": packed(counts).encode()}, *size), mask)
 
 
 def test_a_known_string_of_run_lengths():
     """Golden: pycocotools.mask.encode of a mask with rows 1-2, columns 1-3 of 5 × 6."""
     mask = np.zeros((5, 6), bool)
     mask[1:3, 1:4] = True
-    assert np.array_equal(coco2014.decode({"size": [5, 6], "counts": "6230009"}, 5, 6), mask)
+    assert np.array_equal(annotations.decode({"size": [5, 6], "counts": "6230009"}, 5, 6), mask)
 
 
 def test_polygons_cover_the_pixels_whose_centres_they_hold():
-    mask = coco2014.decode([[2, 1, 7, 1, 7, 4, 2, 4], [0, 6, 1, 6, 1, 8, 0, 8]], 9, 10)
+    mask = annotations.decode([[2, 1, 7, 1, 7, 4, 2, 4], [0, 6, 1, 6, 1, 8, 0, 8]], 9, 10)
     expected = np.zeros((9, 10), bool)
     expected[1:4, 2:7] = expected[6:8, 0:1] = True
     assert np.array_equal(mask, expected)
@@ -264,9 +264,9 @@ def test_polygons_cover_the_pixels_whose_centres_they_hold():
     angles = np.linspace(0, 2 * np.pi, 90)
     disc = np.stack([40.3 + 25 * np.cos(angles), 30.6 + 20 * np.sin(angles)], 1).reshape(-1).tolist()
     truth = ((u - 40.3) / 25) ** 2 + ((v - 30.6) / 20) ** 2 <= 1
-    found = coco2014.decode([disc], 60, 80)
+    found = annotations.decode([disc], 60, 80)
     assert (found & truth).sum() / (found | truth).sum() > 0.98
-    outside = coco2014.decode([[-5, -5, 200, -5, 200, 200, -5, 200]], 9, 10)
+    outside = annotations.decode([[-5, -5, 200, -5, 200, 200, -5, 200]], 9, 10)
     assert outside.all(), "what is outside of the image is cut off"
 
 
@@ -275,7 +275,7 @@ def test_polygons_cover_the_pixels_whose_centres_they_hold():
 )
 def test_run_lengths_of_another_size_are_refused(counts):
     with pytest.raises(ValueError, match=r"run lengths must be of 5×12 pixels"):
-        coco2014.decode({"size": [5, 12], "counts": counts}, 5, 12)
+        annotations.decode({"size": [5, 12], "counts": counts}, 5, 12)
 
 
 def write_coco(folder):
@@ -460,13 +460,13 @@ def test_tables_of_waterbirds_that_do_not_fit_are_an_error(birds, file, old, new
 def test_waterbirds_three_archives_are_downloaded_and_unpacked(server, tmp_path, monkeypatch):
     address, mirror = server
     write_birds(tmp_path / "whole", waterbirds.RELEASES[1])
-    archives = {}
-    for name, (url, md5, member) in waterbirds.ARCHIVES.items():
+    published = {}
+    for name, (url, expected, member) in waterbirds.ARCHIVES.items():
         file = mirror / url.rpartition("/")[2]
         pack(tmp_path / "whole" / name, file.with_suffix(".gz"), member)
         file.with_suffix(".gz").rename(file)
-        archives[name] = (address + file.name, md5 and hashlib.md5(file.read_bytes()).hexdigest(), member)
-    monkeypatch.setattr(waterbirds, "ARCHIVES", archives)
+        published[name] = (address + file.name, expected and hashlib.sha256(file.read_bytes()).hexdigest(), member)
+    monkeypatch.setattr(waterbirds, "ARCHIVES", published)
     assert main(["waterbirds", "--root", str(tmp_path / "data")]) == 0
     data = waterbirds.load(tmp_path / "data", size=40, release=waterbirds.RELEASES[1])
     assert data["train_boxes"].tolist() == [[[0, 10, 10, 30]], [[10, 10, 20, 30]]]
@@ -475,15 +475,15 @@ def test_waterbirds_three_archives_are_downloaded_and_unpacked(server, tmp_path,
 def test_cocos_zip_archives_are_downloaded_and_unpacked(server, tmp_path, monkeypatch):
     address, mirror = server
     write_coco(tmp_path / "whole")
-    archives = {}
+    published = {}
     for name, (path, _) in coco2014.ARCHIVES.items():
         archive = mirror / path
         archive.parent.mkdir(exist_ok=True)
         shutil.make_archive(str(archive.with_suffix("")), "zip", tmp_path / "whole", name)
-        archives[name] = (path, hashlib.md5(archive.read_bytes()).hexdigest())
+        published[name] = (path, hashlib.sha256(archive.read_bytes()).hexdigest())
     monkeypatch.setattr(coco2014, "HOST", address)
     monkeypatch.setattr(coco2014, "_in_split", lambda split, number: (number == 9) == (split == "val"))
-    monkeypatch.setattr(coco2014, "ARCHIVES", archives)
+    monkeypatch.setattr(coco2014, "ARCHIVES", published)
     assert main(["coco2014", "--root", str(tmp_path / "data")]) == 0
     assert coco2014.load(tmp_path / "data", size=40)["test_x"].shape == (1, 3, 40, 40)
 

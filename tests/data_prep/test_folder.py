@@ -41,17 +41,20 @@ def masks_folder(folder, names="aabbab"):
     return folder
 
 
-def coco_folder(folder, change=lambda content: None):
-    for i in range(6):
-        photograph(folder / "images" / f"{i}.jpg")
+def coco_folder(folder, change=lambda content: None, n=6, split=""):
+    """With a split as COCO lays it out, else as `load`'s table says."""
+    for i in range(n):
+        photograph(folder / (split or "images") / f"{i}.jpg")
     box = {"bbox": [2, 1, 6, 4]}
     content = {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 20, "height": 10} for i in range(6)],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 20, "height": 10} for i in range(n)],
         "categories": [{"id": 9, "name": "a"}, {"id": 4, "name": "b"}],
-        "annotations": [{"id": i, "image_id": i, "category_id": (9, 4)[i % 2], **box} for i in range(6)],
+        "annotations": [{"id": i, "image_id": i, "category_id": (9, 4)[i % 2], **box} for i in range(n)],
     }
     change(content)
-    (folder / "annotations.json").write_text(json.dumps(content))
+    file = folder / (f"annotations/instances_{split}.json" if split else "annotations.json")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content))
     return folder
 
 
@@ -99,9 +102,77 @@ def test_the_division_is_that_of_the_folders_where_there_are_some(tmp_path):
     found = load(tmp_path, "voc", size=16)
     assert [len(found.data[f"{split}_x"]) for split in SPLITS] == [3, 1, 2]
     assert found.data["val_y"].tolist() == [[0, 1]]
-    shutil.rmtree(tmp_path / "val")
-    with pytest.raises(DataError, match="has train and test, but not all of train, val, test"):
+
+
+@pytest.mark.parametrize("other", ["val", "valid", "validation", "test"])
+def test_train_and_one_other_folder_suffice_it_is_the_test_and_val_is_drawn_from_train(tmp_path, other):
+    voc_folder(tmp_path / "train", "aabbaabbaa")
+    for i in range(3):
+        photograph(voc_folder(tmp_path / other, "abb") / "images" / f"{i}.jpg", 20, 10)
+    found = load(tmp_path, "voc", size=16)
+    assert [len(found.data[f"{split}_x"]) for split in SPLITS] == [8, 2, 3]
+    assert found.data["test_y"].tolist() == [[1, 0], [0, 1], [0, 1]]
+    shutil.rmtree(tmp_path / other)
+    assert [len(load(tmp_path, "voc", size=16).data[f"{split}_x"]) for split in SPLITS] == [6, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["val", "test"], "it must have train"), (["train", "val", "valid"], "two parts for val")]
+)
+def test_folders_that_are_no_division_are_named(tmp_path, names, message):
+    for name in names:
+        voc_folder(tmp_path / name)
+    with pytest.raises(DataError, match=message):
         load(tmp_path, "voc", size=16)
+
+
+def test_cocos_own_layout_is_read(tmp_path):
+    for split, n in (("train2017", 5), ("val2017", 2)):
+        coco_folder(tmp_path, split=split, n=n)
+    found = load(tmp_path, "coco", size=16)
+    assert [len(found.data[f"{split}_x"]) for split in SPLITS] == [4, 1, 2] and found.classes == ["b", "a"]
+    before = checksums(tmp_path, "coco")
+    photograph(tmp_path / "val2017" / "1.jpg", 21)
+    assert checksums(tmp_path, "coco")["images"] != before["images"]
+
+
+@pytest.mark.parametrize("names", [("a", "c"), ("b", "a")])
+def test_a_category_that_means_different_things_in_two_parts_is_refused(tmp_path, names):
+    coco_folder(tmp_path, split="train2017")
+    coco_folder(tmp_path, lambda c: [e.update(name=n) for e, n in zip(c["categories"], names)], split="val2017")
+    with pytest.raises(DataError, match=r"instances_val2017.json: category \d is '\w', and not so in another part"):
+        load(tmp_path, "coco", size=16)
+
+
+def test_cvats_layout_is_read(tmp_path):
+    coco_folder(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations.json").rename(tmp_path / "annotations" / "instances_default.json")
+    assert len(every(load(tmp_path, "coco", size=16).data, "x")) == 6
+
+
+@pytest.mark.parametrize("annotations", ["coco", "voc"])
+def test_roboflows_layout_is_read_with_its_grouping_category(tmp_path, annotations):
+    for split in ("train", "valid", "test"):
+        folder = tmp_path / split
+        if annotations == "coco":
+            coco_folder(
+                folder, lambda c: c["categories"].insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+            )
+            content = json.loads((folder / "annotations.json").read_text())
+            for category in content["categories"][1:]:
+                category["supercategory"] = "things"
+            (folder / "annotations.json").unlink()
+            (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        else:
+            voc_folder(folder)
+        for path in [*(folder / "images").iterdir(), *folder.glob("annotations/*")]:
+            path.rename(folder / path.name)
+        for part in ("images", "annotations"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    found = load(tmp_path, annotations, size=16)
+    assert [len(found.data[f"{split}_x"]) for split in SPLITS] == [6, 6, 6]
+    assert found.classes == (["b", "a"] if annotations == "coco" else ["a", "b"]) and found.left_out == 0
 
 
 def test_labels_may_be_sub_folders_and_then_an_image_may_lack_annotations(tmp_path):
@@ -111,7 +182,8 @@ def test_labels_may_be_sub_folders_and_then_an_image_may_lack_annotations(tmp_pa
             (tmp_path / part / name).mkdir(exist_ok=True)
             (tmp_path / part / f"{i}.{ending}").rename(tmp_path / part / name / f"{i}.{ending}")
     (tmp_path / "annotations" / "y" / "1.xml").unlink()
-    found = load(tmp_path, "voc", size=16, labels="folders")
+    with pytest.warns(UserWarning, match=r"annotations has nothing of 1 of 6 images, as 1.jpg"):
+        found = load(tmp_path, "voc", size=16, labels="folders")
     assert found.classes == ["x", "y"] and every(found.data, "y").sum(0).tolist() == [3, 3]
     assert (every(found.data, "classes") == -1).sum() == 1
     by_category = load(tmp_path, "voc", size=16)
@@ -127,6 +199,19 @@ def test_images_are_drawn_anew_for_another_seed_and_alike_for_the_same(tmp_path)
     folder = write_example(tmp_path, "coco", n=30)
     first, again, other = (load(folder, "coco", size=16, seed=seed).data["test_x"] for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_checksums_are_of_the_content_of_images_and_annotations_in_all_layouts(tmp_path):
+    for annotations, make in (("voc", voc_folder), ("masks", masks_folder), ("coco", coco_folder)):
+        folder = make(tmp_path / annotations)
+        path = next((folder / "images").rglob("0.jpg"))
+        before, content = checksums(folder, annotations), path.read_bytes()
+        (folder / "notes.txt").write_text("not read")
+        assert checksums(folder, annotations) == before
+        path.write_bytes(content[:-3] + b"?" + content[-2:])
+        assert checksums(folder, annotations)["images"] != before["images"], "an image of the same size"
+        path.write_bytes(content)
+        assert checksums(folder, annotations) == before
 
 
 def test_checksums_notice_another_annotation_and_an_image_in_another_place(tmp_path):
@@ -178,14 +263,14 @@ def too_few(folder):
     ("make", "message"),
     [
         (no_images, "images holds no images"),
-        (no_annotations, "annotations holds no .xml files"),
+        (no_annotations, "annotations holds no XML files"),
         (no_image, r"3.xml is an annotation without its image: .*images/3 is not there"),
         (unreadable_image, "3.jpg cannot be read"),
         (unreadable_annotation, "3.xml is no annotation of VOC's form"),
-        (another_size, r"3.jpg is 30×10 pixels, but its annotation is for \(20, 10\)"),
+        (another_size, "3.jpg is 30×10 pixels, but its annotation is for 20×10"),
         (two_of_one_name, r"3.jpg and .*3.png have one name"),
         (one_class, r"the classes \['a'\]; there must be two or more"),
-        (too_few, "2 images, too few for three splits"),
+        (too_few, "2 images, too few to draw val and test from"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -198,12 +283,15 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, make, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"].append({"id": 9, "file_name": "9.jpg"}), r"without their images: .*9.jpg is not there"),
+        (
+            lambda c: c["images"].append({"id": 9, "file_name": "9.jpg"}),
+            r"names the image '9.jpg', which is not in .*images: .*9.jpg is not there",
+        ),
         (lambda c: c["annotations"][0].update(image_id=77), "annotation 0 is of image 77, which is not listed"),
         (lambda c: c["annotations"][0].update(category_id=5), "annotation 0 has the unknown class 5"),
-        (lambda c: c["images"][2].update(width=33), r"2.jpg is 20×10 pixels, but its annotation is for \(33, 10\)"),
+        (lambda c: c["images"][2].update(width=33), "2.jpg is 20×10 pixels, but its annotation is for 33×10"),
         (lambda c: c.pop("categories"), "no file of COCO's instances"),
-        (lambda c: c["annotations"][0].pop("bbox"), "corrupt"),
+        (lambda c: c["annotations"][0].pop("bbox"), "annotation 0 has neither a bbox nor a segmentation"),
     ],
 )
 def test_what_is_wrong_with_cocos_file_is_said(tmp_path, change, message):
@@ -230,7 +318,7 @@ def test_what_is_wrong_with_masks_is_said(tmp_path):
         load(tmp_path, "masks", size=16)
     (tmp_path / "images" / "loose.jpg").unlink()
     Image.fromarray(np.ones((20, 20), np.uint8)).save(tmp_path / "masks" / "a" / "0.png")
-    with pytest.raises(DataError, match=r"0.jpg is 20×10 pixels, but its annotation is for \(20, 20\)"):
+    with pytest.raises(DataError, match=r"0.jpg is 20×10 pixels, but its annotation is for 20×20"):
         load(tmp_path, "masks", size=16)
     (tmp_path / "masks" / "a" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"0.png cannot be read"):
@@ -253,6 +341,16 @@ def test_what_is_wrong_with_masks_is_said(tmp_path):
 def test_bad_arguments_are_named(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         load(voc_folder(tmp_path), **{"annotations": "voc", "size": 16} | options)
+
+
+def test_checksums_say_what_is_missing(tmp_path):
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        checksums(tmp_path / "nowhere", "voc")
+    with pytest.raises(ValueError, match="annotations must be one of coco, voc, masks, got 'yolo'"):
+        checksums(tmp_path, "yolo")
+    (coco_folder(tmp_path) / "annotations.json").unlink()
+    with pytest.raises(DataError, match=r"annotations.json cannot be read \(No such file"):
+        checksums(tmp_path, "coco")
 
 
 def test_a_path_that_is_no_folder_is_named(tmp_path):

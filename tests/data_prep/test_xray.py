@@ -93,6 +93,7 @@ def test_phantoms_that_are_too_small_are_refused():
 def picture(path, width, height, value=100, mode="L"):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((height, width), value, np.uint16 if mode == "I;16" else np.uint8)
+    pixels[0, 0] = 65535 if mode == "I;16" else value  # so that all 16 bits are in use
     Image.fromarray(pixels).convert(mode if mode != "I;16" else None).save(path)
 
 
