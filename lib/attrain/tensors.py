@@ -14,7 +14,7 @@ def tensors(value: object) -> list[Tensor]:
         value = value.values()
     elif not isinstance(value, (tuple, list)):
         return []
-    return [tensor for member in value for tensor in tensors(member)]
+    return [t for member in value if isinstance(member, (Tensor, tuple, list, dict)) for t in tensors(member)]
 
 
 def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
