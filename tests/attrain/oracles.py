@@ -199,14 +199,15 @@ def refusal(error: Exception, names: Sequence[str] = ()) -> str:
     """The text of a clear refusal; anything else raises `Unclear`.
 
     Args:
-        names: at least one of these is in a clear refusal's text, whatever the case of its letters.
+        names: one of these is in the text of a ValueError or TypeError, whatever the case of its letters.
     """
     text = str(error)
     if not isinstance(error, UnsupportedOperation) and not (
         isinstance(error, (ValueError, TypeError)) and _module_of(error).startswith("attrain")
     ):
         raise Unclear(f"{type(error).__name__} from {_module_of(error)}: {text[:200]}") from error
-    if names and not any(name.lower() in text.lower() for name in names):
+    named = isinstance(error, UnsupportedOperation) or not names
+    if not named and not any(name.lower() in text.lower() for name in names):
         raise Unclear(f"names none of {', '.join(names)}: {text[:200]}") from error
     return text
 
