@@ -62,11 +62,19 @@ NOT_CALLED = {
     "solve": "gone from torch, or linalg's (test_silent)", "lobpcg": "iterates", "pca_lowrank": "draws at random", "svd_lowrank": "draws at random", "xpu": "for another device", "ipu": "for another device", "mtia": "for another device", "vulkan": "for another device", "maia": "for another device", "hpu": "for another device",
     "_scaled_mm": "8-bit numbers", "_wrapped_linear": "of a back end", "sym_": "symbols, not numbers", "_assert": "no operation", "typename": "no operation", "_disabled": "no operation", "__torch_function__": "no operation", "_dispatch": "no operation",
     "multi_head_attention": "modules", "ctc_loss": "losses of several tensors", "triplet": "losses of several tensors", "_is_zerotensor": "no operation",
+    "linear_cross_entropy": "losses of several tensors", "choose_qparams": "quantised tensors", "frobenius_norm": "gone from torch", "native_norm": "sparse tensors", "_native_batch_norm_legit": "of torch.batch_norm", "_fused_rms_norm": "for a GPU", "fractional_max_pool3d": "draws at random", "nn.init": "makes parameters", "_rowwise_prune": "of a back end",
+    "_reshape_alias_copy": "of a compiler", "values_copy": "sparse tensors", "__complex__": "a number of Python's", "__long__": "gone from Python", "__array_wrap__": "another library's tensors (test_silent)", "_autocast_to": "of autocast", "_dimI": "sparse tensors", "_dimV": "sparse tensors", "_nnz": "sparse tensors", "_values": "sparse tensors", "record_stream": "for a GPU", "_to_dense": "sparse tensors", "Tensor.index": "gone from torch", "foreach.mm": "of optimisers",
+    **dict.fromkeys(("broadcast", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "isend", "irecv", "send", "recv"), "between processes"),
     "gumbel": "draws at random", "exponential_": "draws at random", "cauchy": "draws at random", "log_normal": "draws at random", "geometric": "draws at random", "random_": "draws at random", "normal_": "draws at random", "uniform_": "draws at random", "bernoulli": "draws at random", "multinomial": "draws at random", "_fused_dropout": "draws at random", "rrelu": "draws at random in training", "poisson": "draws at random", "binomial": "draws at random", "_sample_dirichlet": "draws at random", "_standard_gamma": "draws at random", "_dirichlet_grad": "draws at random",
 }  # fmt: skip
 
 
 def reason(name: str) -> str:
+    """Why a function is not called, or nothing."""
+    if name in WAYS:
+        return ""
+    if "." not in name:
+        return "between processes"  # of torch.distributed
     return next((why for part, why in NOT_CALLED.items() if part in name), "")
 
 
@@ -138,8 +146,28 @@ WAYS = {  # what has to be called by hand: name -> a function of an activation (
     "torch.convolution": lambda h: torch.convolution(h, ramp(2, 4, 3), None, (1,), (0,), (1,), False, (0,), 1), "torch.instance_norm": lambda h: torch.instance_norm(h, None, None, None, None, True, 0.1, 1e-5, False), "torch.embedding": lambda h: h + torch.embedding(ramp(7, 1), numbers(h))[..., 0],
     "torch.nn.functional.embedding_bag": lambda h: h[:, 0] + F.embedding_bag(torch.zeros(3, 2, dtype=torch.long)[: len(h)], ramp(7, 6)), "torch.block_diag": lambda h: torch.block_diag(*h.unbind()), "torch.cartesian_prod": lambda h: torch.cartesian_prod(h[:, 0, 0], h[:, 1, 0]), "torch.combinations": lambda h: torch.combinations(h[:, 0, 0]), "torch.meshgrid": lambda h: torch.meshgrid(h[:, 0, 0], h[:, 1, 0], indexing="ij"),
     "torch.broadcast_tensors": lambda h: torch.broadcast_tensors(h, ramp(6)), "torch.linalg.multi_dot": lambda h: torch.linalg.multi_dot([h[:, 0], ramp(6, 3), ramp(3, 2)]), "torch.chain_matmul": lambda h: torch.chain_matmul(h[:, 0], ramp(6, 3)), "torch.rms_norm": lambda h: torch.rms_norm(h, (6,)), "torch.histogramdd": lambda h: h + torch.histogramdd(h[:, 0].detach(), [2] * 6)[0].sum(),
-    "torch.nn.functional.conv_tbc": lambda h: torch.conv_tbc(h, ramp(2, 6, 3), ramp(3), 1), "torch.lerp": lambda h: torch.lerp(h, C(h), 0.3), "torch.Tensor.lerp": lambda h: h.lerp(C(h), 0.3), "torch.Tensor.lerp_": lambda h: h.clone().lerp_(C(h), 0.3), "torch.trapezoid": lambda h: torch.trapezoid(h), "torch.nn.functional.grouped_mm": lambda h: h * 1,
+    "torch.nn.functional.conv_tbc": lambda h: torch.conv_tbc(h, ramp(2, 6, 3), ramp(3), 1), "torch.lerp": lambda h: torch.lerp(h, C(h), 0.3), "torch.Tensor.lerp": lambda h: h.lerp(C(h), 0.3), "torch.Tensor.lerp_": lambda h: h.clone().lerp_(C(h), 0.3), "torch.trapezoid": lambda h: torch.trapezoid(h), "torch.complex": lambda h: torch.complex(h, 2 * h), "torch.dot": lambda h: torch.stack([torch.dot(v, ramp(6)) for v in h[:, 0]]), "torch.Tensor.dot": lambda h: torch.stack([v.dot(ramp(6)) for v in h[:, 0]]),
+    "torch.vdot": lambda h: torch.stack([torch.vdot(v, ramp(6)) for v in h[:, 0]]), "torch.Tensor.vdot": lambda h: torch.stack([v.vdot(ramp(6)) for v in h[:, 0]]), "torch.outer": lambda h: torch.stack([torch.outer(v, ramp(6)) for v in h[:, 0]]), "torch.Tensor.outer": lambda h: torch.stack([v.outer(ramp(6)) for v in h[:, 0]]), "torch.ger": lambda h: torch.stack([torch.ger(v, ramp(6)) for v in h[:, 0]]), "torch.Tensor.ger": lambda h: torch.stack([v.ger(ramp(6)) for v in h[:, 0]]),
+    "torch.linalg.cross": lambda h: torch.linalg.cross(h[:, :3], C(h)[:, :3], dim=1), "torch.addmv": lambda h: torch.addmv(h[:, 0, 0], h[:, 0], ramp(6)), "torch.Tensor.addmv": lambda h: h[:, 0, 0].addmv(h[:, 0], ramp(6)), "torch.Tensor.addmv_": lambda h: h[:, 0, 0].clone().addmv_(h[:, 0], ramp(6)),
+    "torch.addbmm": lambda h: torch.addbmm(h[0], h, ramp(len(h), 6, 6)), "torch.Tensor.addbmm": lambda h: h[0].addbmm(h, ramp(len(h), 6, 6)), "torch.Tensor.addbmm_": lambda h: h[0].clone().addbmm_(h, ramp(len(h), 6, 6)),
+    **{f"torch.{n}": lambda h, n=n: getattr(torch, n)(h, -0.5, 0.5) for n in ("clamp", "clip")}, **{f"torch.Tensor.{n}": lambda h, n=n: getattr(h.clone(), n)(-0.5, 0.5) for n in ("clamp", "clip", "clamp_", "clip_")},
+    **{f"torch.{n}": lambda h, n=n: getattr(torch, n)(h, 1, 2) for n in ("movedim", "moveaxis")}, **{f"torch.Tensor.{n}": lambda h, n=n: getattr(h, n)(1, 2) for n in ("movedim", "moveaxis")}, "torch.permute": lambda h: torch.permute(h, (0, 2, 1)), "torch.Tensor.permute": lambda h: h.permute(0, 2, 1),
+    "torch.scatter": lambda h: torch.scatter(h, 1, numbers(h), C(h)), "torch.Tensor.scatter": lambda h: h.scatter(1, numbers(h), 0.5), "torch.Tensor.scatter_": lambda h: torch.zeros(h.shape).double().scatter_(2, torch.arange(6).flip(0).expand(h.shape), h),
+    "torch.searchsorted": lambda h: torch.searchsorted(ramp(4), h), "torch.unflatten": lambda h: torch.unflatten(h, 2, (2, 3)), "torch.repeat_interleave": lambda h: torch.repeat_interleave(h, 2, 1), "torch.Tensor.repeat_interleave": lambda h: h.repeat_interleave(2, 1), "torch.Tensor.repeat": lambda h: h.repeat(1, 2, 1), "torch.Tensor.tile": lambda h: h.tile(1, 2, 1),
+    **{f"torch.{n}": lambda h, n=n: getattr(torch, n)(h, [2, 4], 2) for n in ("split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")}, **{f"torch.Tensor.{n}": lambda h, n=n: getattr(h, n)([2, 4], 2) for n in ("split_with_sizes", "unsafe_split_with_sizes")}, "torch.split_copy": lambda h: torch.split_copy(h, 2, 1),
+    "torch.view_as_complex": lambda h: torch.view_as_complex(h.reshape(len(h), 4, 3, 2)), "torch.view_as_complex_copy": lambda h: torch.view_as_complex_copy(h.reshape(len(h), 4, 3, 2)), "torch.polygamma": lambda h: torch.polygamma(1, h.abs() + 1), "torch.special.polygamma": lambda h: torch.special.polygamma(1, h.abs() + 1),
+    "torch.linalg.tensorinv": lambda h: torch.linalg.tensorinv(h[0, :, :4] + 5 * torch.eye(4), ind=1), "torch.logsumexp": lambda h: torch.logsumexp(h, 1), "torch.Tensor.logsumexp": lambda h: h.logsumexp(1), "torch.bincount": lambda h: h[:, 0] + torch.bincount((h[0, 0].sigmoid() * 5).long(), minlength=6), "torch.Tensor.bincount": lambda h: h[:, 0] + (h[0, 0].sigmoid() * 5).long().bincount(minlength=6),
+    "torch.functional.cartesian_prod": lambda h: torch.cartesian_prod(h[:, 0, 0], h[:, 1, 0]), "torch.functional.meshgrid": lambda h: torch.meshgrid(h[:, 0, 0], h[:, 1, 0], indexing="ij"), "torch.isin": lambda h: h + torch.isin(h, ramp(4)), "torch.Tensor.__getitem__": lambda h: h[:, 1],
+    **{f"torch.Tensor.{n}": lambda h, n=n: h * getattr(h.abs().sum(), n)() for n in ("__float__", "__bool__", "__int__", "item", "is_nonzero")}, "torch.is_nonzero": lambda h: h * torch.is_nonzero(h.sum()), "torch.Tensor.__index__": lambda h: h * h.abs().sum().long().__index__(), "torch.Tensor.__nonzero__": lambda h: h * h.sum().__bool__(), "torch.Tensor.__array__": lambda h: h * float(h.detach().__array__().sum()),
+    "torch.Tensor.put_": lambda h: h.clone().put_(torch.tensor([1, 5]), ramp(2)), "torch.nonzero_static": lambda h: h[:, 0, :2] + torch.nonzero_static(h[:, 0, 0] > 0, size=3), "torch.Tensor.nonzero_static": lambda h: h[:, 0, :2] + (h[:, 0, 0] > 0).nonzero_static(size=3), "_VariableFunctionsClass.segment_reduce": lambda h: torch.segment_reduce(h[:, 0].T.contiguous(), "sum", lengths=torch.tensor([2, 4])).T,
+    "torch.embedding_bag": lambda h: h[:, 0] + torch.embedding_bag(ramp(7, 6), torch.tensor([0, 1, 2]), torch.arange(3))[0], "torch.nn.functional.fractional_max_pool2d": lambda h: F.fractional_max_pool2d(h[:, None], 2, output_size=2, _random_samples=torch.full((len(h), 1, 2), 0.5).double()), "torch.nn.functional.multilabel_margin_loss": lambda h: F.multilabel_margin_loss(h[:, 0], torch.zeros(len(h), 6, dtype=torch.long), reduction="none"), "torch.adaptive_max_pool1d": lambda h: torch.adaptive_max_pool1d(h, 2)[0],
+    **{f"torch.foreach.{n}": lambda h, n=n: getattr(torch, f"_foreach_{n}")([h], [C(h)], [C(h)]) for n in ("addcdiv", "addcmul")}, "torch.foreach.lerp": lambda h: torch._foreach_lerp([h], [C(h)], 0.3), "torch.foreach.pow": lambda h: torch._foreach_pow([h.abs() + 1], 2.0),
+    "torch.foreach.copy_": lambda h: _after(c := [torch.zeros(h.shape).double()], torch._foreach_copy_(c, [h])), "torch.foreach.addcmul_": lambda h: _after(c := [h.clone()], torch._foreach_addcmul_(c, [C(h)], [C(h)])), "torch.foreach.addcdiv_": lambda h: _after(c := [h.clone()], torch._foreach_addcdiv_(c, [C(h)], [C(h)])), "torch.foreach.lerp_": lambda h: _after(c := [h.clone()], torch._foreach_lerp_(c, [C(h)], 0.3)),
 }  # fmt: skip
+
+
+def _after(value, done):
+    return value
 
 
 def _set(h):
@@ -164,6 +192,15 @@ def numeric(found, h: Tensor) -> list[Tensor]:
     return [h + sum(float(v) for v in own)]
 
 
+def made_active(value, h: Tensor):
+    """A constant among the arguments made one that depends on the input."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(made_active(v, h) for v in value) if any(isinstance(v, Tensor) for v in value) else value
+    if not (isinstance(value, Tensor) and value.dtype == h.dtype == torch.float64) or value is h:
+        return value
+    return value + 0.1 * (h.roll(1, -1) if value.shape == h.shape else h.mean())
+
+
 def offered(parameter: str, h: Tensor) -> list:
     """Values to try for a parameter."""
     try:
@@ -175,7 +212,7 @@ def offered(parameter: str, h: Tensor) -> list:
 def calls(func: Callable, name: str) -> Iterator[tuple[tuple[int, ...], Callable]]:
     """Ways to call a function: an activation's shape, and a function of one that returns numbers."""
     if name in WAYS:
-        yield (4, 6), lambda h: numeric(WAYS[name](h), h)
+        yield (4, 6), lambda h, active=False: numeric(WAYS[name](h), h)
         return
     parameters = required(func)
     changes = name.endswith("_") and not name.endswith("__") or core(name) in ("iadd", "isub", "imul", "idiv", "itruediv", "ipow", "iand", "ior", "ixor", "ilshift", "irshift", "imod", "ifloordiv", "imatmul")
@@ -187,11 +224,12 @@ def calls(func: Callable, name: str) -> Iterator[tuple[tuple[int, ...], Callable
         choices = [offered(p, probe) for p in rest]
         first = VALUES.get(parameters[0], lambda h: [h]) if parameters and parameters[0] not in ("input", "self") else lambda h: [h]
         for place in itertools.product(*(range(len(c)) for c in choices)):
-            def call(h, within=within, place=place, first=first):
+            def call(h, within=within, place=place, first=first, active=False):
                 h = RANGES[within](h)
                 h = h.clone() if changes else h
                 lead = first(h)[0] if parameters else h
                 given = [VALUES[p](h)[k] for p, k in zip(rest, place)]
+                given = [made_active(v, h) for v in given] if active else given
                 found = func(lead, *given) if parameters else func(h)
                 return numeric(lead if found is None and changes else found, h)  # fmt: skip
 
@@ -223,4 +261,121 @@ def found(name: str) -> tuple | None:
     return None
 
 
-CALLED = [name for name in FUNCTIONS if not reason(name)]
+ROUNDED = tuple(f"torch.Tensor.{dtype}" for dtype in ("float", "half", "bfloat16", "chalf", "cfloat"))  # no float64
+CALLED = [name for name in FUNCTIONS if not reason(name) and name not in ROUNDED]
+MAXIMA = frozenset(
+    """max amax maximum fmax min amin minimum fmin aminmax max_pool1d max_pool2d max_pool3d max_pool1d_with_indices
+    max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices max_unpool1d
+    fractional_max_pool2d fractional_max_pool2d_with_indices""".split()
+)
+OWN_RULE_OF_ZPLUS = frozenset(
+    """linear conv1d conv2d conv3d batch_norm native_batch_norm add iadd radd addmm addbmm baddbmm addmv sub isub rsub
+    subtract sum stack cat index_add scatter_add convolution _convolution""".split()
+)
+
+
+def random(call: Callable, shape) -> bool:
+    """Whether a function draws: two calls differ."""
+    with torch.no_grad():
+        model, x = Network(call, shape), inputs()[0]
+        return not torch.equal(model(x), model(x))
+
+
+def judge_relevance(name: str, call: Callable, shape, alone: bool) -> None:
+    """LRP-ε and z⁺: a map is right by its definition, or there is none."""
+    model, x = Network(call, shape), inputs()[0]
+    probe = model.hidden(x).detach()
+    affine = oracles.is_affine(call, probe)
+    for label, method in (("LRP", LRP(EPSILON)), ("z⁺", ZPlus(EPSILON))):
+        made = attempt(lambda method=method: oracles.map_of(model, x, method))
+        if isinstance(made, str):
+            continue
+        relu = core(name) == "relu"
+        if not (affine or relu or core(name) in MAXIMA):
+            raise Wrong(f"{label} accepts what is neither affine, nor ReLU, nor a maximum")
+        if label == "LRP":
+            twin = Network(oracles.epsilon_relu, shape) if relu else model
+            close(made, x * oracles.gradient_by_autograd(twin, x), label)
+        elif alone and core(name) not in OWN_RULE_OF_ZPLUS:
+            close(made, oracles.zplus_by_hand(model, x), label)
+
+
+def judge(name: str, call: Callable, shape, results: dict, alone: bool) -> None:
+    """All methods; `alone`: the call is this function and nothing else."""
+    x, r = inputs()
+    results["DeepLIFT"] = complete_or_refuses(Network(call, shape), x, r, "rescale", independent=False)
+    try:
+        oracles.gradient_by_autograd(Network(call, shape), x)
+    except Exception:  # torch has no derivative
+        attempt_or_torch(Network(call, shape), x)
+    else:
+        results["gradient"] = autograd_or_refuses(Network(call, shape), x)
+    judge_relevance(name, call, shape, alone)
+
+
+def attempt_or_torch(model, x) -> None:
+    """Where torch has no derivative, there is no map of the gradient; that torch says so is clear."""
+    with pytest.raises(Exception):  # noqa: B017
+        oracles.map_of(model, x, oracles.METHODS["input_x_gradient"])
+
+
+# ------------------------------------------------------------------------------------------------ the tests
+
+
+@pytest.mark.filterwarnings("ignore")  # of deprecations and prototypes, torch's own
+@pytest.mark.parametrize("name", CALLED)
+def test_every_function_is_right_or_refused(name, record_property):
+    way = found(name)
+    assert way, f"no arguments found for {name}{required(FUNCTIONS[name])}: list it with a reason, or how it is called"
+    shape, call = way
+    results = {}
+    if random(call, shape):
+        attempt(lambda: oracles.map_of(Network(call, shape), inputs()[0], oracles.METHODS["rescale"]))
+        results["DeepLIFT"] = "random"
+    else:
+        judge(name, call, shape, results, alone=name not in WAYS)
+    for label, result in results.items():
+        record_property(label, result if result in ("right", "random") else "refused")
+
+
+def with_active_arguments(name: str):
+    """A call whose constants depend on the input too, where it has any."""
+    if reason(name) or name in WAYS or found(name) is None:
+        return None
+    shape, call = found(name)
+    both = lambda h: call(h, active=True)  # noqa: E731
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            x = inputs()[0]
+            if random(call, shape) or not settled(both, shape):
+                return None
+            differs = not torch.equal(Network(both, shape)(x), Network(call, shape)(x))
+    except Exception:
+        return None
+    return (shape, both) if differs else None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in CALLED if len(required(FUNCTIONS[n])) > 1])
+def test_every_function_of_several_activations_is_right_or_refused(name):
+    way = with_active_arguments(name)
+    if way is not None:
+        judge(name, way[1], way[0], {}, alone=False)
+
+
+def test_every_function_is_in_the_table():
+    calls_by_hand = set(WAYS) - set(FUNCTIONS)
+    assert len(CALLED) >= 1150 and len(FUNCTIONS) - len(CALLED) <= 400, (len(CALLED), len(FUNCTIONS))
+    assert all(any(part in name for name in FUNCTIONS) for part in NOT_CALLED if part not in ("hpu",)) or calls_by_hand
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_what_only_describes_an_activation_is_a_constant(rule):
+    describes = lambda h: [  # noqa: E731
+        h.dim(), h.ndim, h.numel(), h.size(1), h.shape[1], len(h), h.element_size(), h.is_floating_point(), h.is_complex(),
+        h.is_contiguous(), h.stride(1), h.requires_grad and 0, torch.is_tensor(h), torch.numel(h), h.nelement(), h.ndimension(),
+    ]  # fmt: skip
+    x, r = inputs()
+    assert complete_or_refuses(Network(lambda h: h * float(sum(describes(h)))), x, r, rule) == "right"
