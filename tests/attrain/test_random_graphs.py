@@ -171,7 +171,12 @@ def test_lrp_of_relu_networks_is_the_twins_by_hand(steps):
 
 @pytest.mark.parametrize("name", ["lrp", "zplus"])
 @often(80)
-@given(steps=steps([n for n in FOR_RELU if n != "the sum"], 3), other=st.sampled_from(list(OTHERS)), i=st.integers(0, 4), j=st.integers(0, 4))
+@given(
+    steps=steps([n for n in FOR_RELU if n != "the sum"], 3),
+    other=st.sampled_from(list(OTHERS)),
+    i=st.integers(0, 4),
+    j=st.integers(0, 4),
+)
 def test_relevance_refuses_whatever_is_not_of_a_relu_network(name, steps, other, i, j):
     found = attempt(lambda: oracles.map_of(Program([*steps, (other, i, j), ("linear", -1, 0)]), X, METHODS[name]))
     assert isinstance(found, str), f"a map of a network with {other}"

@@ -1072,7 +1072,9 @@ def _checkpoint(reentrant):
 
 UNCLEAR = {  # name: (operation, words of which a refusal has one)
     "view(-1, F)": (lambda h: h.relu().view(-1, 4).relu().view(-1, 24), ["view"]),
-    "view into windows": (lambda h: h.view(-1, 2, 3, 4).transpose(1, 2).reshape(-1, 4).softmax(1).view(-1, 24), ["view"]),
+    "view into windows": (
+        lambda h: h.view(-1, 2, 3, 4).transpose(1, 2).reshape(-1, 4).softmax(1).view(-1, 24), ["view"],
+    ),
     "unflatten of samples": (lambda h: h.repeat_interleave(2, 0).relu().view(-1, 2, 24).sum(1), ["view"]),
     "index.expand_as(h)": (lambda h: zeros(h).scatter_add(1, torch.arange(24).flip(0).expand_as(h), h), ["scatter"]),
     "index.view_as(h)": (lambda h: h.gather(1, torch.arange(h.numel()).remainder(24).view_as(h)), ["gather"]),
@@ -1171,7 +1173,9 @@ UNCLEAR = {  # name: (operation, words of which a refusal has one)
     "vmap": (lambda h: torch.func.vmap(lambda v: v.relu() * 2)(h), ["vmap"]),
     "func.grad": (lambda h: torch.func.grad(lambda v: (v.sigmoid() * v).sum())(h), ["grad"]),
     "jvp": (lambda h: torch.func.jvp(torch.tanh, (h,), (torch.ones_like(h),))[1], ["jvp"]),
-    "affine_grid": (lambda h: F.affine_grid(h[:, :6].view(-1, 2, 3), (3, 1, 2, 2), align_corners=False), ["affine_grid"]),
+    "affine_grid": (
+        lambda h: F.affine_grid(h[:, :6].view(-1, 2, 3), (3, 1, 2, 2), align_corners=False), ["affine_grid"],
+    ),
     "embedding_bag": (
         lambda h: F.embedding_bag(torch.arange(24).view(1, -1).expand(len(h), -1), torch.eye(24).double(),
                                   per_sample_weights=h, mode="sum"), ["embedding_bag"],
@@ -1298,8 +1302,8 @@ def test_integrated_gradients_with_create_graph_return_logits_with_a_graph():
 
 @pytest.mark.parametrize(
     "method",
-    [Gradient(), InputXGradient(), IntegratedGradients(steps=9), DeepLift(torch.zeros(5, 1, 5).double()), LRP(), ZPlus(),
-     DeepLift(torch.zeros(5, 1, 5).double(), "reveal_cancel")],
+    [Gradient(), InputXGradient(), IntegratedGradients(steps=9), DeepLift(torch.zeros(5, 1, 5).double()), LRP(),
+     ZPlus(), DeepLift(torch.zeros(5, 1, 5).double(), "reveal_cancel")],
     ids=["gradient", "input_x_gradient", "ig", "five references", "lrp", "zplus", "five references, reveal_cancel"],
 )  # fmt: skip
 def test_a_random_target_is_drawn_once_a_call(method):
