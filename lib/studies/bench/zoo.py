@@ -82,8 +82,8 @@ def family(module: str) -> tuple[nn.Module, Tensor, Tensor, str]:
 TEXT = (
     "albert bart bert big_bird bigbird_pegasus biogpt blenderbot bloom camembert canine codegen convbert ctrl deberta "
     "deberta-v2 distilbert dpr electra ernie esm falcon fnet funnel gemma gemma2 gpt2 gpt_bigcode gpt_neo gpt_neox "
-    "gptj ibert layoutlm led llama longformer mamba mamba2 marian mbart megatron-bert mistral mixtral mobilebert mpnet mpt "
-    "mra nystromformer olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen2_moe qwen3 reformer rembert "
+    "gptj ibert layoutlm led llama longformer mamba mamba2 marian mbart megatron-bert mistral mixtral mobilebert mpnet "
+    "mpt mra nystromformer olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen2_moe qwen3 reformer rembert "
     "recurrent_gemma roberta roc_bert roformer rwkv splinter squeezebert stablelm starcoder2 t5 xglm xlm xlm-roberta "
     "xlnet xmod yoso"
 ).split()
