@@ -153,11 +153,12 @@ def one(name: str) -> dict:
     record = {"name": name, "torch": torch.__version__}
     try:
         built = BUILDERS[zoo](rest)
+        model, x, reference = (part.double() for part in built[:3])
+        model.eval()(x)
     except Exception as error:  # not ours
         return record | {"verdict": "not run", "why": f"{type(error).__name__}: {str(error)[:150]}"}
-    model, x, reference = (part.double() for part in built[:3])
     record["built"] = built[3] if len(built) > 3 else rest
-    found = judge(model.eval(), x, reference)
+    found = judge(model, x, reference)
     if zoo == "torchvision" and find_spec("captum"):
         found["captum"] = measured(captums, model, x, reference)
     verdict = found["rescale"][0]

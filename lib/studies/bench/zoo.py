@@ -134,6 +134,7 @@ TINY = {
     "eos_token_id": 2,
     "rotary_dim": 8,
     "state_size": 8,
+    "window_size": 2,
 }
 
 
@@ -168,8 +169,9 @@ def tiny(model_type: str) -> Network:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     torch.manual_seed(0)
-    plain = CONFIG_MAPPING[model_type]()
-    config = CONFIG_MAPPING[model_type](**{k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), int)})
+    kind = CONFIG_MAPPING[model_type]
+    plain, computed = kind(), {k for k in TINY if isinstance(getattr(kind, k, None), property)}
+    config = kind(**{k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), int) and k not in computed})
     config._attn_implementation = "sdpa" if getattr(AutoModel, "_supports_sdpa", True) else "eager"
     try:
         body = AutoModel.from_config(config)
