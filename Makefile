@@ -72,7 +72,7 @@ bench: $(READY)
 	@MALLOC_TRIM_THRESHOLD_=$${MALLOC_TRIM_THRESHOLD_-1073741824} MALLOC_MMAP_THRESHOLD_=$${MALLOC_MMAP_THRESHOLD_-33554432} \
 	  $(BIN)/python -m studies.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
 
-# DeepLIFT on every classifier of torchvision, beside captum's: the table, in half an hour.
+# Networks of torchvision, timm and transformers (pip install -e .[zoo]): right, refused or wrong; goes on where it was.
 sweep: $(READY)
 	@$(BIN)/python -m studies.bench.sweep
 

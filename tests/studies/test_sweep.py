@@ -1,10 +1,14 @@
-"""Every classifier of torchvision is explained completely by DeepLIFT."""
+"""Networks of other libraries: each of torchvision's is explained completely, and the sweep tells right from wrong."""
+
+import json
 
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from attrain import DeepLift, explain
+from studies.bench import sweep
 from studies.bench.sweep import classifier, incompleteness
 
 LARGE = (
@@ -35,3 +39,73 @@ def test_rescale_is_complete(name):
 def test_reveal_cancel_is_complete(name):
     model, x, reference = classifier(name)
     assert incompleteness(model.double(), x.double(), reference.double(), "reveal_cancel") < 1e-6
+
+
+@pytest.fixture
+def network():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)).double()
+    return model, torch.randn(2, 4).double(), torch.randn(1, 4).double()
+
+
+def test_a_relu_network_is_right_by_every_measure(network):
+    assert {verdict for verdict, _ in sweep.judge(*network).values()} == {"right"}
+
+
+def test_a_map_that_is_off_is_wrong(network, monkeypatch):
+    def off(*args, **kwargs):
+        found = explain(*args, **kwargs)
+        return found._replace(heatmap=found.heatmap * (1 + 1e-4))
+
+    monkeypatch.setattr(sweep, "explain", off)
+    found = sweep.judge(*network)
+    assert {found[name][0] for name in ("rescale", "reveal_cancel", "gradient", "lrp")} == {"WRONG"}
+
+
+@pytest.mark.parametrize("relu", [torch.relu, nn.functional.relu, torch.Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)])
+def test_the_patched_relu_sees_every_spelling(relu):
+    h = torch.tensor([-1.0, 2.0], requires_grad=True)
+    with sweep.EpsilonReLU():
+        y = relu(h * 1)
+    y.sum().backward()
+    torch.testing.assert_close(h.grad, torch.tensor([0.0, 2 / (2 + sweep.EPSILON)]))
+
+
+def test_errors_of_the_librarys_own_are_told_from_others(network):
+    def depths(*network):
+        raise RuntimeError("in the depths\nof torch")
+
+    assert sweep.measured(depths, *network) == ("unclear", "RuntimeError: in the depths")
+    model, x, reference = network
+    verdict, said = sweep.measured(sweep.incompleteness, model, x, reference * torch.nan)
+    assert verdict == "refused" and "reference" in said
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(sweep, "in_a_process", lambda name, s: made.append(name) or {"name": name, "verdict": "right"})
+    for names in (["a/1"], ["a/1", "a/2"]):
+        records = sweep.sweep(names, tmp_path / "zoo.jsonl", 1, jobs=1)
+    assert made == ["a/1", "a/2"] and list(records) == made
+    assert sweep.kept(tmp_path / "zoo.jsonl") == records
+
+
+def test_a_network_that_ends_its_process_or_takes_too_long_is_a_record():
+    assert sweep.in_a_process("torchvision/no_such", 60)["verdict"] == "not run"
+    assert sweep.in_a_process("torchvision/resnet18", 1)["why"] == "more than 1 s"
+
+
+def test_the_page_counts_what_the_records_say():
+    records = {
+        f"z/{k}": {"name": f"z/{k}", "verdict": verdict, "lrp": ["refused", "E: | x"]}
+        for k, verdict in enumerate(["right", "right", "WRONG", "refused", "not run"])
+    }
+    page = sweep.page(records)
+    assert "| z | 5 | 2 | 1 | 0 | 1 | 1 |" in page and "LRP-ε: 5 refused." in page and "E: \\| x" in page
+
+
+def test_the_committed_page_is_that_of_the_committed_records():
+    kept = sweep.RESULTS / "zoo.jsonl"
+    if not kept.exists():
+        pytest.skip("no sweep has been kept")
+    assert (sweep.RESULTS / "zoo.md").read_text() == sweep.page(sweep.kept(kept))
+    assert all(json.loads(line)["name"] for line in kept.read_text().splitlines())

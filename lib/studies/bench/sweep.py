@@ -1,91 +1,291 @@
-"""`make sweep`, or `python -m studies.bench.sweep [NAME ...]`: DeepLIFT's completeness on torchvision's classifiers.
+"""`make sweep`, or `python -m studies.bench.sweep [PATTERN ...]`: is each of other libraries' networks explained right?
 
-For each network, with a random reference: the largest |Σ map − Δ| over the largest |Δ|, in float64 and float32,
-and captum's in float64. Right is below 1e-6 (float64); captum's Δ and maps are taken as its users take them.
+Torchvision's classifiers (beside captum's DeepLIFT), a small member of each family of timm's, and tiny
+configurations of transformers' architectures (these two need the extra `zoo`), with random weights, in float64, each
+in a process and a minute of computing of its own. A line of JSON a network is kept in `notebooks/results/zoo.jsonl`,
+so a sweep that was stopped goes on where it was; the table is `notebooks/results/zoo.md`.
 """
 
 import argparse
+import fnmatch
+import json
+import resource
+import signal
+import subprocess
+import sys
 import time
 import warnings
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
-import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from attrain import DeepLift, explain
+from attrain import LRP, DeepLift, InputXGradient, UnsupportedOperation, explain
+from studies.bench.zoo import BUILDERS, all_names, classifier
 
-SIZES = {"inception_v3": 96, "maxvit": 224, "vit_h_14": 56}
+__all__ = ["classifier", "incompleteness", "judge"]
 
-
-def classifier(name: str):
-    """A network without weights, and images: one training-mode forward gives its batch norms the data's statistics."""
-    torch.manual_seed(0)
-    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    size = next((s for prefix, s in SIZES.items() if name.startswith(prefix)), 64)
-    options |= {"image_size": size} if name.startswith("vit") else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # how long scipy's truncated normal takes
-        model = torchvision.models.get_model(name, weights=None, num_classes=10, **options)
-    if name.startswith("vit"):  # its head starts as zeros, and a constant has nothing to attribute
-        nn.init.normal_(model.heads.head.weight)
-    x = torch.randn(2, 3, size, size)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(4, 3, size, size))
-    return model.eval(), x, torch.randn(1, 3, size, size)
+RESULTS = Path(__file__).parents[3] / "notebooks" / "results"
+TOLERANCE, EPSILON = 1e-6, 1e-2
+VERDICTS = {
+    "right": "right",
+    "refused": "raises an error that says what about",
+    "unclear": "raises an error that does not",
+    "WRONG": "a wrong map without a word",
+    "not run": "not run",
+}
 
 
-def incompleteness(model, x, reference, rule="rescale") -> float:
+# ------------------------------------------------------------------------------------------------ one network
+
+
+def incompleteness(model, x: Tensor, reference: Tensor, rule: str = "rescale") -> float:
     """The largest |Σ map − Δ|, relative to the largest |Δ|, where Δ comes from two runs of the model itself."""
     with torch.no_grad():
-        delta = (model(x) - model(reference))[:, 0]
+        delta = (model(x) - model(reference.expand_as(x).contiguous()))[:, 0]
     heatmap = explain(model, x, 0, DeepLift(reference, rule)).heatmap
     return float((heatmap.flatten(1).sum(1) - delta).abs().max() / delta.abs().max())
 
 
-def captums(model, x, reference) -> float:
+def dependence(model, x: Tensor, reference: Tensor) -> float:
+    """How far a sample's map is from the map of the sample alone, relative to its largest number."""
+    together = explain(model, x, 0, DeepLift(reference)).heatmap[1:2]
+    return _gap(explain(model, x[1:2], 0, DeepLift(reference)).heatmap, together)
+
+
+def from_autograd(model, x: Tensor, reference: Tensor) -> float:
+    """How far gradient × input is from autograd's."""
+    return _gap(explain(model, x, 0, InputXGradient()).heatmap, _times_gradient(model, x))
+
+
+def from_patched_relu(model, x: Tensor, reference: Tensor) -> float:
+    """How far LRP-ε is from gradient × input of the model with y/(y+ε) as its ReLUs' derivative."""
+    heatmap = explain(model, x, 0, LRP(EPSILON)).heatmap
+    with EpsilonReLU():
+        return _gap(heatmap, _times_gradient(model, x))
+
+
+def captums(model, x: Tensor, reference: Tensor) -> float:
+    """`incompleteness` of captum's DeepLIFT, as its users call it."""
     from captum.attr import DeepLift as Captum
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        heatmap = Captum(model).attribute(x.clone().requires_grad_(), reference.expand_as(x).clone(), target=0).detach()
+    leaf, references = x.clone().requires_grad_(), reference.expand_as(x).clone()
     with torch.no_grad():
-        delta = (model(x) - model(reference))[:, 0]
+        delta = (model(x) - model(references))[:, 0]
+    heatmap = Captum(model).attribute(leaf, references, target=0).detach()
     return float((heatmap.flatten(1).sum(1) - delta).abs().max() / delta.abs().max())
 
 
-def attempt(run, *args) -> str:
+class EpsilonReLU(TorchFunctionMode):
+    """ReLUs with y/(y+ε) as derivative, however they are called."""
+
+    RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, nn.functional.relu, nn.functional.relu_)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in self.RELUS:
+            return func(*args, **kwargs)
+        h = args[0] if args else kwargs["input"]
+        y = h.detach().clamp(min=0)
+        out = y + (h - h.detach()) * y / (y + EPSILON)
+        in_place = func.__name__ == "relu_" or kwargs.get("inplace", False)
+        return h.copy_(out) if in_place else out
+
+
+def _times_gradient(model, x: Tensor) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)[0] * x
+
+
+def _gap(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+MEASURES = {
+    "rescale": incompleteness,
+    "reveal_cancel": lambda *network: incompleteness(*network, "reveal_cancel"),
+    "alone": dependence,
+    "gradient": from_autograd,
+    "lrp": from_patched_relu,
+}
+
+
+def judge(model, x: Tensor, reference: Tensor) -> dict:
+    """A verdict, and a number or an error, a measure.
+
+    Example:
+        >>> judge(nn.Sequential(nn.Linear(2, 2), nn.ReLU()).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"]
+        ('right', 0.0)
+    """  # noqa: E501
+    return {name: measured(measure, model, x, reference) for name, measure in MEASURES.items()}
+
+
+def measured(measure: Callable, *network) -> tuple[str, float | str]:
+    """("right" or "WRONG", how far off), or ("refused" or "unclear", the error)."""
     try:
-        return f"{run(*args):.1e}"
+        gap = measure(*network)
     except Exception as error:  # a row of the table, whatever it is
-        return f"raises {type(error).__name__}"
+        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+        return ("refused" if is_clear(error) else "unclear"), said
+    return ("right" if gap <= TOLERANCE else "WRONG"), gap
+
+
+def is_clear(error: Exception) -> bool:
+    """Whether an error is the library's own word, not another's from its depths."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    ours = trace.tb_frame.f_globals.get("__name__", "").startswith("attrain")
+    return isinstance(error, UnsupportedOperation) or (ours and isinstance(error, (ValueError, TypeError)))
+
+
+def one(name: str) -> dict:
+    """A network's record."""
+    start = time.perf_counter()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    zoo, _, rest = name.partition("/")
+    record = {"name": name, "torch": torch.__version__}
+    try:
+        built = BUILDERS[zoo](rest)
+        model, x, reference = (part.double() for part in built[:3])
+        model.eval()(x)
+    except Exception as error:  # not ours
+        return record | {"verdict": "not run", "why": f"{type(error).__name__}: {str(error)[:150]}"}
+    record["built"] = built[3] if len(built) > 3 else rest
+    found = judge(model, x, reference)
+    if zoo == "torchvision" and find_spec("captum"):
+        found["captum"] = measured(captums, model, x, reference)
+    verdict = found["rescale"][0]
+    if any(found[measure][0] == "WRONG" for measure in MEASURES):
+        verdict = "WRONG"
+    return record | found | {"verdict": verdict, "seconds": round(time.perf_counter() - start, 1)}
+
+
+# ------------------------------------------------------------------------------------------------ all of them
+
+
+def in_a_process(name: str, seconds: float) -> dict:
+    """`one`, with a limit of processor time, and safe from crashes."""
+    command = [sys.executable, "-W", "ignore", "-m", "studies.bench.sweep", "--one", name, "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == -signal.SIGXCPU:
+        return {"name": name, "verdict": "not run", "why": f"more than {seconds:g} s"}
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"name": name, "verdict": "not run", "why": f"the process ended: {done.stderr.strip()[-150:]}"}
+
+
+def kept(path: Path) -> dict[str, dict]:
+    """The records so far, the last of each name."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {record["name"]: record for record in map(json.loads, lines)}
+
+
+def sweep(names: list[str], path: Path, seconds: float, jobs: int) -> dict[str, dict]:
+    """The records of all names; those not yet kept are made now, and kept one by one."""
+    records = kept(path)
+    missing = [name for name in names if name not in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool, path.open("a") as file:
+        for record in pool.map(lambda name: in_a_process(name, seconds), missing):
+            records[record["name"]] = record
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            print(f"{record['name']:45s} {record['verdict']:8s} {shown(record, 'rescale')}", flush=True)
+    return records
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def shown(record: dict, measure: str) -> str:
+    """A measure in a cell of the table."""
+    if measure not in record:
+        return record.get("why", "") if measure == "rescale" else ""
+    verdict, value = record[measure]
+    return f"{value:.0e}" if verdict == "right" else f"{verdict}: {value if isinstance(value, str) else f'{value:.0e}'}"
+
+
+def page(records: dict[str, dict]) -> str:
+    """The results page, from the records alone.
+
+    Example:
+        >>> print(page({"torchvision/a": {"name": "torchvision/a", "verdict": "right"}}).splitlines()[0])
+        # Networks of other libraries
+    """
+    rows = sorted(records.values(), key=lambda r: (r["name"].partition("/")[0], r["name"]))
+    versions = sorted({r["torch"] for r in rows if "torch" in r})
+    lines = [
+        "# Networks of other libraries",
+        "",
+        "Made by `make sweep` (float64, random weights, two inputs, a random reference that they share; right: below "
+        f"{TOLERANCE:g} of the largest number). DeepLIFT: |Σ map − (f(x) − f(reference))|, the latter from the model "
+        "itself; alone: the map of a sample without the others; gradient × input: from autograd's; LRP-ε: from "
+        f"autograd through ReLUs with y/(y+ε). torch {', '.join(versions) or '–'}.",
+        "",
+        *counts(rows),
+        "",
+        "| network | verdict | Rescale | RevealCancel | alone | gradient × input | LRP-ε | captum's Rescale |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for record in rows:
+        name = record["name"] + (f" ({record['built']})" if record.get("built", "") not in record["name"] else "")
+        cells = [name, record["verdict"], *(shown(record, measure) for measure in (*MEASURES, "captum"))]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def counts(rows: list[dict]) -> list[str]:
+    """Verdicts by library, and of LRP."""
+    by_zoo: dict[str, Counter] = {}
+    for row in rows:
+        by_zoo.setdefault(row["name"].partition("/")[0], Counter())[row["verdict"]] += 1
+    table = ["| library | networks | " + " | ".join(VERDICTS.values()) + " |", "|---" * (len(VERDICTS) + 2) + "|"]
+    table += [
+        f"| {zoo} | {sum(found.values())} | " + " | ".join(str(found[verdict]) for verdict in VERDICTS) + " |"
+        for zoo, found in by_zoo.items()
+    ]
+    lrp = Counter(row["lrp"][0] for row in rows if "lrp" in row)
+    return [
+        *table,
+        "",
+        "LRP-ε: " + ", ".join(f"{lrp[verdict]} {verdict}" for verdict in VERDICTS if lrp[verdict]) + ".",
+    ]
+
+
+def write(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--without-captum", action="store_true")
+    parser.add_argument("patterns", nargs="*", help="names such as torchvision/resnet*; all without")
+    parser.add_argument("--one", metavar="NAME", help="print one network's record")
+    parser.add_argument("--seconds", type=float, default=60, help="of processor time, a network")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    names = options.names or torchvision.models.list_models(module=torchvision.models)
-    counts = {"attrain": [0, 0, 0], "captum": [0, 0, 0]}
-    print(f"{'network':20s} {'float64':>10s} {'float32':>10s} {'captum':>22s} {'seconds':>8s}")
-    for name in names:
-        start = time.perf_counter()
-        model, x, reference = classifier(name)
-        single = attempt(incompleteness, model, x, reference)
-        model, x, reference = model.double(), x.double(), reference.double()
-        double = attempt(incompleteness, model, x, reference)
-        took = time.perf_counter() - start
-        captum = "" if options.without_captum else attempt(captums, model, x, reference)
-        for who, value in (("attrain", double), ("captum", captum)):
-            if value:
-                counts[who][2 if "raises" in value else int(not float(value) <= 1e-6)] += 1
-        print(f"{name:20s} {double:>10s} {single:>10s} {captum:>22s} {took:8.1f}", flush=True)
-    for who, (right, wrong, raises) in counts.items():
-        print(f"{who}: {right} right, {wrong} wrong, {raises} raise")
+    if options.one:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(options.seconds), int(options.seconds) + 5))
+        print(json.dumps(one(options.one)))
+        return
+    absent = [zoo for zoo in BUILDERS if find_spec(zoo) is None]
+    if absent:
+        print(f"without {', '.join(absent)}: pip install attrain[zoo]", file=sys.stderr)
+    patterns = options.patterns or ["*"]
+    names = [n for n in all_names(absent) if any(fnmatch.fnmatch(n, p) for p in patterns)]
+    records = sweep(names, options.results / "zoo.jsonl", options.seconds, options.jobs)
+    write(options.results / "zoo.md", page(records))
+    print("\n".join(counts(list(records.values()))))
 
 
 if __name__ == "__main__":
