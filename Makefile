@@ -1,5 +1,5 @@
 # make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
-# make test | lab | report | bench | sweep | notebooks | lock | clean
+# make check (a minute) | test [ALL=1] | lab | report | notebooks | bench | sweep | wheel | lock | clean
 #
 # The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
 # with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
@@ -14,7 +14,7 @@ READY := $(VENV)/.attrain-ready
 export ATTRAIN_RESULTS := $(abspath $(or $(ATTRAIN_RESULTS),results))
 export ATTRAIN_DATA := $(abspath $(or $(ATTRAIN_DATA),data))
 
-.PHONY: help install reproduce test lab report bench sweep notebooks lock clean
+.PHONY: help install zoo reproduce check style tests validate test lab report bench sweep notebooks wheel lock clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -23,7 +23,7 @@ install: $(READY)
 
 # The lock names every package, so nothing is resolved at install time. An index of other torch builds has
 # other files under the same versions: torch and torchvision then come from there, and CUDA's packages stay out.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml lib/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "error: attrain needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -35,29 +35,55 @@ ifdef TORCH_INDEX
 else
 	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock
 endif
-	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e lib -e .
 	@touch $@
+
+# The models of other people's that the sweep and some of CI's tests explain. Not everyone's, as they slow down imports.
+zoo: $(READY)
+	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements-zoo.lock
 
 reproduce: $(READY)
 	@$(BIN)/python -m studies.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 
+# While one works: what is wrong with the library, in a minute. Of torchvision's networks two.
+check: $(READY) style
+	@$(PYTEST) -m "not slow and not ci" -k "not torchvision or resnet18 or densenet121" tests/attrain lib/attrain
+
+# Before a push. Notebooks are run again if their script or outputs differ from BASE's; ALL=1, as in CI, runs them all,
+# and the tests marked `ci`. With DEVICE=cuda the engine's tests only, there; nobody has run these on CUDA yet.
+# DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
+ifdef DEVICE
+test: $(READY)
+	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)
+else
+test: style tests validate
+endif
+
+ALL ?= $(or $(CI),$(if $(wildcard .git),,1))
+BASE ?= $(shell git rev-parse --verify -q --symbolic-full-name origin/main || echo main)
+CHANGED = $(shell git diff --name-only $$(git merge-base HEAD $(BASE)) -- notebooks; git ls-files -o --exclude-standard notebooks)
+VALIDATED = $(if $(ALL),notebooks,$(wildcard $(addsuffix .ipynb,$(sort $(basename $(filter %.py %.ipynb,$(CHANGED)))))))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
 # The tests of the engine, which make what they need on torch's default device; but for two that count torch's function
 # modes, of which the default device is one, and those that count tensors, which a device's thread may let go of later.
 ENGINE := $(patsubst %,tests/attrain/test_%.py,attribution methods_deeplift methods_zplus engine_unseen fast_convolution) -k "not comes_back_as_it_went_in and not is_untouched and not left_behind"
 
-# Notebooks run in a results folder of their own, so that they really run. With DEVICE=cuda the engine's tests only, there;
-# nobody has run these on CUDA yet. DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
-test: $(READY)
-ifdef DEVICE
-	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)
-else
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+style: $(READY)
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format --check -q .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+tests: $(READY)
 	@$(BIN)/python -m studies.pages --check
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --doctest-glob=README.md tests lib data_prep README.md
-	@scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
-	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env notebooks
-endif
+	@$(PYTEST) -m "not slow$(if $(ALL),, and not ci)" --doctest-glob=README.md tests lib data_prep README.md
+
+# In a results folder of their own, so that they really run.
+validate: $(READY)
+	@test -n "$(VALIDATED)" || { echo "no notebook differs from $(BASE)" && exit; }; \
+	  scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
+	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env $(VALIDATED)
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
@@ -72,8 +98,8 @@ bench: $(READY)
 	@MALLOC_TRIM_THRESHOLD_=$${MALLOC_TRIM_THRESHOLD_-1073741824} MALLOC_MMAP_THRESHOLD_=$${MALLOC_MMAP_THRESHOLD_-33554432} \
 	  $(BIN)/python -m studies.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
 
-# Networks of torchvision, timm and transformers (pip install -e .[zoo]): right, refused or wrong; goes on where it was.
-sweep: $(READY)
+# Networks of torchvision, timm and transformers: right, refused or wrong; goes on where it was.
+sweep: zoo
 	@$(BIN)/python -m studies.bench.sweep
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
@@ -81,10 +107,22 @@ notebooks: $(READY)
 	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
 	@$(BIN)/python -m studies.run --keep-outputs $(or $(EXPERIMENTS),all)
 
-lock:
-	uv pip compile --universal --generate-hashes --all-extras -q --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+# The library as it goes to an index: dist/attrain-*.whl, dist/attrain-*.tar.gz.
+wheel: $(READY)
+	@$(BIN)/python -m build -q --no-isolation --outdir dist lib
+
+# The zoo's lock holds what the main one has not, at versions that go with it.
+UV := $(or $(shell command -v uv),build/uv/bin/uv)
+COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-package attrain --custom-compile-command "make lock" pyproject.toml
+lock: $(if $(filter build/%,$(UV)),$(UV))
+	$(COMPILE) --extra lab --extra test --extra bench -o requirements.lock
+	$(COMPILE) --extra zoo -c requirements.lock -o requirements-zoo.lock \
+	  $$(sed -nE 's/^([a-z0-9.-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv
 
 # Results and data stay.
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis lib/*.egg-info .snakemake
+	rm -rf $(VENV) build dist lib/build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info lib/*.egg-info .snakemake
 	find lib data_prep tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
