@@ -1,6 +1,7 @@
 """The library on a device that is not the CPU: the numbers of the CPU, and no tensor left behind there.
 
 The device is `tests.pretended_device`, so no GPU is needed; see there what it refuses and what it cannot show.
+A test for each public name goes through all that the name can be asked for.
 """
 
 import copy
@@ -16,15 +17,19 @@ from zennit.composites import EpsilonPlusFlat
 
 import attrain as at
 from attrain import explain, losses, masks, targets
-from attrain.metrics import classification, confidence, filters, localisation, randomised, relevance, stateful
-from attrain.training import baselines, boxes, challenger, isnet, loop, regularisers
-from attrain.training.boxes import guided_step
+from attrain.metrics import classification, localisation, randomised, relevance, stateful
+from attrain.metrics.confidence import calibration, reliability
+from attrain.metrics.filters import effective_rank, filter_similarity
+from attrain.training import baselines, challenger, isnet, loop, regularisers
+from attrain.training.boxes import guided_evaluation, guided_step, guided_threshold
 from data_prep.dna import MOTIFS, simulate
 from studies import dna, search, study
 from studies.bench import cost
 from studies.nets import segmenters, small
 from studies.nets.resnets import guided_resnet
 from tests.pretended_device import NAME
+
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +57,17 @@ def same(run, cpu=False, rtol=1e-5, atol=1e-7):
             torch.testing.assert_close(b.detach().cpu(), a.detach(), rtol=rtol, atol=atol, equal_nan=True)
         else:
             assert b == pytest.approx(a, rel=1e-5, nan_ok=True)
+
+
+def every(cases: dict, check):
+    """Check each case; an error says in which."""
+    for name, case in cases.items():
+        torch.manual_seed(0)
+        try:
+            check(case)
+        except Exception as error:
+            error.add_note(f"in the case {name!r}")
+            raise
 
 
 def images(device, n=4, channels=1, edge=8):
@@ -170,46 +186,53 @@ class TestPretendedDevice:
 
 # ---------------------------------------------------------------- explain
 
-METHODS = {
-    "gradient": at.Gradient(),
-    "gradient × input": at.InputXGradient(),
-    "gradient × input, fixed statistics": at.InputXGradient(batch_statistics=False),
-    "gradient × input, reference": at.InputXGradient(torch.rand(3, 1, 1, 8, 8)),
-    "guided": at.GuidedBackprop(0.5),
-    "LRP": at.LRP(),
-    "LRP z^B": at.LRP(first_layer=at.ZB()),
-    "Grad-CAM": at.GradCAM("3"),
-    "z+": at.ZPlus(),
-    "z+ z^B": at.ZPlus(first_layer=at.ZB()),
-    "Dual": at.Dual(first_layer=at.ZB()),
-    "zennit": at.Zennit(EpsilonPlusFlat()),
+IN_TRAINING = {
+    "Gradient": {"": at.Gradient()},
+    "InputXGradient": {
+        "": at.InputXGradient(),
+        "fixed statistics": at.InputXGradient(batch_statistics=False),
+        "reference": at.InputXGradient(torch.rand(3, 1, 1, 8, 8)),
+    },
+    "GuidedBackprop": {"": at.GuidedBackprop(0.5)},
+    "LRP": {"": at.LRP()},
+    "ZB": {"LRP": at.LRP(first_layer=at.ZB()), "z+": at.ZPlus(first_layer=at.ZB())},
+    "GradCAM": {"": at.GradCAM("3")},
+    "ZPlus": {"": at.ZPlus()},
+    "Dual": {"": at.Dual(first_layer=at.ZB())},
+    "Zennit": {"": at.Zennit(EpsilonPlusFlat())},
 }
 IN_EVALUATION = {
-    "integrated gradients": at.IntegratedGradients(torch.rand(2, 1, 1, 8, 8), steps=2),
-    "DeepLIFT": at.DeepLift(),
-    "DeepLIFT, several": at.DeepLift(torch.rand(3, 1, 1, 8, 8)),
-    "DeepLIFT, several a sample": at.DeepLift(torch.rand(2, 4, 1, 8, 8)),
-    "RevealCancel": at.DeepLift(torch.rand(1, 1, 8, 8), "reveal_cancel"),
-    "RevealCancel, several": at.DeepLift(torch.rand(2, 1, 1, 8, 8), "reveal_cancel"),
-    "genomics": at.DeepLift(rule="genomics"),
-    "hypothetical": at.DeepLift(hypothetical=True),
+    "IntegratedGradients": {"": at.IntegratedGradients(torch.rand(2, 1, 1, 8, 8), steps=2)},
+    "DeepLift": {
+        "": at.DeepLift(),
+        "several": at.DeepLift(torch.rand(3, 1, 1, 8, 8)),
+        "several a sample": at.DeepLift(torch.rand(2, 4, 1, 8, 8)),
+        "RevealCancel": at.DeepLift(torch.rand(1, 1, 8, 8), "reveal_cancel"),
+        "RevealCancel, several": at.DeepLift(torch.rand(2, 1, 1, 8, 8), "reveal_cancel"),
+        "genomics": at.DeepLift(rule="genomics"),
+        "hypothetical": at.DeepLift(hypothetical=True),
+    },
 }
+METHODS = IN_TRAINING | IN_EVALUATION
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("method", (METHODS | IN_EVALUATION).values(), ids=METHODS | IN_EVALUATION)
-def test_maps_and_their_gradients(method, create_graph):
-    def run(device):
-        net = normed(device).train(method in METHODS.values())
-        layers = () if isinstance(method, (at.IntegratedGradients, at.GradCAM)) else ("2", "3")
-        target = None if isinstance(method, at.Dual) else labels(device)
-        found = explain(net, images(device), target, method, layers=layers, create_graph=create_graph)
-        if not create_graph:
-            return found
-        (found.logits.square().mean() + found.heatmap.square().mean()).backward()
-        return found, gradients(net)
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_and_their_gradients(name, create_graph):
+    def check(method):
+        def run(device):
+            net = normed(device).train(name in IN_TRAINING)
+            layers = () if isinstance(method, (at.IntegratedGradients, at.GradCAM)) else ("2", "3")
+            target = None if isinstance(method, at.Dual) else labels(device)
+            found = explain(net, images(device), target, method, layers=layers, create_graph=create_graph)
+            if not create_graph:
+                return found
+            (found.logits.square().mean() + found.heatmap.square().mean()).backward()
+            return found, gradients(net)
 
-    same(run, rtol=1e-4, atol=1e-6)
+        same(run, rtol=1e-4, atol=1e-6)
+
+    every(METHODS[name], check)
 
 
 DIFFERENCES = {
@@ -233,10 +256,12 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("method", list(DIFFERENCES.values()), ids=DIFFERENCES)
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_targets(target, method):
-    same(lambda device: explain(small.SmallCNN(3, 1, 4).to(device), images(device), target(device), method))
+def test_targets(target):
+    def check(method):
+        same(lambda device: explain(small.SmallCNN(3, 1, 4).to(device), images(device), target(device), method))
+
+    every(DIFFERENCES, check)
 
 
 @pytest.mark.parametrize("reference", [0.5, torch.rand(4, 1, 8, 8), torch.rand(2, 1, 1, 8, 8)], ids=["0.5", "N", "R"])
@@ -269,12 +294,12 @@ OTHER_NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "method", [at.InputXGradient(), at.DeepLift(), at.DeepLift(torch.rand(2, 1, 1, 8, 8))], ids=str
-)
 @pytest.mark.parametrize("make", OTHER_NETWORKS.values(), ids=OTHER_NETWORKS)
-def test_other_operations(make, method):
-    same(lambda device: explain(make().to(device).eval(), images(device), 0, method), rtol=1e-4, atol=1e-6)
+def test_other_operations(make):
+    def check(method):
+        same(lambda device: explain(make().to(device).eval(), images(device), 0, method), rtol=1e-4, atol=1e-6)
+
+    every(DIFFERENCES, check)
 
 
 def test_lrp_passes_an_enlargement_that_torch_takes_apart_to_be_deterministic():
@@ -309,27 +334,32 @@ def guided_maps(device):
 
 
 LOSSES = {
-    "background": losses.isnet_background_loss,
-    "background, maximum": partial(losses.isnet_background_loss, decay=0),
-    "foreground": partial(losses.isnet_foreground_loss, C1=[1.0, 2.0], C2=[3.0, 4.0], form="hybrid"),
-    "both": losses.isnet_loss,
-    "energy": losses.energy_loss,
-    "L1": losses.l1_loss,
-    "PPCE": losses.ppce_loss,
-    "RRR*": losses.rrr_loss,
-}
+    "isnet_background_loss": {
+        "": losses.isnet_background_loss, "maximum": partial(losses.isnet_background_loss, decay=0)
+    },
+    "isnet_foreground_loss": {
+        "hybrid": partial(losses.isnet_foreground_loss, C1=[1.0, 2.0], C2=[3.0, 4.0], form="hybrid")
+    },
+} | {
+    name: {"": getattr(losses, name)}
+    for name in "isnet_loss energy_loss l1_loss ppce_loss rrr_loss".split()
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["the device", "the CPU"])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_losses(loss, where):
-    def run(device):
-        heatmap = guided_maps(device).requires_grad_()
-        value = loss(heatmap, foreground("cpu" if where == "the CPU" else device))
-        value.backward()
-        return value, heatmap.grad
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name):
+    def check(case):
+        loss, where = case
 
-    same(run)
+        def run(device):
+            heatmap = guided_maps(device).requires_grad_()
+            value = loss(heatmap, foreground(where or device))
+            value.backward()
+            return value, heatmap.grad
+
+        same(run)
+
+    every({(case, where): (loss, where) for case, loss in LOSSES[name].items() for where in (None, "cpu")}, check)
 
 
 def test_maps_with_gaps_have_a_loss():
@@ -341,56 +371,77 @@ def test_maps_with_gaps_have_a_loss():
     same(run)
 
 
-STEPS = {
-    "plain": (loop.plain_step, normed),
-    "Selective": (isnet.isnet_step, normed),
-    "Stochastic": (lambda *b: isnet.isnet_step(*b, target=targets.stochastic_target(draws())), normed),
-    "original": (partial(isnet.isnet_step, target="all"), normed),
-    "Dual": (
-        partial(isnet.isnet_step, target="all", method=at.Dual(first_layer=at.ZB()), C1=[1, 1], C2=[9, 9]), normed
-    ),
-    "LDS": (partial(isnet.isnet_step, layers=["3", "7"], C1={"input": 1, "3": 1, "7": 1}), normed),
-    "gradient × input": (partial(isnet.isnet_step, method=at.InputXGradient(), target="all"), normed),
-    "softmax": (partial(isnet.isnet_step, method=at.InputXGradient(), target=targets.softmax_target()), normed),
-    "RRR": (baselines.rrr_step, normed),
-    "Grad-CAM": (partial(baselines.gradcam_step, layer="3"), normed),
-    "multi-task": (baselines.multitask_step, lambda device: segmenters.MultiTaskUNet(3, 1, 4).to(device)),
-    "other backgrounds": (lambda *b: baselines.background_replacement_step(*b, generator=draws()), normed),
-    "noise behind": (lambda *b: baselines.background_replacement_step(*b, source="noise", generator=draws()), normed),
-    "segment": (lambda net, x, y, m: loop.segmentation_step(net, x, m), lambda d: segmenters.UNet(1, 1, 4).to(d)),
-    "label smoothing": (regularisers.label_smoothing_step, normed),
-    "noise": (lambda *b: regularisers.noise_step(*b, generator=draws()), normed),
-    "input dropout": (lambda *b: regularisers.input_dropout_step(*b, generator=draws()), normed),
-    "cutout": (lambda *b: regularisers.cutout_step(*b, generator=draws()), normed),
-    "mixup": (lambda *b: regularisers.mixup_step(*b, generator=draws()), normed),
-    "manifold mixup": (lambda *b: regularisers.mixup_step(*b, layer="3", generator=draws()), normed),
-    "dropout": (partial(regularisers.dropout_step, layer="3"), normed),
-    "FGSM": (lambda *b: regularisers.fgsm_step(*b, generator=draws()), normed),
-    "RelDrop": (lambda *b: regularisers.relevance_dropout_step(*b, p=1.0, generator=draws()), normed),
-    "RelDrop, blocks": (
-        lambda *b: regularisers.relevance_dropout_step(*b, form="block", p=1.0, fill=0.5, generator=draws()), normed
-    ),
+DUAL = partial(isnet.isnet_step, target="all", method=at.Dual(first_layer=at.ZB()), C1=[1, 1], C2=[9, 9])
+LDS = partial(isnet.isnet_step, layers=["3", "7"], C1={"input": 1, "3": 1, "7": 1})
+GXI = at.InputXGradient()
+
+
+def drawn(step, **settings):
+    """A step that draws, with a generator of its own at each call."""
+    return lambda *batch: step(*batch, generator=draws(), **settings)
+
+
+def challenged(**settings):
+    return lambda *batch: challenger.Challenger(generator=draws(), **settings)(*batch)
+
+
+DRAWN_STEPS = {
+    "isnet_step": {"Stochastic": lambda *b: isnet.isnet_step(*b, target=targets.stochastic_target(draws()))},
+    "background_replacement_step": {
+        "other backgrounds": drawn(baselines.background_replacement_step),
+        "noise": drawn(baselines.background_replacement_step, source="noise"),
+    },
+    "noise_step": {"": drawn(regularisers.noise_step)},
+    "input_dropout_step": {"": drawn(regularisers.input_dropout_step)},
+    "cutout_step": {"": drawn(regularisers.cutout_step)},
+    "mixup_step": {
+        "": drawn(regularisers.mixup_step), "manifold": drawn(regularisers.mixup_step, layer="3"),
+    },
+    "fgsm_step": {"": drawn(regularisers.fgsm_step)},
+    "relevance_dropout_step": {
+        "": drawn(regularisers.relevance_dropout_step, p=1.0),
+        "blocks": drawn(regularisers.relevance_dropout_step, form="block", p=1.0, fill=0.5),
+    },
+    "Challenger": {
+        "push": challenged(), "gate": challenged(mode="gate", attribution="gxi"),
+        "erase": challenged(mode="erase", per="position"), "noise": challenged(mode="noise", control="permute"),
+        "swap": challenged(mode="swap", control="random"),
+        "at a layer": challenged(site="3", per="position", control="permute"),
+        "rival": challenged(start="rival", p_batch=0.99), "contrast": challenged(start="contrast"),
+    },
 }  # fmt: skip
-STEPS |= {
-    f"Challenger {name}": (lambda *b, s=settings: challenger.Challenger(generator=draws(), **s)(*b), normed)
-    for name, settings in {
-        "push": {}, "gate": dict(mode="gate", attribution="gxi"), "erase": dict(mode="erase", per="position"),
-        "noise": dict(mode="noise", control="permute"), "swap": dict(mode="swap", control="random"),
-        "at a layer": dict(site="3", per="position", control="permute"), "rival": dict(start="rival", p_batch=0.99),
-        "contrast": dict(start="contrast"),
-    }.items()
+STEPS = DRAWN_STEPS | {
+    "plain_step": {"": loop.plain_step},
+    "isnet_step": DRAWN_STEPS["isnet_step"] | {
+        "Selective": isnet.isnet_step, "original": partial(isnet.isnet_step, target="all"), "Dual": DUAL, "LDS": LDS,
+        "gradient × input": partial(isnet.isnet_step, method=GXI, target="all"),
+        "softmax": partial(isnet.isnet_step, method=GXI, target=targets.softmax_target()),
+    },
+    "rrr_step": {"": baselines.rrr_step},
+    "gradcam_step": {"": partial(baselines.gradcam_step, layer="3")},
+    "multitask_step": {"": baselines.multitask_step},
+    "segmentation_step": {"": lambda net, x, y, m: loop.segmentation_step(net, x, m)},
+    "label_smoothing_step": {"": regularisers.label_smoothing_step},
+    "dropout_step": {"": partial(regularisers.dropout_step, layer="3")},
 }  # fmt: skip
+NETWORKS = {
+    "multitask_step": lambda device: segmenters.MultiTaskUNet(3, 1, 4).to(device),
+    "segmentation_step": lambda device: segmenters.UNet(1, 1, 4).to(device),
+}
 
 
-@pytest.mark.parametrize("step, make", STEPS.values(), ids=STEPS)
-def test_training_steps(step, make):
-    def run(device):
-        net = make(device).train()
-        logits, loss, parts = step(net, images(device), labels(device), foreground(device))
-        loss.backward()
-        return logits, loss, parts, gradients(net), dict(net.named_buffers())
+@pytest.mark.parametrize("name", STEPS)
+def test_training_steps(name):
+    def check(step):
+        def run(device):
+            net = NETWORKS.get(name, normed)(device).train()
+            logits, loss, parts = step(net, images(device), labels(device), foreground(device))
+            loss.backward()
+            return logits, loss, parts, gradients(net), dict(net.named_buffers())
 
-    same(run, rtol=1e-3, atol=1e-6)
+        same(run, rtol=1e-3, atol=1e-6)
+
+    every(STEPS[name], check)
 
 
 def test_steps_on_words():
@@ -445,9 +496,9 @@ def test_guided_steps(kind):
 def test_guided_evaluation():
     def run(device):
         net = guided_resnet("bcos", "small", 3, width=4).to(device).eval()
-        threshold = boxes.guided_threshold(net, *boxed(device), method=at.BCos(), batch_size=3)
+        threshold = guided_threshold(net, *boxed(device), method=at.BCos(), batch_size=3)
         settings = dict(method=at.BCos(), threshold=threshold, batch_size=3)
-        return threshold, boxes.guided_evaluation(net, *boxed(device), objects(device), **settings)
+        return threshold, guided_evaluation(net, *boxed(device), objects(device), **settings)
 
     same(run)
 
@@ -495,44 +546,49 @@ def test_segmented_images_are_classified():
 
 
 MEASURES = {
-    "share": lambda d: relevance.background_share(guided_maps(d), foreground(d)),
-    "completeness": lambda d: relevance.completeness_error(guided_maps(d), torch.ones(4, 2, device=d)),
-    "log-odds": lambda d: relevance.log_odds(torch.rand(4, 3).to(d), labels(d)),
+    "background_share": lambda d: relevance.background_share(guided_maps(d), foreground(d)),
+    "completeness_error": lambda d: relevance.completeness_error(guided_maps(d), torch.ones(4, 2, device=d)),
+    "log_odds": lambda d: relevance.log_odds(torch.rand(4, 3).to(d), labels(d)),
     "erase": lambda d: relevance.erase(images(d), images(d), 0.3, torch.rand(1, 1, 1, 1)),
-    "deletion": lambda d: relevance.deletion_curve(
+    "deletion_curve": lambda d: relevance.deletion_curve(
         small.SmallCNN(3, 1, 4).to(d), images(d), images(d), labels(d), [0.1, 0.5]
     ),
-    "conversion": lambda d: relevance.pixels_erased_log_odds(
+    "pixels_erased_log_odds": lambda d: relevance.pixels_erased_log_odds(
         small.SmallCNN(3, 1, 4).to(d), images(d), guided_maps(d), torch.tensor([[0, 1]] * 4, device=d), 9, 0.5
     ),
-    "EPG": lambda d: localisation.epg(guided_maps(d), foreground(d), corrected=True),
-    "on-object EPG": lambda d: localisation.on_object_epg(guided_maps(d), foreground(d), foreground(d)),
-    "IoU": lambda d: localisation.heatmap_iou(guided_maps(d), foreground(d), threshold=0.1),
-    "Pareto": lambda d: localisation.pareto_front(torch.rand(5, 2).to(d)),
-    "threshold": lambda d: localisation.choose_threshold(guided_maps(d), foreground(d)),
-    "calibration": lambda d: confidence.calibration(torch.rand(4, 3).to(d), labels(d)),
-    "reliability": lambda d: confidence.reliability(torch.rand(4, 3).to(d), labels(d)),
-    "filters": lambda d: [f(torch.rand(4, 1, 3, 3).to(d)) for f in (filters.filter_similarity, filters.effective_rank)],
-    "accuracy": lambda d: classification.balanced_accuracy(
+    "epg": lambda d: localisation.epg(guided_maps(d), foreground(d), corrected=True),
+    "on_object_epg": lambda d: localisation.on_object_epg(guided_maps(d), foreground(d), foreground(d)),
+    "heatmap_iou": lambda d: localisation.heatmap_iou(guided_maps(d), foreground(d), threshold=0.1),
+    "pareto_front": lambda d: localisation.pareto_front(torch.rand(5, 2).to(d)),
+    "choose_threshold": lambda d: localisation.choose_threshold(guided_maps(d), foreground(d)),
+    "calibration": lambda d: calibration(torch.rand(4, 3).to(d), labels(d)),
+    "reliability": lambda d: reliability(torch.rand(4, 3).to(d), labels(d)),
+    "filter_similarity": lambda d: filter_similarity(torch.rand(4, 1, 3, 3).to(d)),
+    "effective_rank": lambda d: effective_rank(torch.rand(4, 1, 3, 3).to(d)),
+    "balanced_accuracy": lambda d: classification.balanced_accuracy(
         torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d))
     ),
-    "F1": lambda d: [
-        f(torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d)))
-        for f in (classification.macro_f1, classification.macro_auc)
-    ],
-    "micro F1": lambda d: classification.micro_f1(
+    "macro_f1": lambda d: classification.macro_f1(
+        torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d))
+    ),
+    "macro_auc": lambda d: classification.macro_auc(
+        torch.rand(4, 3).to(d), labels(d), classification.patient_draws(labels(d))
+    ),
+    "micro_f1": lambda d: classification.micro_f1(
         torch.randn(4, 3).to(d), boxed(d)[1], classification.patient_draws(labels(d), draws=5)
     ),
-    "dilated boxes": lambda d: masks.boxes_to_mask(masks.dilate_boxes(BOXES.to(d), 0.1, (8, 8)), (8, 8)),
+    "boxes_to_mask": lambda d: masks.boxes_to_mask(BOXES.to(d), (8, 8)),
+    "dilate_boxes": lambda d: masks.dilate_boxes(BOXES.to(d), 0.1, (8, 8)),
+    "gwrp": lambda d: losses.gwrp(torch.rand(4, 64).to(d), 0.9),
     "judge": lambda d: search.judge(normed(d).eval(), images(d), labels(d)),
     "few samples": lambda d: search.train(
         lambda: small.SmallCNN(3, 1, 4), images(d), labels(d), challenger.Challenger, {"mode": "swap"}, seed=0, steps=2
     ).state_dict(),
-    "random class": lambda d: targets.random_positive_target(boxed(d)[1], draws()),
-    "matches": lambda d: dna.top_matches(dna.scan(sequences(d), dna.log_odds_matrix(MOTIFS["TAL1_known1"])), 2),
-    "shuffles": lambda d: dna.dinucleotide_shuffle(sequences(d), 2, draws()),
-    "windows": lambda d: dna.window_sums(torch.rand(4, 4, 20).to(d), torch.tensor([[0, 3]] * 4, device=d), 3),
-    "hypothetical": lambda d: dna.hypothetical_contributions(
+    "random_positive_target": lambda d: targets.random_positive_target(boxed(d)[1], draws()),
+    "top_matches": lambda d: dna.top_matches(dna.scan(sequences(d), dna.log_odds_matrix(MOTIFS["TAL1_known1"])), 2),
+    "dinucleotide_shuffle": lambda d: dna.dinucleotide_shuffle(sequences(d), 2, draws()),
+    "window_sums": lambda d: dna.window_sums(torch.rand(4, 4, 20).to(d), torch.tensor([[0, 3]] * 4, device=d), 3),
+    "hypothetical_contributions": lambda d: dna.hypothetical_contributions(
         small.SequenceCNN(2, 4, 5).to(d).eval(),
         sequences(d),
         0,
@@ -545,9 +601,9 @@ def sequences(device):
     return simulate(4, 200, generator=draws())["x"].to(device)
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_measures(measure):
-    same(measure, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures(name):
+    same(MEASURES[name], rtol=1e-4, atol=1e-5)
 
 
 CPU_MEASURES = {
@@ -580,28 +636,34 @@ def test_cost_is_measured():
 
 # ---------------------------------------------------------------- torch's default device, recurrent layers, halves
 
-DRAWN = (
-    "Stochastic, other backgrounds, noise behind, noise, input dropout, cutout, mixup, FGSM, RelDrop, RelDrop, blocks"
-)
-DRAWN = [name for name in STEPS if name in DRAWN or name.startswith("Challenger")]
 
-
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", DRAWN_STEPS)
 def test_draws_are_the_cpus_also_where_another_device_is_torchs_default(name):
-    step, make = STEPS[name]
+    def check(step):
+        def run(device):
+            with torch.device(device):
+                return step(normed(device), images(device), labels(device), foreground(device))
 
-    def run(device):
-        with torch.device(device):
-            return step(make(device), images(device), labels(device), foreground(device))
+        same(run, rtol=1e-4, atol=1e-6)
 
-    same(run, rtol=1e-4, atol=1e-6)
+    every(DRAWN_STEPS[name], check)
 
 
-@pytest.mark.parametrize("name", ["shuffles", "random class", "accuracy", "few samples", "both", "foreground"])
+ON_ANY_DEFAULT = {
+    name: MEASURES[name]
+    for name in ("dinucleotide_shuffle", "random_positive_target", "balanced_accuracy", "few samples")
+} | {
+    name: lambda d, loss=loss: loss(guided_maps(d), foreground(d))
+    for name in ("isnet_loss", "isnet_foreground_loss")
+    for loss in LOSSES[name].values()
+}
+
+
+@pytest.mark.parametrize("name", ON_ANY_DEFAULT)
 def test_so_are_those_of_measures_and_losses(name):
     def run(device):
         with torch.device(device):
-            return MEASURES[name](device) if name in MEASURES else LOSSES[name](guided_maps(device), foreground(device))
+            return ON_ANY_DEFAULT[name](device)
 
     same(run, rtol=1e-4, atol=1e-6)
 
@@ -626,17 +688,18 @@ class _Watch(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize("method", [at.Gradient(), at.InputXGradient(), at.IntegratedGradients(steps=1)], ids=str)
-def test_recurrent_layers_do_without_cudnn_which_has_no_gradients_of_them_in_evaluation_mode(
-    method, kind, create_graph
-):
-    net, watch = _Recurrent(kind).eval(), _Watch()
-    with watch:
-        explain(net, images("cpu"), 0, method, create_graph=create_graph)
-    assert watch.seen[-1] is False
-    assert torch.backends.cudnn.enabled
+def test_recurrent_layers_do_without_cudnn_which_has_no_gradients_of_them_in_evaluation_mode(kind):
+    def check(case):
+        method, create_graph = case
+        net, watch = _Recurrent(kind).eval(), _Watch()
+        with watch:
+            explain(net, images("cpu"), 0, method, create_graph=create_graph)
+        assert watch.seen[-1] is False
+        assert torch.backends.cudnn.enabled
+
+    methods = (at.Gradient(), at.InputXGradient(), at.IntegratedGradients(steps=1))
+    every({(str(method), graph): (method, graph) for method in methods for graph in (False, True)}, check)
 
 
 def steady(device):
@@ -654,43 +717,61 @@ def close_in_halves(found, expected):
     assert (a - b).norm() <= 0.12 * b.norm()
 
 
-HALVES = METHODS | IN_EVALUATION
-HALVES = {name: m for name, m in HALVES.items() if name != "integrated gradients"}
+WAYS = [(device, way) for device in ("cpu", NAME) for way in ("autocast", "weights")]
 
 
-@pytest.mark.parametrize("device", ["cpu", NAME])
-@pytest.mark.parametrize("way", ["autocast", "weights"])
-@pytest.mark.parametrize("method", HALVES.values(), ids=HALVES)
-def test_maps_in_bfloat16_are_those_in_float32_but_for_rounding(method, way, device):
-    net, x = steady("cpu"), images("cpu")
-    net.train(method in METHODS.values())
-    target = None if isinstance(method, at.Dual) else labels("cpu")
-    expected = explain(net, x, target, method).heatmap
-    net, x = copy.deepcopy(net).to(device), x.to(device)
-    if way == "weights":
-        net, x = net.bfloat16(), x.bfloat16()
-    with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
-        close_in_halves(explain(net, x, target, method).heatmap, expected)
+@pytest.mark.parametrize("name", METHODS.keys() - {"IntegratedGradients"})
+def test_maps_in_bfloat16_are_those_in_float32_but_for_rounding(name):
+    def check(case):
+        method, device, way = case
+        net, x = steady("cpu"), images("cpu")
+        net.train(name in IN_TRAINING)
+        target = None if isinstance(method, at.Dual) else labels("cpu")
+        expected = explain(net, x, target, method).heatmap
+        net, x = copy.deepcopy(net).to(device), x.to(device)
+        if way == "weights":
+            net, x = net.bfloat16(), x.bfloat16()
+        with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
+            close_in_halves(explain(net, x, target, method).heatmap, expected)
+
+    every({(case, *how): (method, *how) for case, method in METHODS[name].items() for how in WAYS}, check)
 
 
-@pytest.mark.parametrize("device", ["cpu", NAME])
-@pytest.mark.parametrize("way", ["autocast", "weights"])
-@pytest.mark.parametrize("name", ["Selective", "original", "Dual", "LDS", "gradient × input", "Challenger push"])
-def test_training_steps_in_bfloat16_are_those_in_float32_but_for_rounding(name, way, device):
-    step, _ = STEPS[name]
-    net, batch = steady("cpu").train(), [images("cpu", 12), labels("cpu", 12), foreground("cpu", 12)]
-    other = copy.deepcopy(net).to(device)
-    _, expected, _ = step(net, *batch)
-    expected.backward()
-    batch = [v.to(device) for v in batch]
-    if way == "weights":
-        other, batch[0] = other.bfloat16(), batch[0].bfloat16()
-    with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
-        _, loss, _ = step(other, *batch)
-    loss.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=0.05)
-    assert all(p.grad.isfinite().all() for p in other.parameters())
-    found = torch.cat([p.grad.cpu().float().flatten() for p in other.parameters()])
-    assert (
-        F.cosine_similarity(found, torch.cat([p.grad.flatten() for p in net.parameters()]), dim=0) > 0.5
-    )  # kinks and ranks: 0.57 to 0.84
+@pytest.mark.parametrize("case", ["Selective", "original", "Dual", "LDS", "gradient × input", "Challenger"])
+def test_training_steps_in_bfloat16_are_those_in_float32_but_for_rounding(case):
+    step = STEPS["Challenger"]["push"] if case == "Challenger" else STEPS["isnet_step"][case]
+
+    def check(how):
+        device, way = how
+        net, batch = steady("cpu").train(), [images("cpu", 12), labels("cpu", 12), foreground("cpu", 12)]
+        other = copy.deepcopy(net).to(device)
+        _, expected, _ = step(net, *batch)
+        expected.backward()
+        batch = [v.to(device) for v in batch]
+        if way == "weights":
+            other, batch[0] = other.bfloat16(), batch[0].bfloat16()
+        with torch.autocast(device, torch.bfloat16, enabled=way == "autocast"):
+            _, loss, _ = step(other, *batch)
+        loss.backward()
+        assert loss.item() == pytest.approx(expected.item(), rel=0.05)
+        assert all(p.grad.isfinite().all() for p in other.parameters())
+        expected, found = (
+            torch.cat([p.grad.cpu().float().flatten() for p in model.parameters()]) for model in (net, other)
+        )
+        assert F.cosine_similarity(found, expected, dim=0) > 0.5  # kinks and ranks: 0.57 to 0.84
+
+    every({how: how for how in WAYS}, check)
+
+
+# ---------------------------------------------------------------- all that is public
+
+ELSEWHERE = {
+    "explain", "Explanation", "selective_target", "stochastic_target", "mean_normalised_target", "softmax_target",
+    "BCos", "EPG", "HeatmapIoU",
+}  # fmt: skip
+NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule"}
+
+
+def test_every_public_name_is_tried_on_the_device():
+    tried = {*METHODS, *LOSSES, *MEASURES, *ELSEWHERE}
+    assert set(at.__all__) - tried - NO_TENSORS == set()
