@@ -18,8 +18,10 @@ def fit_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
     Raises ValueError as `check_mask` does.
     """
     mask = check_mask(mask, heatmap).to(heatmap)
-    size = heatmap.shape[-2:]
-    return mask if mask.shape[-2:] == size else (F.adaptive_avg_pool2d(mask, size) > 0).to(heatmap.dtype)
+    height, width = heatmap.shape[-2:]
+    if mask.shape[-2:] == (height, width):
+        return mask
+    return (F.adaptive_avg_pool2d(mask, (height, width)) > 0).to(heatmap.dtype)
 
 
 def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 from attrain.masks import fit_mask
 from attrain.tensors import finite
 
+Bound = float | Sequence[float]  # one for all maps of a sample, or one each
 _TINY = 1e-10
 
 
@@ -94,8 +95,8 @@ def isnet_foreground_loss(
     heatmap: Tensor,
     mask: Tensor,
     *,
-    C1: float | Sequence[float] = 1.0,
-    C2: float | Sequence[float] = 25.0,
+    C1: Bound = 1.0,
+    C2: Bound = 25.0,
     form: str = "L2",
     reduction: str = "mean",
 ) -> Tensor:
@@ -124,8 +125,8 @@ def isnet_losses(
     *,
     decay: float = 0.9,
     E: float = 1.0,
-    C1: float | Sequence[float] = 1.0,
-    C2: float | Sequence[float] = 25.0,
+    C1: Bound = 1.0,
+    C2: Bound = 25.0,
     form: str = "L2",
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
@@ -153,15 +154,15 @@ def _background(outside: Tensor, mean: Tensor, decay: float, E: float) -> Tensor
     return torch.log1p(pooled / E).mean((1, 2))
 
 
-def _foreground(total: Tensor, C1, C2, form: str) -> Tensor:
+def _foreground(total: Tensor, C1: Bound, C2: Bound, form: str) -> Tensor:
     if form not in ("L2", "hybrid"):
         raise ValueError(f'form must be "L2" or "hybrid", got {form!r}')
-    C1, C2 = _range(C1, C2, total)
-    low = ((total / C1).clamp(max=1) - 1) ** 2
-    high = (total / C1 - C2 / C1).clamp(min=0) ** 2
+    low, high = _range(C1, C2, total)
+    below = ((total / low).clamp(max=1) - 1) ** 2
+    above = (total / low - high / low).clamp(min=0) ** 2
     if form == "hybrid":
-        high = torch.where(total > C1 + C2, total - (C1 + C2) + 1, high)
-    return (low + high).mean(1)
+        above = torch.where(total > low + high, total - (low + high) + 1, above)
+    return (below + above).mean(1)
 
 
 def _prepare(heatmap: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,16 +192,16 @@ def _finite(maps: Tensor, foreground: Tensor) -> Tensor:
     return torch.where(maps.isfinite(), maps, filled)
 
 
-def _range(C1, C2, total: Tensor) -> tuple[Tensor, Tensor]:
+def _range(C1: Bound, C2: Bound, total: Tensor) -> tuple[Tensor, Tensor]:
     """C1 and C2 as tensors that go with the totals (N, K)."""
     said = f"C1={C1}, C2={C2}"
-    C1, C2 = (torch.as_tensor(c, dtype=total.dtype, device="cpu") for c in (C1, C2))  # checked without the device
-    for c in (C1, C2):
+    low, high = (torch.as_tensor(c, dtype=total.dtype, device="cpu") for c in (C1, C2))  # checked without the device
+    for c in (low, high):
         if c.ndim and c.shape != total.shape[1:]:
             raise ValueError(f"C1 and C2 must be one number, or one for each of {total.shape[1]} maps, got {said}")
-    if not ((0 < C1) & (C1 <= C2)).all():
+    if not ((low > 0) & (low <= high)).all():
         raise ValueError(f"C1 and C2 must satisfy 0 < C1 <= C2, got {said}")
-    return C1.to(total.device), C2.to(total.device)
+    return low.to(total.device), high.to(total.device)
 
 
 def _reduce(per_sample: Tensor, reduction: str) -> Tensor:

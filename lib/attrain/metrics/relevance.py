@@ -184,7 +184,7 @@ def pixels_erased_log_odds(
         raise ValueError(f"pixels must be ≥ 0, got {pixels}")
     position = heatmap.sum(2) if heatmap.ndim == 5 else heatmap
     difference = (position[:, 0] - position[:, 1]).flatten(1)
-    threshold = 0.0
+    threshold: float | Tensor = 0.0
     if pixels < difference.shape[1]:
         threshold = difference.sort(1, descending=True).values[:, pixels, None].clamp(min=0)
     gone = (difference > threshold).view(len(x), 1, *x.shape[2:])

@@ -33,8 +33,9 @@ def randomised(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * len(parts) + depth)
             for layer in part.cpu().modules():  # drawn on the CPU: the same weights on every device
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
+                reset = getattr(layer, "reset_parameters", None)
+                if callable(reset):
+                    reset()
                 elif any(True for _ in layer.parameters(recurse=False)):
                     raise TypeError(f"{type(layer).__name__} in {name!r} has no reset_parameters to draw its weights")
         part.to(device)

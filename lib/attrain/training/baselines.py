@@ -5,6 +5,8 @@ Each step has the signature of `attrain.training.isnet_step`: it takes the model
 (N, classes), the loss to call `backward` on, and its detached parts. λ is called `weight` throughout.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,12 @@ from attrain.attribution import explain
 from attrain.masks import fit_mask
 from attrain.methods import GradCAM
 from attrain.training.loop import Result, result
+
+
+class Segments(Protocol):
+    """A classifier that segments too: images -> logits (N, classes) and the foreground's logits (N, 1, H, W)."""
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: float = 1.0) -> Result:
@@ -59,7 +67,7 @@ def gradcam_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, layer:
     return _penalised(logits, y, weight, background=share.mean())
 
 
-def multitask_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: float = 1.0) -> Result:
+def multitask_step(model: Segments, x: Tensor, y: Tensor, mask: Tensor, *, weight: float = 1.0) -> Result:
     """Classification and segmentation by one network: L = CE + λ · BCE(segmentation, M).
 
     Args:

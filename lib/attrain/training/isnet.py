@@ -71,7 +71,7 @@ def isnet_step(
     return result(logits, loss, **parts)
 
 
-def _range_of(map_name: str, values: Range, argument: str):
+def _range_of(map_name: str, values: Range, argument: str) -> float | Sequence[float]:
     if not isinstance(values, Mapping):
         return values
     if map_name not in values:
