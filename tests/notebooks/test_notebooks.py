@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
 
 import jupytext
 import nbformat
@@ -112,3 +115,25 @@ def test_every_experiment_has_a_laptop_and_a_paper_scale(name):
 def test_code_cells_are_short(name):
     code = [c for c in notebook(name).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
     assert max(len(cell.source.splitlines()) for cell in code) <= 20
+
+
+def test_make_validates_the_notebooks_that_differ_and_in_ci_all(tmp_path):
+    """`make validate` names to nbval what differs from BASE, be it committed or not."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs git's history")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--shared", ROOT, clone], check=True)
+    shutil.copy(ROOT / "Makefile", clone)
+
+    def validated(**environment) -> list[str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ALL", "MAKEFLAGS", "BASE")}
+        command = ["make", "-n", "validate", "BASE=HEAD"]
+        done = subprocess.run(command, cwd=clone, env=kept | environment, capture_output=True, text=True, check=True)
+        return re.search("--nbval-current-env(.*)", done.stdout)[1].split()
+
+    assert validated() == []
+    with open(clone / "notebooks/tour.py", "a") as script:
+        script.write("# %%\n1 + 1\n")
+    (clone / "notebooks/isnet/covid_xray.ipynb").write_text("{}")
+    assert validated() == ["notebooks/isnet/covid_xray.ipynb", "notebooks/tour.ipynb"]
+    assert validated(CI="true") == validated(ALL="1") == ["notebooks"]
