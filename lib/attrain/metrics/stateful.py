@@ -1,5 +1,6 @@
 """The functions of `attrain.metrics.localisation` as torchmetrics: the mean over the images of many batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from attrain.metrics.localisation import epg, heatmap_iou
 
 
 class _MeanOverImages(Metric):
+    functional: Callable[..., Tensor]
+    total: Tensor
+    count: Tensor
+
     def __init__(self, **settings: Any) -> None:
         super().__init__()
         self.settings = settings

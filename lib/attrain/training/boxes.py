@@ -68,9 +68,10 @@ def guided_step(
         guidance = torch.zeros((), device=x.device)
     else:
         target, is_positive = _draw(y, generator)
+        height, width = x.shape[-2:]
         if dilation:
-            boxes = dilate_boxes(boxes, dilation, x.shape[-2:])
-        mask = mask_of(boxes, (classes == target[:, None]) & is_positive[:, None], x.shape[-2:])
+            boxes = dilate_boxes(boxes, dilation, (height, width))
+        mask = mask_of(boxes, (classes == target[:, None]) & is_positive[:, None], (height, width))
         logits, heatmap = _logits_and_map(model, x, target, method, layer, create_graph=True)
         guidance = loss(heatmap, mask, reduction=reduction)
     classification = classification_loss(logits, y)
@@ -163,13 +164,17 @@ def as_images(x: Tensor) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
-def _batches(model, x, y, boxes, classes, objects, method, layer, batch_size) -> Iterator[tuple]:
+def _batches(
+    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, classes: Tensor, objects: Tensor | None, method: Method,
+    layer: str, batch_size: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]]:  # fmt: skip
     """By batches: logits, and for each positive class of each image its image, map, mask of boxes and of objects."""
     _check(x, boxes, classes)
     if y.ndim != 2 or len(y) != len(x) or not (y > 0).any():
         raise ValueError(f"y must be labels (N, classes) with N = {len(x)} and a positive one, got {tuple(y.shape)}")
     if objects is not None and objects.shape != (len(x), *x.shape[-2:]):
         raise ValueError(f"objects must be (N, H, W) = {(len(x), *x.shape[-2:])}, got {tuple(objects.shape)}")
+    height, width = x.shape[-2:]
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         positive = y[rows] > 0
@@ -179,12 +184,14 @@ def _batches(model, x, y, boxes, classes, objects, method, layer, batch_size) ->
         logits, maps = _logits_and_map(model, as_images(x[rows]), targets, method, layer)
         image, k = positive.gather(1, targets).nonzero(as_tuple=True)
         of_class = classes[rows][image] == targets[image, k, None]  # (P, B)
-        masks = mask_of(boxes[rows][image], of_class, x.shape[-2:])
-        on_object = None if objects is None else mask_of(objects[rows][image], of_class, x.shape[-2:])
+        masks = mask_of(boxes[rows][image], of_class, (height, width))
+        on_object = None if objects is None else mask_of(objects[rows][image], of_class, (height, width))
         yield logits, start + image, maps[image, k], masks, on_object
 
 
-def _logits_and_map(model, x, target, method, layer: str, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+def _logits_and_map(
+    model: nn.Module, x: Tensor, target: Tensor, method: Method, layer: str, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
     """The map at the layer, at Grad-CAM's own before it is enlarged, or at x."""
     layer = layer or getattr(method, "layer", "")
     layers = [layer] if layer else []
@@ -192,7 +199,7 @@ def _logits_and_map(model, x, target, method, layer: str, create_graph: bool = F
     return explanation.logits, explanation.layers[layer] if layer else explanation.heatmap
 
 
-def _draw(y: Tensor, generator) -> tuple[Tensor, Tensor]:
+def _draw(y: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """A positive class of each image, and whether it has one."""
     if y.ndim == 1:
         return y, torch.ones_like(y, dtype=torch.bool)

@@ -9,6 +9,7 @@ The nearest published method is `attrain.training.regularisers.relevance_dropout
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.methods import LRP, InputXGradient, Method
+from attrain.targets import Target
 from attrain.tensors import finite
 from attrain.training.loop import Result
 from attrain.training.modules import NetworkFrom, evaluating, hooked, statistics_kept
@@ -72,18 +74,18 @@ class Challenger:
     """
 
     attribution: str | Method | Callable = "gxi"
-    start: str = "logit"
+    start: Literal["logit", "contrast", "rival"] = "logit"
     site: str = ""
     top: float = 0.3
-    mode: str = "push"
+    mode: Literal["push", "gate", "erase", "noise", "swap"] = "push"
     eps_max: float = 1.0
-    per: str = "element"
+    per: Literal["element", "position"] = "element"
     channel_dim: int = 1
     beta: float = 0.5
     p_batch: float = 1.0
     warmup: int = 0
     ramp: int = 0
-    control: str | None = None
+    control: Literal["permute", "random"] | None = None
     generator: torch.Generator | None = None
     steps: int = field(default=0, init=False)  # how often `loss` has been called
 
@@ -149,7 +151,7 @@ class Challenger:
                 return method(network, h, y).detach()
             return explain(network, h, self._target(y), method).heatmap
 
-    def _target(self, y: Tensor):
+    def _target(self, y: Tensor) -> Target:
         match self.start:
             case "logit":
                 return y
@@ -208,7 +210,7 @@ class Challenger:
         rows = rows.reshape(shape)
         return rows.movedim(-1, self.channel_dim) if self.per == "position" else rows[..., 0]
 
-    def _others(self, y: Tensor) -> Tensor:
+    def _others(self, y: Tensor | None) -> Tensor:
         """For each sample another one of another class, or itself if there is none."""
         if y is None:
             raise ValueError('mode "swap" needs the labels y')

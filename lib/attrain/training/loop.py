@@ -135,9 +135,16 @@ def fit(
     return curves
 
 
-def _epoch(model, data, step: Step, batches: Sequence[Tensor], descent, clip: float | None) -> dict[str, Tensor]:
+def _epoch(
+    model: nn.Module,
+    data: tuple[Tensor, ...],
+    step: Step,
+    batches: Sequence[Tensor],
+    descent: torch.optim.Optimizer,
+    clip: float | None,
+) -> dict[str, Tensor]:
     """One pass over batches of indices; accuracy, loss and its parts, the means over all samples."""
-    totals: dict[str, Tensor | float] = {}
+    totals: dict[str, Tensor] = {}
     for index in batches:
         batch = [tensor[index] for tensor in data]
         logits, loss, parts = step(model, *batch)

@@ -5,6 +5,7 @@ and returns logits (N, C), the loss to call `backward` on, and its detached part
 point; random numbers are drawn on the CPU by `generator`, or by torch's default generator.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -162,7 +163,7 @@ def relevance_dropout(
     return torch.where(dropped[:, None], fill, x)
 
 
-def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform) -> Tensor:
+def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform: Callable[..., Tensor]) -> Tensor:
     n, height, width = r.shape
     best = r.flatten(1).topk(k, 1).indices
     centre = best.gather(1, (uniform(n, 1) * k).long().clamp(max=k - 1))[:, 0]
@@ -175,7 +176,7 @@ def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform
     return down[:, :, None] & across[:, None, :]
 
 
-def _changed(model: nn.Module, x: Tensor, layer: str, change) -> Tensor:
+def _changed(model: nn.Module, x: Tensor, layer: str, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits with a layer's output changed, or with the input if there is no layer."""
     with hooked(model, layer, lambda module, args, output: change(output)):
         return model(x if layer else change(x))
