@@ -18,7 +18,7 @@ FILES = {str(file.relative_to(ROOT / "lib")): file for file in sorted((ROOT / "l
 EXTRAS = {"EPG", "HeatmapIoU", "Zennit"}  # these need more than torch and numpy, and are tried in their own tests
 PLACES = "attrain attrain.losses attrain.masks attrain.metrics attrain.targets attrain.training attrain.challenger"
 # These are being written anew: what they fail in below is known. Goes with that.
-UNFINISHED = ("attrain.attribution", "attrain.engine", "attrain.methods")
+UNFINISHED = ("attrain.attribution", "attrain.engine", "attrain.explanation", "attrain.methods", "attrain.targets")
 
 
 def finished(names: dict) -> list:
