@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attrain.engine import state
 from attrain.engine.inputs import Form, Inputs, check_inputs
 from attrain.engine.passes import Request, no_map_of_integers
-from attrain.engine.unseen import uncompiled
+from attrain.engine.unseen import held, uncompiled
 from attrain.explanation import Explanation
 from attrain.methods.lrp import LRP
 from attrain.methods.method import Method
@@ -70,6 +70,10 @@ def explain(
         (torch.Size([3, 1]), torch.Size([3, 2]), torch.Size([3, 2]))
     """
     layers = _check(model, method, layers, at_input)
+    if any(t.is_inference() for t in held(model)):
+        raise ValueError(
+            "the model was made in torch.inference_mode, so nothing of it has a derivative: make it outside"
+        )
     check_inputs(x)
     inputs = Inputs(x, args, kwargs)
     if not layers and not any(t.is_floating_point() for t in inputs.tensors):

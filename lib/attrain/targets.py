@@ -114,7 +114,9 @@ def check_target(target: Target, n: int) -> Target:
     if target.ndim == 0:
         return int(target)
     if target.ndim > 2 or len(target) != n:
-        raise ValueError(f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}")
+        raise ValueError(
+            f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}"
+        )
     if (
         target.ndim == 2
         and target.shape[1] > 1

@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import resolve_name
 
 from attrain.engine.kinds import KIND_OF, named
@@ -108,8 +109,7 @@ _POSITIONAL_INPLACE = frozenset(
 
 def by_name(func, name: str | None, args: tuple, kwargs: dict) -> dict:
     """A call's arguments by name; positional ones that have none are left out, numbers of a list stand together."""
-    key = tuple(isinstance(a, Tensor) or bool(tensors(a)) for a in args)
-    names = _names(func, name, key, frozenset(kwargs))
+    names = _names(func, name, tuple(map(_kind, args)), frozenset(kwargs))
     given = dict(zip(names, args))
     if len(args) > len(names) > 0 and all(isinstance(a, int) for a in args[len(names) - 1 :]):
         given[names[-1]] = args[len(names) - 1 :]  # x.permute(0, 2, 1)
@@ -117,46 +117,57 @@ def by_name(func, name: str | None, args: tuple, kwargs: dict) -> dict:
     return {_SAME.get(k, k): v for k, v in given.items()}
 
 
+def _kind(value) -> str:
+    """What a positional argument is, as far as torch's overloads differ by it."""
+    if isinstance(value, Tensor) or tensors(value):
+        return "Tensor"
+    return "bool" if isinstance(value, bool) else "None" if value is None else "other"
+
+
 @cache
-def _names(func, name: str | None, are_tensors: tuple, keywords: frozenset) -> tuple[str, ...]:
+def _names(func, name: str | None, given: tuple, keywords: frozenset) -> tuple[str, ...]:
     """The names of positional arguments, from the signature of a Python function or the schema of an operator."""
     if isinstance(func, types.FunctionType) and not hasattr(func, "__wrapped__"):
         if list(inspect.signature(func).parameters) != ["args", "kwargs"]:
             return tuple(_SAME.get(p, p) for p in inspect.signature(func).parameters)
         func = getattr(torch.nn.functional, f"{name}_with_indices", None)  # dispatched on return_indices
         return tuple(inspect.signature(func).parameters) if func else ()
-    return _schema(_operator(func, name), are_tensors, {_SAME.get(k, k) for k in keywords})
+    return _schema(_operator(func, name), given, {_SAME.get(k, k) for k in keywords})
 
 
 def _operator(func, name: str | None):
     """The operator of `torch.ops.aten` behind a function of torch's that is written in C++."""
-    if hasattr(func, "overloads") or hasattr(func, "_schema"):
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
         return func
     for core in (getattr(func, "__name__", ""), name or ""):
-        if hasattr(torch.ops.aten, core):
-            return getattr(torch.ops.aten, core)
+        operator = getattr(torch.ops.aten, core, None) if core and not core.startswith("__") else None
+        if operator is not None:
+            return operator
     return None
 
 
-def _schema(operator, are_tensors: tuple, keywords: set) -> tuple[str, ...]:
+def _schema(operator, given: tuple, keywords: set) -> tuple[str, ...]:
     """The argument names of the overload that fits best."""
     if operator is None:
-        return ("input", "other")[: len(are_tensors)]
-    overloads = [operator] if hasattr(operator, "_schema") else [getattr(operator, o) for o in operator.overloads()]
+        return ("input", "other")[: len(given)]
+    overloads = [operator] if isinstance(operator, OpOverload) else [getattr(operator, o) for o in operator.overloads()]
     best, best_score = (), -math.inf
     for overload in overloads:
         arguments = [a for a in overload._schema.arguments if not a.is_out]
         names = tuple(_SAME.get(a.name, a.name) for a in arguments)
-        fits = [("Tensor" in str(a.type)) == flag for a, flag in zip(arguments, are_tensors)]
-        score = (
-            sum(fits)
-            - 2 * fits.count(False)
-            - 3 * len(keywords - {*names, "out"})
-            - max(len(are_tensors) - len(names), 0)
-        )
+        fits = [_fits(str(a.type), kind) for a, kind in zip(arguments, given)]
+        surplus = 3 * len(keywords - {*names, "out"}) + max(len(given) - len(names), 0)
+        score = fits.count(True) - 2 * fits.count(False) - surplus
         if score > best_score:
             best, best_score = names, score
     return best
+
+
+def _fits(wanted: str, kind: str) -> bool:
+    """Whether an argument of that kind goes with the type in a schema."""
+    if kind == "None":
+        return "Optional" in wanted
+    return ("Tensor" in wanted) == (kind == "Tensor") and ("bool" in wanted) == (kind == "bool")
 
 
 # ---------------------------------------------------------------- operations of a user's own

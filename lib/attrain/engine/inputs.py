@@ -84,9 +84,12 @@ def _kind(value) -> str:
     return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
-def permuted(value: Tensor) -> Tensor:
-    """Another input of about the same values: those of each sample in another order, and a little smaller."""
+def others(value: Tensor) -> list[Tensor]:
+    """Other inputs of about the same values: those of each sample in another order, and nearer to their mean or to 0."""
     flat = value.detach().flatten(1) if value.ndim > 1 else value.detach()[:, None]
     order = torch.arange(flat.shape[1] - 1, -1, -1, device=value.device).roll(flat.shape[1] // 3)
-    flat = flat[:, order] * 0.875 if value.is_floating_point() else flat[:, order]
-    return flat.reshape(value.shape)
+    flat = flat[:, order]
+    if not value.is_floating_point():
+        return [flat.reshape(value.shape), flat.flip(1).roll(1, 1).reshape(value.shape)]
+    nearer = flat.mean(1, keepdim=True) + 0.25 * (flat - flat.mean(1, keepdim=True))
+    return [(flat * 0.875).reshape(value.shape), nearer.reshape(value.shape)]

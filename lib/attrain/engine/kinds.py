@@ -35,7 +35,8 @@ KINDS = {
         roi_align ps_roi_align embedding embedding_bag""",
     # Linear, with complex weights.
     "spectral_maps": """fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn hfft ihfft
-        fftshift ifftshift stft istft real imag view_as_real view_as_complex complex conj resolve_conj resolve_neg conj_physical""",
+        fftshift ifftshift stft istft real imag view_as_real view_as_complex complex conj resolve_conj
+        resolve_neg conj_physical""",
     "sums": "add sub subtract rsub neg negative positive",
     # Linear only while one factor is no activation: a number, a constant or a parameter.
     "products": """mul multiply matmul mm bmm mv dot vdot inner outer ger einsum bilinear tensordot kron
@@ -47,8 +48,8 @@ KINDS = {
     "relus": "relu",
     # One-input nonlinearities on the whole real line.
     "activations": """relu6 leaky_relu prelu _prelu_kernel rrelu elu selu celu gelu silu mish sigmoid tanh
-        hardtanh hardsigmoid hardswish softplus softsign log_sigmoid logsigmoid hardshrink softshrink tanhshrink threshold
-        clamp clip clamp_min clamp_max""",
+        hardtanh hardsigmoid hardswish softplus softsign log_sigmoid logsigmoid hardshrink softshrink tanhshrink
+        threshold clamp clip clamp_min clamp_max""",
     # One-input functions of which some have a domain of their own.
     "functions": """exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square pow float_power abs absolute
         erf erfc erfinv sin cos tan sinh cosh asin acos atan asinh acosh atanh arcsin arccos arctan arcsinh arccosh
@@ -65,16 +66,19 @@ KINDS = {
         new_empty new_full new_empty_strided""",
     # Facts about a tensor that are no function of its values.
     "queries": """shape size dim ndim ndimension numel nelement dtype device layout is_cuda is_cpu is_mps is_meta
-        is_nested is_sparse is_quantized is_complex is_floating_point is_contiguous is_leaf is_conj is_neg is_signed is_inference
-        is_pinned is_shared is_same_size is_tensor is_storage stride storage_offset data_ptr element_size itemsize
-        nbytes
-        requires_grad requires_grad_ retain_grad retains_grad grad grad_fn output_nr _version _base _backward_hooks
-        register_hook register_post_accumulate_grad_hook names name result_type can_cast get_device names is_xla is_xpu
-        is_mkldnn is_sparse_csr dense_dim sparse_dim has_names repr format str hash len dir reversed deepcopy reduce_ex
-        _is_view storage untyped_storage _typed_storage""",
+        is_nested is_sparse is_quantized is_complex is_floating_point is_contiguous is_leaf is_conj is_neg is_signed
+        is_inference is_pinned is_shared is_same_size is_tensor is_storage stride storage_offset data_ptr element_size
+        itemsize nbytes requires_grad retain_grad retains_grad grad grad_fn output_nr _version _base _backward_hooks
+        names name result_type can_cast get_device is_xla is_xpu is_mkldnn is_sparse_csr dense_dim sparse_dim has_names
+        repr str hash len dir _is_view""",
+    # How large their results are depends on values.
+    "counts": "nonzero argwhere unique unique_consecutive _unique2 unique_dim bincount",
+    # They reach into the backward pass.
+    "hooks": "register_hook register_post_accumulate_grad_hook backward",
     # Take values out of a tensor, to where no rule can follow.
     "reads": """item tolist numpy truth float_ int_ index_ complex_ equal allclose is_nonzero array array_wrap contains
-        dlpack to_dlpack cuda_array_interface _local_scalar_dense""",
+        format reversed deepcopy reduce_ex storage untyped_storage _typed_storage dlpack to_dlpack cuda_array_interface
+        _local_scalar_dense""",
 }  # fmt: skip
 
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names.split()}

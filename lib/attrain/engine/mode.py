@@ -20,7 +20,6 @@ from attrain.tensors import tensors
 
 Rule = Callable[["Mode", Call], object]
 _OF_REGISTERED = {"linear": "linear_maps", "elementwise": "functions", "product": "products"}
-_MADE_OF_NUMBERS = frozenset("tensor as_tensor asarray from_numpy scalar_tensor full".split())
 
 
 class Backward:
@@ -91,15 +90,18 @@ class Mode(TorchFunctionMode):
                 return rule(*args, **call.kwargs)
         if not call.active:
             out = call.run()
-            if call.name not in _MADE_OF_NUMBERS:
+            if getattr(func, "__name__", "") not in unseen.MADE_OF_NUMBERS:
                 self.mark(out, active=False)
             return out
-        if call.kind == "queries":
+        if call.kind == "queries" and not call.inplace:
             return call.run()
         unseen.check(self, call)
-        if call.kwargs.get("out") is not None:
-            raise UnsupportedOperation(f"{self.title} cannot follow {call} with out=; use what it returns")
-        out = self.answer(call, rule)
+        try:
+            out = self.answer(call, rule)
+        except RuntimeError as error:
+            if not call.inplace or "view" not in str(error):
+                raise
+            raise UnsupportedOperation(f"{self.title} cannot follow {call} on a view; write it out of place") from error
         self._note(call, out, rule)
         return out
 
@@ -114,7 +116,15 @@ class Mode(TorchFunctionMode):
         return (rule or self.table[None])(self, call)
 
     def _note(self, call: Call, out, rule: str | None) -> None:
+        if getattr(call.func, "__name__", "") in unseen.MADE_OF_NUMBERS:
+            for t in tensors(out):
+                vars(t).clear()  # what a copy brought along
+            return
         self.mark(out, active=call.kind != "templates")
+        if call.kind == "detached":
+            out._attrain_alias = self.token
+        if call.kind == "counts":
+            self.unknown.append(str(call))
         if call.inplace and call.tensors:
             target = call.tensors[0]
             self.mark(target if target._base is None else [target, target._base], active=True)

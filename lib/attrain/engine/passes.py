@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from attrain.engine import unseen
-from attrain.engine.inputs import Inputs, permuted
+from attrain.engine.inputs import Inputs, others
 from attrain.engine.mode import Mode
 from attrain.engine.state import kept
 from attrain.explanation import Explanation
@@ -135,8 +135,8 @@ def no_map_of_integers(model) -> str:
 
 
 def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
-    def run(other: bool, witness):
-        tensors = [permuted(t) if other else t.detach().clone() for t in inputs.tensors]
+    def run(number: int, witness):
+        tensors = [others(t)[number - 1] if number else t.detach().clone() for t in inputs.tensors]
         for t in tensors:
             t._attrain_seen = witness.token
         with kept(request.model), witness:

@@ -44,8 +44,7 @@ class _State:
         self.buffers, self.attributes = [], []
         for module in model.modules():
             for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    self.buffers.append((module, name, buffer, buffer.detach().clone()))
+                self.buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
             self.attributes.append((module, {k: _copied(v) for k, v in vars(module).items() if k[0] != "_"}))
 
     def restore(self, model: nn.Module, keep_updates: bool) -> None:
@@ -53,9 +52,11 @@ class _State:
             if keep_updates:
                 current = module._buffers.get(name)
                 if current is not None and (current.requires_grad or _marked(current)):
-                    module._buffers[name] = current.detach()
+                    module._buffers[name] = current.detach().as_subclass(type(current))
                 continue
             module._buffers[name] = buffer
+            if buffer is None:
+                continue
             if buffer.requires_grad and buffer.grad_fn is not None:
                 buffer.detach_()
             if not torch.equal(buffer, value):  # batch norm changes its statistics without a new version

@@ -7,7 +7,7 @@ it is found out whether they are constants: by looking at them again while the m
 
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,13 @@ _HOW = f"Use the module as written, or make the function visible with torch.over
 
 def check(mode, call: Call) -> None:
     """Raise if an argument comes from the input through an operation that nobody saw; note what might."""
-    if call.kind == "reads" and any(t.is_floating_point() for t in call.active):
+    if call.kwargs.get("out") is not None:
+        raise UnsupportedOperation(f"{mode.title} cannot follow {call} with out=; use what it returns")
+    if torch.is_inference_mode_enabled():
+        raise UnsupportedOperation(f"the model calls {call} in torch.inference_mode, where nothing has a derivative")
+    if mode.sees_all:
+        _check_backward(mode, call)
+    if call.kind == "reads":
         mode.unknown.append(str(call))
     for value in call.tensors:
         if getattr(value, "_attrain_seen", None) is mode.token or mode.is_active(value):
@@ -30,8 +36,49 @@ def check(mode, call: Call) -> None:
         if value.grad_fn is not None:
             if mode.sees_all and reaches(value.grad_fn, mode.leaves):
                 raise UnsupportedOperation(_unseen(f"{call} is given", value.grad_fn))
-        elif not isinstance(value, nn.Parameter) and id(value) not in mode.constants:
+        elif id(value) not in mode.constants:
             mode.unknown.append(str(call))
+
+
+def _check_backward(mode, call: Call) -> None:
+    """Raise if the model changes what a backward pass would find."""
+    inside = None if torch.is_grad_enabled() else _running_function()
+    if inside:
+        raise UnsupportedOperation(f"the autograd.Function {inside} has no rule. {_HOW}")
+    if call.kind == "hooks" or call.func in (torch.autograd.grad, torch.autograd.backward):
+        raise UnsupportedOperation(
+            f"{mode.title} cannot follow {call}: the model has derivatives, or hooks, of its own"
+        )
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UnsupportedOperation(
+            f"{mode.title} cannot follow {call} inside a transform of torch.func (vmap, grad, jvp)"
+        )
+    if any(t.is_nested for t in call.active):
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} of nested tensors; pad them")
+    target = call.tensors[0] if call.inplace else None
+    if target is not None and mode.token in (_alias(target), _alias(target._base)):
+        raise UnsupportedOperation(
+            f"{mode.title} cannot follow {call} in place on a detached activation; copy it first"
+        )
+
+
+def _running_function() -> str | None:
+    """The name of the autograd.Function whose forward is being run, if one is: its operations make no graph."""
+    kinds, queue = {}, [torch.autograd.Function]
+    while queue:
+        kind = queue.pop()
+        queue += kind.__subclasses__()
+        kinds[getattr(kind.forward, "__code__", None)] = kind.__name__
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and frame.f_code in kinds:
+            return kinds[frame.f_code]
+        frame = frame.f_back
+    return None
+
+
+def _alias(value):
+    return getattr(value, "_attrain_alias", None)
 
 
 def check_output(mode, output: list[Tensor]) -> None:
@@ -86,7 +133,11 @@ def nodes(node, ends=()):
 # ---------------------------------------------------------------- are they constants?
 
 
-MADE_OF_NUMBERS = frozenset("tensor as_tensor asarray from_numpy scalar_tensor full".split())  # read from where?
+# Their results may be made of what was read from a tensor, in numpy, or by a copy of its memory.
+MADE_OF_NUMBERS = frozenset(
+    """tensor as_tensor asarray from_numpy scalar_tensor full from_dlpack frombuffer set_ deepcopy __deepcopy__
+    __reduce_ex__ new_tensor""".split()
+)
 
 
 class _Witness(TorchFunctionMode):
@@ -117,7 +168,7 @@ class _Witness(TorchFunctionMode):
         return out
 
     def _constant(self, value: Tensor) -> bool:
-        return isinstance(value, nn.Parameter) or id(value) in self.constants
+        return id(value) in self.constants
 
 
 def check_constants(mode, run) -> None:
@@ -125,26 +176,31 @@ def check_constants(mode, run) -> None:
 
     Args:
         mode: the pass that met it, see `Mode.unknown`.
-        run: run(other, witness) runs the model within the witness, on another input if `other`.
+        run: run(number, witness) runs the model within the witness: 0 on its input, 1 and 2 on others.
     """
     if not mode.unknown:
         return
     records, state = [], torch.get_rng_state()
-    for other in (False, True):
+    for number in range(3):
         torch.set_rng_state(state)
         witness = _Witness(mode.constants, whole=mode.sees_all)
         with torch.no_grad():
-            run(other, witness)
+            run(number, witness)
         records.append(witness.record)
     torch.set_rng_state(state)
-    if [name for name, *_ in records[0]] != [name for name, *_ in records[1]]:
+    for record in records[1:]:
+        _compare(mode, records[0], record)
+
+
+def _compare(mode, first: list, second: list) -> None:
+    if [name for name, *_ in first] != [name for name, *_ in second]:
         return  # another branch was taken: nothing to compare, and a branch is no value
-    for (name, numbers, values), (_, other_numbers, other_values) in zip(*records):
+    for (name, numbers, values), (_, other_numbers, other_values) in zip(first, second):
         same = len(values) == len(other_values) and all(map(_equal, values, other_values))
         if numbers != other_numbers or not same:
             raise UnsupportedOperation(
                 f"{name} is given what is made of the input where nobody sees it (numpy, another thread, a number read from "
-                f"a tensor, an autograd.Function under no_grad); {mode.title} would take it for a constant. {_HOW}"
+                f"a tensor, an autograd.Function under no_grad): {mode.title} would take it for a constant. {_HOW}"
             )
 
 
@@ -154,10 +210,24 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 def held(model) -> list[Tensor]:
     """The tensors that a model holds: parameters, buffers, and plain attributes of its modules."""
-    if not isinstance(model, nn.Module):
-        return []
-    own = [t for module in model.modules() for t in tensors({k: v for k, v in vars(module).items() if k[0] != "_"})]
-    return [*model.parameters(), *model.buffers(), *own]
+    found = []
+    for module in _modules(model):
+        found += [t for m in module.modules() for t in tensors({k: v for k, v in vars(m).items() if k[0] != "_"})]
+        found += [*module.parameters(), *module.buffers()]
+    return found
+
+
+def _modules(model) -> list[nn.Module]:
+    """The module itself, or those that a function closes over, is a method of or is given."""
+    if isinstance(model, nn.Module):
+        return [model]
+    values = [getattr(model, "__self__", None), getattr(model, "func", None), *getattr(model, "args", ())]
+    for cell in getattr(model, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell
+            values.append(cell.cell_contents)
+    code = getattr(model, "__code__", None)
+    values += [model.__globals__.get(name) for name in (code.co_names if code else ())]
+    return [v for v in values if isinstance(v, nn.Module)]
 
 
 # ---------------------------------------------------------------- compiled code

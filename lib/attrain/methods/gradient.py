@@ -17,7 +17,9 @@ from attrain.methods.method import Method, cut_reference, mean_reference, refere
 
 def convolution(mode: Mode, call: Call):
     """The ordinary derivative, by a backward pass that is cheap to differentiate."""
-    x = call.given["input"]
+    x, weights = call.given["input"], (call.given["weight"], call.given.get("bias"))
+    if any(isinstance(w, Tensor) and mode.is_active(w) for w in weights):
+        return call.run()
     at_entry = any(x is entry for entry in mode.entries) or (mode.create_graph and _depends_only_on(mode.leaves, x))
     if mode.create_graph or at_entry:
         y = fast_convolution(call.name, call.given, mode.backward, at_entry)
@@ -28,7 +30,7 @@ def convolution(mode: Mode, call: Call):
 
 def batch_norm(mode: Mode, call: Call):
     """The ordinary derivative; where the batch's own statistics are taken, through them or not, as the mode says."""
-    if mode.create_graph or not mode.through:
+    if (mode.create_graph or not mode.through) and len(call.active) == 1:
         return fast_batch_norm(mode.backward, mode.through, **call.given)
     return call.run()
 
@@ -53,7 +55,7 @@ class GradientMode(Mode):
     What the model detaches, or computes under `no_grad`, is a constant, as for `torch.autograd.grad`.
     """
 
-    table, opens, title = GRADIENT, False, "the gradient"
+    table, opens, sees_all, title = GRADIENT, False, False, "the gradient"
 
 
 class InputXGradientMode(GradientMode):

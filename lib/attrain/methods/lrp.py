@@ -121,6 +121,13 @@ def weighted(mode: Mode, call: Call):
     return convolution(mode, call) if call.kind == "convolutions" else call.run()
 
 
+def normalisation(mode: Mode, call: Call):
+    """A batch norm whose numbers are no activations: an affine map, whichever statistics it takes."""
+    if call.times > 1:
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} with numbers made of the input; {ADVICE}")
+    return batch_norm(mode, call)
+
+
 def one_activation(mode: Mode, call: Call):
     """A product in which one activation takes part, once."""
     if call.times > 1:
@@ -144,6 +151,13 @@ def sampled(mode: Mode, call: Call):
     return call.run()
 
 
+def taken_out(mode: Mode, call: Call):
+    """What happens to values outside of torch, or in a copy of their memory, nobody sees."""
+    raise UnsupportedOperation(
+        f"{mode.title} cannot follow {call}, which takes an activation out of torch's operations"
+    )
+
+
 def no_rule(mode: Mode, call: Call):
     """Raise, but for what makes no activation of activations, as comparisons: what they select is refused."""
     out = call.run()
@@ -157,15 +171,18 @@ def _is(mode: Mode, value) -> bool:
 
 
 LINEAR = dict.fromkeys(
-    "linear_maps spectral_maps sums maxima dropouts detached templates reads".split(), derivative
+    "linear_maps spectral_maps sums maxima dropouts detached templates queries reads".split(), derivative
 ) | dict.fromkeys("grid_sample grid_sampler roi_align ps_roi_align".split(), sampled)
 TABLE = LINEAR | {
     "relus": epsilon_relu,
-    "normalisations": batch_norm,
+    "normalisations": normalisation,
     "convolutions": weighted,
     "linear_layers": weighted,
     "products": one_activation,
     "quotients": dividend,
+    **dict.fromkeys(
+        "numpy array array_wrap dlpack to_dlpack storage untyped_storage deepcopy reduce_ex".split(), taken_out
+    ),
     None: no_rule,
 }
 

@@ -22,7 +22,7 @@ from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import convolution
 from attrain.engine.mode import Backward, Mode
-from attrain.methods import gradient, lrp
+from attrain.methods import lrp
 from attrain.methods.lrp import ZB, LRPMode
 from attrain.methods.method import Method
 from attrain.tensors import along
@@ -89,7 +89,7 @@ def layer(mode: "ZPlusMode", call: Call):
 
 def batch_norm(mode: "ZPlusMode", call: Call):
     """Folded into the layer whose output it takes, as in z^B; any other is a layer with one weight a channel."""
-    out, x = gradient.batch_norm(mode, call), call.given["input"]
+    out, x = lrp.normalisation(mode, call), call.given["input"]
     scale, mean, shift = affine(out, **call.given)
     if mode.is_output(x) and mode.layer.weight.ndim == x.ndim:
         folded = (mode.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
@@ -106,6 +106,8 @@ def addition(mode: "ZPlusMode", call: Call):
         return call.run()
     if call.given.get("alpha", 1) != 1:
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} with alpha")
+    if any(not mode.is_active(t) and not t.any() for t in (x, y)):
+        return call.run()  # nothing is added
     parts = x.relu() + y.relu() + mode.epsilon
     out = call.run(lambda t: t)
     shared = _Share.apply(out, out.relu() / parts, (out.detach(),), mode.positive)
@@ -135,7 +137,7 @@ TABLE = lrp.TABLE | {
     **dict.fromkeys("conv1d conv2d conv3d linear".split(), layer),
     "normalisations": batch_norm,
     "add": addition,
-    "sum": no_sum,
+    **dict.fromkeys("sum cumsum trace index_add scatter_add".split(), no_sum),
     **dict.fromkeys("sub rsub products quotients".split(), of_one),
 }
 

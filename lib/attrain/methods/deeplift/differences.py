@@ -16,7 +16,7 @@ from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.mode import Mode
 from attrain.tensors import tensors
 
-_DIMENSIONS = ("dim", "dims", "dim0", "dim1", "source", "destination", "start_dim")
+_DIMENSIONS = ("dim", "dims", "dim0", "dim1", "dim2", "source", "destination", "start_dim")
 _VIEWS = ("view", "reshape", "expand")
 
 
@@ -151,6 +151,10 @@ class DifferenceMode(Mode):
         own = self.of(value)
         return own.reference.expand_as(value) if own else value
 
+    def alike(self, out: Tensor, reference: Tensor) -> bool:
+        """Whether a result is as large as its reference, or that has rows for all samples."""
+        return out.shape == reference.shape or self._aligned(out, reference)
+
     def _all_aligned(self, outs: list[Tensor], references: list[Tensor]) -> bool:
         return len(outs) == len(references) and all(map(self._aligned, outs, references))
 
@@ -283,6 +287,10 @@ def _mixes_samples(call: Call) -> bool:
         dims = call.given.get("dims", (0,))
         return (dims[0] if isinstance(dims, (tuple, list)) else dims) % ndim != 0
     if call.name == "roll" and not call.given.get("dims"):
+        return True
+    if call.name in ("tril", "triu", "diag", "trace") and ndim < 3:
+        return True
+    if call.name in ("diagonal", "diagonal_scatter") and 0 in (call.given.get("dim1", 0), call.given.get("dim2", 1)):
         return True
     for name in _DIMENSIONS:
         value = call.given.get(name)

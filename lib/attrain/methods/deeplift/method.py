@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from attrain.engine.call import UnsupportedOperation
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.deeplift.differences import OneByOne
@@ -30,7 +31,7 @@ class DeepLift(Method):
         multipliers: the map before it is multiplied by the difference of the input.
 
     Maps sum to `Explanation.delta`: the explained number less that of the reference. Where a map misses it by more than
-    rounding, a RuntimeWarning says by how much.
+    rounding, a warning says by how much.
 
     Example:
         >>> from attrain import explain
@@ -66,8 +67,13 @@ class DeepLift(Method):
     def explanation(self, request: Request) -> Explanation:
         references = references_of(self.reference, request.inputs)
         mode = partial(DeepLiftMode, rule=self.rule, form=self.form)
-        with torch.autograd.graph.disable_saved_tensors_hooks(_NO_HOOKS):
-            explanation = self._together(request, references, mode) or self._one_by_one(request, references, mode)
+        try:
+            with torch.autograd.graph.disable_saved_tensors_hooks(_NO_HOOKS):
+                explanation = self._together(request, references, mode) or self._one_by_one(request, references, mode)
+        except RuntimeError as error:
+            if _NO_HOOKS in str(error):
+                raise UnsupportedOperation(_NO_HOOKS) from None
+            raise
         if self.form == "contributions" and request.at_input:
             _check_sum(explanation)
         return explanation
@@ -110,6 +116,6 @@ def _check_sum(explanation: Explanation) -> None:
         warnings.warn(
             f"DeepLIFT's map misses what it must sum to by up to {gap.max().item():.3g} (delta up to "
             f"{delta.abs().max().item():.3g}): an operation escapes its rules, or values cancel in this precision",
-            RuntimeWarning,
+            UserWarning,
             stacklevel=4,
         )

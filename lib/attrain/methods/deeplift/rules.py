@@ -94,6 +94,8 @@ def weighted(mode, call: Call):
 def batch_norm(mode, call: Call):
     """An affine map a·x + b in evaluation mode: the parts pass through, exchanged where a < 0."""
     x, weight = call.given["input"], call.given.get("weight")
+    if call.times > 1:
+        raise UnsupportedOperation(f"DeepLIFT has no rule for {call} with numbers made of the input; {ADVICE}")
     if call.given.get("training") or call.given.get("running_mean") is None:
         raise UnsupportedOperation("DeepLIFT has no rule for batch norm in training mode: call model.eval() first")
     spread = None
@@ -137,7 +139,7 @@ def product(mode, call: Call):
         ):
             args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in call.args)
             size = Call(call.func, args, call.kwargs, mode.is_active)
-            spread = size.run(lambda t: mode.spread_of(t) if mode.of(t) else t.abs())
+            spread = size.run(lambda t: mode.spread_of(t) if mode.of(t) else t if t.dtype == torch.bool else t.abs())
         return linear(mode, call, spread)
     with mode.graph():
         y = call.on(*call.active)
@@ -276,6 +278,10 @@ def logsumexp(mode, call: Call):
 
     def weights(number):
         (x, y), b, b_y = kept, mode.row(r, number), mode.row(y0, number)
+        top = x.detach().amax(dim, keepdim=True)
+        top = torch.where(top.isfinite(), top, 0.0)  # what all have in common, else rounding is as large as it is
+        x, b = x - top, b.expand_as(x) - top
+        y, b_y = torch.logsumexp(x, dim, keepdim=True), torch.logsumexp(b, dim, keepdim=True)
         return (torch.maximum(x, b) - torch.maximum(y, b_y)).exp() * phi(x - b) / phi(y - b_y)
 
     w = None
@@ -407,6 +413,8 @@ def choice(mode, call: Call, out):
     if mode.selecting:
         return out
     reference = mode.on_reference(call, out)
+    if not all(map(mode.alike, found, tensors([reference]))):
+        raise UnsupportedOperation(f"{call} selects by values of activations: how many, differs from the reference's")
     same = not mode.several and all(torch.equal(o, r.expand_as(o)) for o, r in zip(found, tensors([reference])))
     if same and not whole:
         return out
@@ -423,6 +431,11 @@ def read(mode, call: Call):
 def template(mode, call: Call):
     """Only the shape of the argument matters."""
     return call.run()
+
+
+def unchanged(mode, call: Call):
+    """A flag on a tensor; whether it has a graph is ours to say."""
+    return call.tensors[0]
 
 
 def other(mode, call: Call):
@@ -461,6 +474,7 @@ TABLE = {
     "setitem": setitem,
     "detached": detached,
     "templates": template,
+    "requires_grad": unchanged,
     "reads": read,
     None: other,
 }
