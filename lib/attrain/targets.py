@@ -74,8 +74,8 @@ class Scores:
         if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or len(scores) != self.n:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ValueError(
-                f"a callable target must return one number a sample, shape ({self.n},), or K of them, ({self.n}, K), got "
-                f"{got}"
+                f"a callable target must return one number a sample, shape ({self.n},), or K of them, ({self.n}, K), "
+                f"got {got}"
             )
         if not scores.is_floating_point():
             raise ValueError(f"a callable target must return floating point numbers, got {scores.dtype}")

@@ -60,7 +60,7 @@ def spelled(name: str, arguments: dict | None = None, homes=(torch, F), on: Call
             ways[f"{label}.{name}(h, k=…)"] = lambda h, f=function: f(on(h), **by_name(h))
         if renamed:
             ways[f"{label}.{name}(h, axis=…)"] = lambda h, f=function: f(on(h), **by_name(h, ALIASES.items()))
-        ways[f"{label}.{name}(h, inplace=True)"] = lambda h, f=function: f(on(h) + 0, *by_place(h), inplace=True)
+        ways[f"{label}.{name}(h, inplace=True)"] = lambda h, f=function: f(on(h), *by_place(h), inplace=True)
         ways[f"{label}.{name}(h, inplace=False)"] = lambda h, f=function: f(on(h), *by_place(h), inplace=False)
     for home, label in ((Tensor, "Tensor"), (torch, "torch"), (F, "F")):
         in_place = getattr(home, name + "_", None)

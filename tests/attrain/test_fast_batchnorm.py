@@ -23,11 +23,11 @@ def gradient_map(x, *affine, switch=None):
     """The gradient of something curved in the output, as a map is made; without a switch by torch's batch norm."""
     norm = F.batch_norm if switch is None else partial(batch_norm, switch, True)
     y = norm(x, None, None, *affine, training=True, eps=1e-3)
-    switch = {} if switch is None else switch
-    switch["explaining"] = True
+    switch = Backward() if switch is None else switch
+    switch.explaining = True
     curved = (y**3 * torch.arange(1.0, x.numel() + 1).view_as(x)).sum()
     (gradient,) = torch.autograd.grad(curved, x, create_graph=True)
-    switch["explaining"] = False
+    switch.explaining = False
     return gradient
 
 
@@ -36,7 +36,7 @@ def gradient_map(x, *affine, switch=None):
 def test_the_gradient_and_its_derivatives_are_torchs(shape, affine):
     values, direction = inputs(shape, affine), torch.randn(shape, dtype=torch.float64)
     found = []
-    for switch in ({"explaining": False}, None):
+    for switch in (Backward(), None):
         map_ = gradient_map(*values, switch=switch)
         found.append([map_, *torch.autograd.grad((map_ * direction).square().sum(), values)])
     for a, b in zip(*found):

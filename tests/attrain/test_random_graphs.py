@@ -98,7 +98,7 @@ OTHERS = {
     "norm": lambda a, b, s: F.normalize(a + 2, dim=1),
 }  # fmt: skip
 OPERATIONS = FOR_RELU | OTHERS
-MIXES_SAMPLES = ("if", "a number")
+MIXES_SAMPLES = ("if", "a number", "zeros.view")
 
 
 class Program(nn.Module):

@@ -224,6 +224,46 @@ def registered(func):
     return REGISTERED.get(func) or REGISTERED.get(getattr(func, "overloadpacket", None))
 
 
+@torch.no_grad()
+def check_registered(call: Call, rule: str) -> None:
+    """Raise UnsupportedOperation if an operation is not what it is registered as, for these arguments.
+
+    "linear" and "product": f(a + b) = f(a) + f(b) in all its activations together, or in each; "elementwise": where
+    half of the values are others, half of the results are.
+    """
+    values = [t.detach() for t in call.active]
+    if not all(v.is_floating_point() for v in values):
+        return
+    others = [v.flatten().flip(0).reshape(v.shape) for v in values]
+    if rule == "elementwise":
+        checked = len(values) > 1 or _is_elementwise(call, values[0], others[0])
+    elif rule == "linear":
+        checked = _is_additive(call.on(*values), call.on(*others), call.on(*map(torch.add, values, others)))
+    else:
+        changed = [[*values[:i], o, *values[i + 1 :]] for i, o in enumerate(others)]
+        sums = [[*values[:i], v + o, *values[i + 1 :]] for i, (v, o) in enumerate(zip(values, others))]
+        checked = all(_is_additive(call.on(*values), call.on(*a), call.on(*b)) for a, b in zip(changed, sums))
+    if not checked:
+        raise UnsupportedOperation(f'{call} is registered as "{rule}", and is not for these arguments')
+
+
+def _is_additive(a, b, both) -> bool:
+    return all(_close(x + y, z) for x, y, z in zip(tensors([a]), tensors([b]), tensors([both])))
+
+
+def _is_elementwise(call: Call, x: Tensor, other: Tensor) -> bool:
+    half = (torch.arange(x.numel(), device=x.device) % 2 == 0).view(x.shape)
+    y, mixed = call.on(x), call.on(torch.where(half, x, other))
+    return isinstance(y, Tensor) and y.shape == x.shape and _close(torch.where(half, y, call.on(other)), mixed)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not b.is_floating_point():
+        return a.shape == b.shape
+    scale = torch.maximum(a.abs(), b.abs()).max() if b.numel() else b.new_zeros(())
+    return bool(((a - b).abs() <= torch.finfo(b.dtype).eps ** 0.5 * scale).all())
+
+
 # ---------------------------------------------------------------- torch's functions that are written in Python
 
 
@@ -232,7 +272,7 @@ def opened(func):
     """A Python function of torch's without its own look for overrides, so that what it calls is seen; or None.
 
     Torch has no way to run such a function below a mode and still see what it calls. Its code is therefore bound to a
-    scope in which nothing is overridden (tests/attrain/test_engine_call.py fails loudly where a new torch changes that).
+    scope in which nothing is overridden (tests/attrain/test_engine_call.py says so where a new torch changes that).
     Not `interpolate`, which is linear whatever it calls: on a GPU, with deterministic algorithms, parts without names.
     """
     if not isinstance(func, types.FunctionType) or not (func.__module__ or "").startswith("torch"):

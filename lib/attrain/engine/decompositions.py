@@ -121,7 +121,7 @@ def vector_norm(input, ord=2, dim=None, keepdim=False, dtype=None):
     return total.sqrt() if ord == 2 else total ** (1 / ord)
 
 
-def norm(input, p=2, dim=None, keepdim=False, dtype=None):
+def norm(input, p=2, dim=None, keepdim=False, dtype=None, **_):
     return vector_norm(input, 2 if p in (None, "fro") else p, dim, keepdim, dtype)
 
 

@@ -85,7 +85,7 @@ def _kind(value) -> str:
 
 
 def others(value: Tensor) -> list[Tensor]:
-    """Other inputs of about the same values: those of each sample in another order, and nearer to their mean or to 0."""
+    """Other inputs of about the same values: in another order within each sample, and nearer to their mean or to 0."""
     flat = value.detach().flatten(1) if value.ndim > 1 else value.detach()[:, None]
     order = torch.arange(flat.shape[1] - 1, -1, -1, device=value.device).roll(flat.shape[1] // 3)
     flat = flat[:, order]

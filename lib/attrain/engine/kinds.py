@@ -107,8 +107,10 @@ def _torchs() -> dict:
         for attribute in dir(space):
             function = getattr(space, attribute, None)
             if callable(function) and not isinstance(function, type) and hasattr(function, "__name__"):
-                with_name = _spelled(function.__name__, attribute.startswith("__"))
-                known.setdefault(function, with_name)
+                name = _spelled(function.__name__, attribute.startswith("__"))
+                if known.get(function, name)[0] not in KIND_OF:  # functions with one body are equal: torch.dsmm is mm
+                    known[function] = name
+                known.setdefault(function, name)
     return known
 
 

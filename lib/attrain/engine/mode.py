@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrain.engine import unseen
-from attrain.engine.call import ADVICE, Call, UnsupportedOperation, opened, registered
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, opened, registered
 from attrain.tensors import tensors
 
 Rule = Callable[["Mode", Call], object]
@@ -50,7 +50,7 @@ class Mode(TorchFunctionMode):
     """
 
     table: Mapping[str | None, Rule] = {}
-    opens, sees_all, through, title, references = True, True, False, "this method", 1
+    opens, sees_all, through, title, references = True, True, True, "this method", 1
 
     def __init__(self, leaves: Sequence[Tensor], entries: Sequence[Tensor], create_graph: bool = False, model=None):
         super().__init__()
@@ -69,7 +69,7 @@ class Mode(TorchFunctionMode):
         return {id(t) for t in unseen.held(self.model)}
 
     def is_active(self, value: Tensor) -> bool:
-        """Whether a tensor, or what it is a view of, depends on the input, of whatever dtype, with or without a graph."""
+        """Whether a tensor, or what it is a view of, depends on the input; of any dtype, with a graph or without."""
         if getattr(value, "_attrain_active", None) is self.token:
             return True
         base = value._base
@@ -88,10 +88,14 @@ class Mode(TorchFunctionMode):
         if callable(rule):
             with self:
                 return rule(*args, **call.kwargs)
+        if "nested" in getattr(func, "__name__", ""):  # made where nobody sees it
+            raise UnsupportedOperation(f"{self.title} has no rule for {call}: pad instead of nesting")
         if not call.active:
             out = call.run()
             if getattr(func, "__name__", "") not in unseen.MADE_OF_NUMBERS:
                 self.mark(out, active=False)
+            if call.kind == "detached":
+                out._attrain_alias = self.token
             return out
         if call.kind == "queries" and not call.inplace:
             return call.run()
@@ -108,6 +112,8 @@ class Mode(TorchFunctionMode):
     def answer(self, call: Call, registered: str | None):
         """The result by the table's rule."""
         kind = _OF_REGISTERED.get(registered, call.kind)
+        if registered is not None:
+            check_registered(call, registered)
         rule = (call.name and self.table.get(call.name)) or (kind and self.table.get(kind))
         body = opened(call.func) if not rule and self.opens else None
         if body is not None:
@@ -116,9 +122,9 @@ class Mode(TorchFunctionMode):
         return (rule or self.table[None])(self, call)
 
     def _note(self, call: Call, out, rule: str | None) -> None:
-        if getattr(call.func, "__name__", "") in unseen.MADE_OF_NUMBERS:
+        if call.kind == "reads":  # a deep copy brings along what its original carries
             for t in tensors(out):
-                vars(t).clear()  # what a copy brought along
+                vars(t).clear()
             return
         self.mark(out, active=call.kind != "templates")
         if call.kind == "detached":

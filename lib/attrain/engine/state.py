@@ -44,7 +44,10 @@ class _State:
         self.buffers, self.attributes = [], []
         for module in model.modules():
             for name, buffer in module._buffers.items():
-                self.buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
+                if not isinstance(
+                    buffer, nn.parameter.UninitializedTensorMixin
+                ):  # of a lazy module before its first call
+                    self.buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
             self.attributes.append((module, {k: _copied(v) for k, v in vars(module).items() if k[0] != "_"}))
 
     def restore(self, model: nn.Module, keep_updates: bool) -> None:

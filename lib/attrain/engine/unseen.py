@@ -26,6 +26,8 @@ def check(mode, call: Call) -> None:
         raise UnsupportedOperation(f"{mode.title} cannot follow {call} with out=; use what it returns")
     if torch.is_inference_mode_enabled():
         raise UnsupportedOperation(f"the model calls {call} in torch.inference_mode, where nothing has a derivative")
+    if call.name in ("storage", "untyped_storage", "_typed_storage"):
+        raise UnsupportedOperation(f"{mode.title} cannot follow {call}: nobody sees what becomes of that memory")
     if mode.sees_all:
         _check_backward(mode, call)
     if call.kind == "reads":
@@ -57,9 +59,7 @@ def _check_backward(mode, call: Call) -> None:
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} of nested tensors; pad them")
     target = call.tensors[0] if call.inplace else None
     if target is not None and mode.token in (_alias(target), _alias(target._base)):
-        raise UnsupportedOperation(
-            f"{mode.title} cannot follow {call} in place on a detached activation; copy it first"
-        )
+        raise UnsupportedOperation(f"{mode.title} cannot follow {call} in place on a detached tensor; copy it first")
 
 
 def _running_function() -> str | None:
@@ -155,16 +155,8 @@ class _Witness(TorchFunctionMode):
         numbers = [a for a in (*args, *kwargs.values()) if isinstance(a, self.numbers)]
         self.record.append((getattr(func, "__name__", ""), numbers, [t.detach().clone() for t in strange]))
         out = func(*args, **kwargs)
-        if getattr(func, "__name__", "") not in (
-            "tensor",
-            "as_tensor",
-            "asarray",
-            "from_numpy",
-            "scalar_tensor",
-            "full",
-        ):
-            for t in tensors(out):
-                t._attrain_seen = self.token
+        for t in tensors(out):
+            vars(t)["_attrain_seen"] = None if getattr(func, "__name__", "") in MADE_OF_NUMBERS else self.token
         return out
 
     def _constant(self, value: Tensor) -> bool:
@@ -199,8 +191,8 @@ def _compare(mode, first: list, second: list) -> None:
         same = len(values) == len(other_values) and all(map(_equal, values, other_values))
         if numbers != other_numbers or not same:
             raise UnsupportedOperation(
-                f"{name} is given what is made of the input where nobody sees it (numpy, another thread, a number read from "
-                f"a tensor, an autograd.Function under no_grad): {mode.title} would take it for a constant. {_HOW}"
+                f"{name} is given what is made of the input where nobody sees it (numpy, another thread, a number read "
+                f"from a tensor, an autograd.Function under no_grad): {mode.title} would take it for a constant. {_HOW}"
             )
 
 
@@ -214,7 +206,7 @@ def held(model) -> list[Tensor]:
     for module in _modules(model):
         found += [t for m in module.modules() for t in tensors({k: v for k, v in vars(m).items() if k[0] != "_"})]
         found += [*module.parameters(), *module.buffers()]
-    return found
+    return [t for t in found if not isinstance(t, nn.parameter.UninitializedTensorMixin)]
 
 
 def _modules(model) -> list[nn.Module]:

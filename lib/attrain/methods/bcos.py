@@ -44,6 +44,19 @@ def gate(mode: Mode, call: Call):
     return write(call.tensors[0], y) if call.inplace else y
 
 
+def quotient(mode: Mode, call: Call):
+    """An activation as the divisor is a scale: its reciprocal is a constant of the map."""
+    divisor = call.given.get("other")
+    if (
+        not isinstance(divisor, torch.Tensor)
+        or not mode.is_active(divisor)
+        or call.given.get("rounding_mode") is not None
+    ):
+        return call.run()
+    y = call.given["input"] * _constant(mode, divisor.reciprocal())
+    return write(call.tensors[0], y) if call.inplace else y
+
+
 def _constant(mode: Mode, value):
     """A constant for the map; for the loss on the logits and on the map it depends on the parameters as ever."""
     return Either.apply(value, value.detach(), mode.backward) if mode.create_graph else value.detach()
@@ -63,7 +76,7 @@ class BCosMode(InputXGradientMode):
     logits keep their ordinary derivative, and so does the map as a function of the parameters.
     """
 
-    table = GRADIENT | {"activations": gate} | dict.fromkeys(MAGNITUDES, magnitude)
+    table = GRADIENT | {"activations": gate, "quotients": quotient} | dict.fromkeys(MAGNITUDES, magnitude)
     table = table | dict.fromkeys(LINEAR_PARTS, GRADIENT[None])
     opens, sees_all, title = True, True, "B-cos"
 

@@ -217,8 +217,8 @@ class LRPMode(InputXGradientMode):
         with_graph = [t.requires_grad for t in call.active]
         if any(with_graph) and not all(with_graph) and call.kind != "queries":
             raise UnsupportedOperation(
-                f"{self.title} has no rule for {call} with what has no derivative but is made of the input (a comparison, "
-                f"an index, a detached value): it selects or scales by values of activations{self.instead}"
+                f"{self.title} has no rule for {call} with what has no derivative but is made of the input (a "
+                f"comparison, an index, a detached value): it selects or scales by values of activations{self.instead}"
             )
         out = super().answer(call, registered)
         if self.first is not None and any(t.requires_grad for t in tensors(out)):
@@ -263,7 +263,8 @@ class FirstLayer:
         """Follow the chain as the model runs."""
         enters = any(t is self.entry for t in call.tensors)
         follows = bool(call.tensors) and call.tensors[0] is self.output
-        if self.stage and follows and call.name != "relu" and call.inplace:
+        view = bool(call.tensors) and call.tensors[0]._base is self.output  # in place there changes the output too
+        if self.stage and call.inplace and (view or (follows and call.name != "relu")):
             raise UnsupportedOperation(
                 f"the z^B rule needs the first layer's output as it is, but {call} changes it in place; use "
                 "first_layer=None, or write the operation out of place"

@@ -134,9 +134,8 @@ class DifferenceMode(Mode):
             if first == self.samples:
                 call = Call(call.func, (call.args[0], (self.rows, *rest)), {}, self.is_active)
         with self.graph():
-            if call.name == "view" and not narrow:  # of an expanded row, that cannot be viewed
-                return call.run(lambda t: change(t).contiguous())
-            return call.run(change)
+            # Of an expanded row not everything can be made: it has no memory of its own.
+            return call.run(change if narrow else lambda t: change(t).contiguous())
 
     def _row(self, value: Tensor) -> Tensor:
         """The argument for the references' own rows; a constant that is alike for all samples too."""
@@ -197,7 +196,7 @@ class DifferenceMode(Mode):
     def attach(self, call: Call, out, reference, spread=None, layer=None, whole=False):
         """Give an operation's outputs their differences; write them where an operation in place wants them."""
         if call.inplace and out is not call.tensors[0]:
-            return self._write(call.tensors[0], out, reference, spread, layer)
+            return self._write(call, call.tensors[0], out, reference, spread, layer)
         outs, references = tensors([out]), tensors([reference])
         spreads = [None] * len(outs) if spread is None else tensors([spread])
         for o, r, s in zip(outs, references, spreads):
@@ -215,12 +214,12 @@ class DifferenceMode(Mode):
         return self.attach(call, out, reference, layer=layer)
 
     def in_memory(self, target: Tensor) -> bool:
-        """Whether other tensors share the memory of this one, or it is a constant: its reference is written in place."""
+        """Whether others share its memory, or it is a constant: then its reference is written in place."""
         own = getattr(target, "_attrain_pair", None)
         return target._is_view() or own is None or own.token is not self.token or own.viewed
 
     def adopt(self, target: Tensor) -> Difference:
-        """What a tensor carries; one that was a constant until now gets a reference equal to it, in memory of its own."""
+        """What a tensor carries; what was a constant until now gets a reference equal to it, in memory of its own."""
         base = target._base if target._is_view() else target
         if self.of(base) is None:
             if self.several:
@@ -232,8 +231,10 @@ class DifferenceMode(Mode):
         target._attrain_pair = own
         return own
 
-    def _write(self, target: Tensor, value: Tensor, reference: Tensor, spread=None, layer=None) -> Tensor:
+    def _write(self, call: Call, target: Tensor, value: Tensor, reference: Tensor, spread=None, layer=None) -> Tensor:
         """Make an operation's result the new value and graph of the tensor that it changes in place."""
+        if value.shape != target.shape:
+            raise UnsupportedOperation(f"DeepLIFT cannot follow {call} in place, which changes the shape")
         if not self.in_memory(target):
             own = self.of(target)
             own.reference, own.spread, own.layer = reference, spread, layer
@@ -288,6 +289,12 @@ def _mixes_samples(call: Call) -> bool:
         return (dims[0] if isinstance(dims, (tuple, list)) else dims) % ndim != 0
     if call.name == "roll" and not call.given.get("dims"):
         return True
+    if (
+        call.kind == "spectral_maps"
+        and call.given.get("dim") is None
+        and (call.name or "").removeprefix("h")[-1:] in "2nt"
+    ):
+        return ndim < 3 or not call.name.endswith("2")  # several dimensions, by default the last two or all
     if call.name in ("tril", "triu", "diag", "trace") and ndim < 3:
         return True
     if call.name in ("diagonal", "diagonal_scatter") and 0 in (call.given.get("dim1", 0), call.given.get("dim2", 1)):
