@@ -10,6 +10,7 @@ from torch import nn
 
 from attrain import InputXGradient, explain
 from attrain.engine.fast.batchnorm import _InputGradient, batch_norm
+from attrain.engine.mode import Backward
 
 SHAPES = [(6, 3), (3, 2, 4), (4, 3, 5, 2), (2, 3, 2, 3, 2)]
 
