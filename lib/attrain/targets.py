@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,12 +39,12 @@ class Scores:
         """Whether no class is chosen: None or "all"."""
         return self.target is None or (isinstance(self.target, str) and self.target == "all")
 
-    def logits(self, output, scores: Tensor | None = None) -> Tensor:
+    def logits(self, output: Any, scores: Tensor | None = None) -> Tensor:
         """The output as `Explanation` keeps it: a tensor, an object's `.logits`, or else the explained numbers."""
         logits = getattr(output, "logits", output)
         return logits if isinstance(logits, Tensor) or scores is None else scores
 
-    def check(self, output) -> None:
+    def check(self, output: object) -> None:
         """Raise ValueError if the output is none that the target can be taken from."""
         if self.callable:
             return
@@ -55,7 +56,7 @@ class Scores:
                 f"{got}; of any other output a callable target takes the explained numbers"
             )
 
-    def __call__(self, output) -> Tensor:
+    def __call__(self, output: Any) -> Tensor:
         """The explained numbers, (N,) or (N, K)."""
         if self.callable:
             return self._called(output)
@@ -81,7 +82,7 @@ class Scores:
             raise ValueError(f"a callable target must return floating point numbers, got {scores.dtype}")
         return scores
 
-    def fixed(self, output) -> "Scores":
+    def fixed(self, output: Any) -> "Scores":
         """The same with its choice from this output made for good: a predicted or drawn class, random numbers."""
         if self.target is None and self.logits(output).ndim == 2:
             return Scores(self.logits(output).detach().argmax(1), self.n)

@@ -17,14 +17,6 @@ from tests.attrain.test_wheel import needed
 FILES = {str(file.relative_to(ROOT / "lib")): file for file in sorted((ROOT / "lib/attrain").rglob("*.py"))}
 EXTRAS = {"EPG", "HeatmapIoU", "Zennit"}  # these need more than torch and numpy, and are tried in their own tests
 PLACES = "attrain attrain.losses attrain.masks attrain.metrics attrain.targets attrain.training attrain.challenger"
-# These are being written anew: what they fail in below is known. Goes with that.
-UNFINISHED = ("attrain.attribution", "attrain.engine", "attrain.explanation", "attrain.methods", "attrain.targets")
-
-
-def finished(names: dict) -> list:
-    """Names, those of unfinished modules with the mark that they may fail."""
-    mark = pytest.mark.xfail(reason="its module is being written anew")
-    return [pytest.param(name, marks=mark if module.startswith(UNFINISHED) else ()) for name, module in names.items()]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -41,7 +33,7 @@ def test_no_module_imports_itself_over_others():
 def test_examples_need_no_more_than_the_library_and_its_extras():
     more = re.compile(r"^ *>>> .*(?:studies|data_prep|torchvision)", re.MULTILINE)
     found = {file for file, path in FILES.items() if more.search(path.read_text("utf-8"))}
-    assert found <= {"attrain/methods/gradient.py"}  # which is being written anew
+    assert not found
 
 
 def test_import_and_public_names_load_torch_numpy_and_what_these_need():
@@ -80,7 +72,7 @@ def callables(place: str) -> dict:
 PUBLIC = {name: thing for place in PLACES.split() for name, thing in callables(place).items()}
 
 
-@pytest.mark.parametrize("name", finished({name: thing.__module__ for name, thing in PUBLIC.items()}))
+@pytest.mark.parametrize("name", PUBLIC)
 def test_what_users_call_is_typed(name):
     """Every argument and every result."""
     signature = inspect.signature(PUBLIC[name])

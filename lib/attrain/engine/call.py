@@ -6,6 +6,7 @@ Positional or by keyword, as a function, a method, an operator or in place: it i
 import inspect
 import math
 import types
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -175,7 +176,7 @@ def _fits(wanted: str, kind: str) -> bool:
 REGISTERED: dict = {}
 
 
-def register_rule(op, rule) -> None:
+def register_rule(op: Callable, rule: str | Callable) -> None:
     """Say what the methods do at an operation of your own.
 
     Args:

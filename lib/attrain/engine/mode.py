@@ -18,6 +18,7 @@ from attrain.engine import unseen
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, opened, registered
 from attrain.tensors import tensors
 
+Tensors = Sequence[Tensor]
 Rule = Callable[["Mode", Call], object]
 _OF_REGISTERED = {"linear": "linear_maps", "elementwise": "functions", "product": "products"}
 

@@ -1,12 +1,13 @@
 """B-cos networks as the linear maps that they compute (Böhle, Fritz, Schiele 2022)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.autograd import Function
 
 from attrain.engine.call import Call, write
-from attrain.engine.mode import Mode
+from attrain.engine.mode import Mode, Tensors
 from attrain.methods.gradient import GRADIENT, InputXGradientMode
 from attrain.methods.method import Method
 
@@ -20,7 +21,7 @@ class BCos(Method):
     maps that sum to the explained logit. No switch of the model's own (`explanation_mode`) is needed.
     """
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return BCosMode(leaves, entries, create_graph, model)
 
 

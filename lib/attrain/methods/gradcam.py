@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrain.engine.mode import Mode
+from attrain.engine.mode import Mode, Tensors
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode
@@ -57,7 +57,7 @@ class GradCAM(Method):
             )
         return found._replace(heatmap=request.inputs.formed(maps), layers={self.layer: cam})
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return GradCAMMode(leaves, entries, create_graph, model, relu=self.relu, reshape=self.reshape)
 
 

@@ -1,6 +1,8 @@
 """The gradient, gradient × input and guided backprop; and the rules that all methods share with them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch.autograd import Function
 from attrain.engine.call import Call, write
 from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
 from attrain.engine.fast.convolution import convolution as fast_convolution
-from attrain.engine.inputs import Inputs
-from attrain.engine.mode import Mode, derivative
+from attrain.engine.inputs import Form, Inputs
+from attrain.engine.mode import Mode, Tensors, derivative
 from attrain.engine.passes import Request, one_pass
+from attrain.explanation import Explanation
 from attrain.methods.method import Method, cut_reference, mean_reference, references_of
 
 
@@ -83,7 +86,7 @@ class Gradient(Method):
     What the model detaches, or computes under `torch.no_grad`, is a constant, as it is to `torch.autograd.grad`.
     """
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return GradientMode(leaves, entries, create_graph, model)
 
 
@@ -91,18 +94,18 @@ class Gradient(Method):
 class _WithReference(Method):
     reference: float | Tensor | tuple | dict = 0.0
 
-    def explanation(self, request: Request):
+    def explanation(self, request: Request) -> Explanation:
         reference = mean_reference(references_of(self.reference, request.inputs))
         return one_pass(request, lambda *args: self._mode(*args, reference=reference))
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         reference = mean_reference(references_of(self.reference, Inputs(tuple(leaves))))
         return self._mode(leaves, entries, create_graph, model, reference=reference)
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         references_of(self.reference, inputs)
 
-    def rows(self, rows, x):
+    def rows(self, rows: slice, x: Form) -> Self:
         return type(self)(**{**vars(self), "reference": cut_reference(self.reference, rows, x)})
 
 

@@ -1,12 +1,13 @@
 """Integrated gradients (Sundararajan, Taly, Yan 2017), at the input and at layers."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attrain.engine.inputs import Inputs
+from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode
@@ -38,10 +39,10 @@ class IntegratedGradients(Method):
         if self.quadrature not in ("midpoint", "gauss_legendre"):
             raise ValueError(f'quadrature must be "midpoint" or "gauss_legendre", got {self.quadrature!r}')
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         references_of(self.reference, inputs)
 
-    def rows(self, rows, x):
+    def rows(self, rows: slice, x: Form) -> Self:
         return replace(self, reference=cut_reference(self.reference, rows, x))
 
     def explanation(self, request: Request) -> Explanation:

@@ -1,6 +1,6 @@
 """LRP-ε of ReLU networks, differentiable: the method, its rules, and the z^B rule of the first layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch.autograd import Function
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import geometry_of, input_gradient
-from attrain.engine.mode import Mode, derivative
+from attrain.engine.mode import Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
 from attrain.tensors import along, tensors
@@ -97,7 +97,7 @@ class LRP(Method):
         if not self.epsilon >= 0:
             raise ValueError(f"LRP needs epsilon >= 0, got {self.epsilon}")
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return LRPMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
 
 

@@ -1,13 +1,13 @@
 """What a method is: a value that names a mode, with its table of rules, and its settings."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from attrain.engine.inputs import Inputs
-from attrain.engine.mode import Mode
+from attrain.engine.inputs import Form, Inputs
+from attrain.engine.mode import Mode, Tensors
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.tensors import tensors
@@ -31,7 +31,7 @@ class Method:
     def __hash__(self) -> int:
         return hash((type(self), *(v for v in vars(self).values() if not tensors(v) and not isinstance(v, dict))))
 
-    def mode(self, leaves: Sequence[Tensor], entries: Sequence[Tensor], create_graph: bool, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         """The mode of one pass: see `attrain.engine.mode.Mode` for the arguments."""
         raise NotImplementedError(f"{type(self).__name__} says neither what its mode nor what its explanation is")
 
@@ -42,7 +42,7 @@ class Method:
     def check(self, inputs: Inputs) -> None:
         """Raise if a setting, such as a reference, does not fit the inputs."""
 
-    def rows(self, rows: slice, x) -> "Method":
+    def rows(self, rows: slice, x: Form) -> Self:
         """The method for some of x's samples: settings that have a row a sample are cut too."""
         return self
 

@@ -1,10 +1,11 @@
 """Any composite of zennit's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from attrain.engine.mode import Mode
+from attrain.engine.mode import Mode, Tensors
 from attrain.methods.gradient import InputXGradientMode
 from attrain.methods.method import Method
 
@@ -31,7 +32,7 @@ class Zennit(Method):
 
     composite: object
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return ZennitMode(leaves, entries, create_graph, model, composite=self.composite)
 
 

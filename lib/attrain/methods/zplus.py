@@ -21,7 +21,7 @@ from torch.autograd import Function
 from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import convolution
-from attrain.engine.mode import Backward, Mode
+from attrain.engine.mode import Backward, Mode, Tensors
 from attrain.methods import lrp
 from attrain.methods.lrp import ZB, LRPMode
 from attrain.methods.method import Method
@@ -54,7 +54,7 @@ class ZPlus(Method):
         if not self.epsilon > 0:
             raise ValueError(f"{type(self).__name__} needs epsilon > 0, got {self.epsilon}")
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return ZPlusMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
 
 
@@ -75,7 +75,7 @@ class Dual(ZPlus):
 
     maps_apart: ClassVar[bool] = True
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return DualMode(leaves, entries, create_graph, model, epsilon=self.epsilon, first_layer=self.first_layer)
 
 
@@ -129,6 +129,7 @@ def no_sum(mode: "ZPlusMode", call: Call):
 
 
 def transposed(mode: "ZPlusMode", call: Call):
+    """Transposed convolutions have no z⁺ rule."""
     raise UnsupportedOperation(f"{mode.title} has no rule for {call} of these arguments")
 
 

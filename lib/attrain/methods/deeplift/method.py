@@ -3,11 +3,13 @@
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from attrain.engine.call import UnsupportedOperation
+from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.deeplift.differences import OneByOne
@@ -53,10 +55,10 @@ class DeepLift(Method):
         if self.hypothetical and self.multipliers:
             raise ValueError("hypothetical and multipliers are two forms of one map: give one of them")
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         references_of(self.reference, inputs)
 
-    def rows(self, rows, x):
+    def rows(self, rows: slice, x: Form) -> Self:
         return replace(self, reference=cut_reference(self.reference, rows, x))
 
     @property
