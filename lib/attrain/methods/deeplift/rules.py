@@ -27,8 +27,11 @@ def decomposed(mode, call: Call):
     """Written out in operations that have rules."""
     if any(not continuous(t) for t in call.active):
         return choice(mode, call, call.run(lambda t: t))
+    given = dict(call.given)
     with mode:
-        out = decompositions.TABLE[call.name](**call.given)
+        if call.inplace:
+            given["input"] = given["input"].clone()  # the operations save it, and then it is overwritten
+        out = decompositions.TABLE[call.name](**given)
     if not call.inplace:
         return out
     return mode.attach(call, out, mode.of(out).reference)
