@@ -9,6 +9,7 @@ from attrain.tensors import mapped, tensors
 
 
 def continuous(value: Tensor) -> bool:
+    """Whether a tensor holds numbers, real or complex, rather than choices."""
     return value.is_floating_point() or value.is_complex()
 
 
