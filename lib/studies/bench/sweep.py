@@ -119,8 +119,8 @@ def judge(model, x: Tensor, reference: Tensor) -> dict:
     """A verdict, and a number or an error, a measure.
 
     Example:
-        >>> judge(nn.Sequential(nn.Linear(2, 2), nn.ReLU()).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"]
-        ('right', 0.0)
+        >>> judge(nn.Sequential(nn.Linear(2, 2), nn.ReLU()).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"][0]
+        'right'
     """  # noqa: E501
     return {name: measured(measure, model, x, reference) for name, measure in MEASURES.items()}
 
