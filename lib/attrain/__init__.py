@@ -32,8 +32,11 @@ from attrain.methods import (
     Gradient,
     GuidedBackprop,
     InputXGradient,
+    InSilicoMutagenesis,
     IntegratedGradients,
     Method,
+    Occlusion,
+    SmoothGrad,
     Zennit,
     ZPlus,
 )
@@ -52,7 +55,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "EPG", "LRP", "ZB", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient", "GuidedBackprop",
-    "HeatmapIoU", "InputXGradient", "IntegratedGradients", "Method", "UnsupportedOperation", "ZPlus", "Zennit",
+    "HeatmapIoU", "InSilicoMutagenesis", "InputXGradient", "IntegratedGradients", "Method", "Occlusion", "SmoothGrad",
+    "UnsupportedOperation", "ZPlus", "Zennit",
     "background_share", "boxes_to_mask", "dilate_boxes", "energy_loss", "epg", "explain",
     "gwrp", "heatmap_iou", "isnet_background_loss", "isnet_foreground_loss", "isnet_loss", "l1_loss",
     "mean_normalised_target", "pixels_erased_log_odds", "ppce_loss", "random_positive_target", "register_rule",

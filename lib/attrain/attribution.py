@@ -35,7 +35,7 @@ def explain(
             `.grad` and, unless `create_graph`, buffers and tensors that it keeps.
         x: input (N, ...), floating point, finite. Never modified. Or a tuple or dict of tensors, of which the model is
             called as model(*x) or model(**x): then `heatmap` has the same form. Whole numbers (token ids) go through
-            as they are and have no map: ask for maps at `layers=("…embeddings",)`.
+            as they are and have no map (but by `Occlusion`): ask for maps at `layers=("…embeddings",)`.
         target: what is explained. `None`: the predicted class; an int, or a sequence or LongTensor (N,): a class, or
             one a sample; LongTensor (N, K): K maps a sample; `"all"`: one map a class; or a callable from what the
             model returns to one number a sample (N,), or K of them (N, K), as `selective_target()`. Without a callable
@@ -70,22 +70,34 @@ def explain(
         (torch.Size([3, 1]), torch.Size([3, 2]), torch.Size([3, 2]))
     """
     layers = _check(model, method, layers, at_input)
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple or list of the model's further arguments, got {type(args).__name__}")
+    if kwargs is not None and not (isinstance(kwargs, dict) and all(isinstance(k, str) for k in kwargs)):
+        raise TypeError(f"kwargs must be a dict of the model's further arguments by name, got {kwargs!r}")
     if any(t.is_inference() for t in held(model)):
         raise ValueError(
             "the model was made in torch.inference_mode, so nothing of it has a derivative: make it outside"
         )
     check_inputs(x)
     inputs = Inputs(x, args, kwargs)
-    if not layers and not any(t.is_floating_point() for t in inputs.tensors):
+    whole = not any(t.is_floating_point() for t in inputs.tensors)
+    if whole and not layers and not method.maps_whole_numbers:
         raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {no_map_of_integers(model)}")
     target = check_target(target, len(inputs))
     if chunk_size is not None:
         if create_graph:
             raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
-        run = partial(explain, layers=layers, at_input=at_input)
+        run = partial(_explained, layers=layers, at_input=at_input)
         return _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
     if out is not None or progress:
         raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
+    return _explained(model, inputs, target, method, layers, at_input, create_graph)
+
+
+def _explained(
+    model, inputs: Inputs, target, method: Method, layers, at_input: bool, create_graph=False
+) -> Explanation:
+    """`explain` of what has been checked."""
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), state.kept(model, keep_updates=create_graph):
         inputs = inputs.replaced([t.clone() if t.is_inference() else t for t in inputs.tensors])
         request = Request(model, inputs, Scores(target, len(inputs)), layers, create_graph, at_input)
@@ -131,10 +143,10 @@ def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, o
     for start in starts:
         rows = slice(start, start + chunk_size)
         cut = lambda value: mapped(lambda t: (t[rows] if t.ndim and len(t) == n else t).to(device), value)  # noqa: B023, E731
-        part = inputs.formed([t[rows].to(device) for t in inputs.tensors])
+        part = Inputs(inputs.formed([t[rows].to(device) for t in inputs.tensors]), cut(inputs.args), cut(inputs.kwargs))
         classes = target[rows].to(device) if isinstance(target, Tensor) else target
         some = method.rows(rows, inputs.formed(inputs.tensors))
-        found = run(model, part, classes, some, args=cut(inputs.args), kwargs=cut(inputs.kwargs))
+        found = run(model, part, classes, some)
         if whole is None:  # made at once: small results kept one by one would hold the memory between them
             if out is not None:
                 _check_out(out, n, found.heatmap)
@@ -148,7 +160,7 @@ def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, o
 
 def _check_out(out: Tensor, n: int, heatmap) -> None:
     if not isinstance(heatmap, Tensor):
-        raise ValueError("out is for one input, and x holds several")
+        raise ValueError("out is for the map of one floating point input, and x holds several or whole numbers")
     wanted = (n, *heatmap.shape[1:])
     if out.shape != wanted or not out.is_floating_point():
         raise ValueError(f"out must be floating point, of shape {wanted}, got {tuple(out.shape)}, {out.dtype}")

@@ -1,8 +1,14 @@
 """What `attrain.explain` returns."""
 
+import os
+import uuid
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from attrain.tensors import mapped
 
 
 class Explanation(NamedTuple):
@@ -16,9 +22,50 @@ class Explanation(NamedTuple):
         layers: name of a layer -> map at its output, (N, ...) or (N, K, ...).
         delta: what each map (of several inputs: all of them together) sums to, (N,) or (N, K), where the method has
             that property; else None.
+
+    Example:
+        >>> Explanation(torch.zeros(3, 2), torch.zeros(3, 1, 8, 8), {"conv": torch.zeros(3, 4, 6, 6)}, None)
+        Explanation(logits=(3, 2), heatmap=(3, 1, 8, 8), layers={'conv': (3, 4, 6, 6)}, delta=None)
     """
 
     logits: Tensor
     heatmap: Tensor | tuple | dict | None
     layers: dict[str, Tensor]
     delta: Tensor | None
+
+    def __repr__(self) -> str:
+        """The shapes; print the parts for their numbers."""
+        shapes = (f"{name}={mapped(lambda t: tuple(t.shape), part)}" for name, part in self._asdict().items())
+        return f"Explanation({', '.join(shapes)})"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the numbers, without a graph, to a file; it is there whole or not at all.
+
+        Args:
+            path: of the file, in a folder that exists; a file of that name is replaced.
+        """
+        path = Path(path)
+        plain = {name: mapped(lambda t: t.detach().cpu().clone(), part) for name, part in self._asdict().items()}
+        scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        try:
+            torch.save(plain, scratch)
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> "Explanation":
+        """What `save` wrote, on the CPU. Nothing in the file is executed, so files of others are safe to load.
+
+        Raises:
+            ValueError: the file holds no explanation.
+        """
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{os.fspath(path)} holds no explanation that is safe to load: {error}") from error
+        if not isinstance(found, dict) or set(found) != set(Explanation._fields):
+            raise ValueError(f"{os.fspath(path)} holds no explanation: it was not written by Explanation.save")
+        return Explanation(**found)

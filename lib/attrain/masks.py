@@ -45,7 +45,9 @@ def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
     if mask.ndim != 3 or len(mask) != len(heatmap):
         raise ValueError(f"mask must be (N, H, W) or (N, 1, H, W) with N = {len(heatmap)} as in the heatmap, {shapes}")
     sides = [(a, b) for a, b in zip(heatmap.shape[-2:], mask.shape[-2:]) if (a, b) != (1, 1)]
-    if any(a * d > 2 * c * b for a, b in sides for c, d in sides):
+    size = mask.shape[-2:]
+    last = heatmap.ndim > 3 and heatmap.shape[-3:-1] == size != heatmap.shape[-2:]  # channels come last
+    if last or any(a * d > 2 * c * b for a, b in sides for c, d in sides):
         raise ValueError(f"heatmap must end in H and W in the mask's proportions, not in channels or tokens, {shapes}")
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold only 0 (background, outside the boxes) and 1 (foreground, inside)")

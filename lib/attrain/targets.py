@@ -95,8 +95,20 @@ def check_target(target: Target, n: int) -> Target:
     """A target in a form that `Scores` takes: an int, a LongTensor, None, "all" or a callable.
 
     Raises:
-        TypeError, ValueError: what is none of them, or does not have one row a sample.
+        TypeError, ValueError: what is none of them, does not have one row a sample, or looks one-hot.
     """
+    target = _classes(target, n)
+    several = isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1
+    if several and bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all()):
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} looks one-hot, and would be read as {target.shape[1]} classes a "
+            'sample: give target.argmax(1), or "all" for one map a class'
+        )
+    return target
+
+
+def _classes(target: Target, n: int) -> Target:
+    """A target in a form that `Scores` takes."""
     if target is None or callable(target) or (isinstance(target, str) and target == "all"):
         return target
     if isinstance(target, bool | np.bool_ | str | float):
@@ -105,39 +117,26 @@ def check_target(target: Target, n: int) -> Target:
         return int(target)
     if isinstance(target, np.ndarray | list | tuple | range):
         try:
-            target = torch.as_tensor(np.asarray(target))
+            found = np.asarray(target)
+            target = torch.as_tensor(found if found.size else found.astype(int))  # of none, numpy makes floats
         except (TypeError, ValueError):
             raise ValueError(f"target must be {_ACCEPTED}, got {target!r}") from None
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be {_ACCEPTED}, got {type(target).__name__}")
+    given = f"{target.dtype} {tuple(target.shape)}"
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"target must be a LongTensor, whole numbers, got {target.dtype} {tuple(target.shape)}")
+        raise ValueError(f"target must be a LongTensor, whole numbers, got {given}")
     if target.ndim == 0:
         return int(target)
     if target.ndim > 2 or len(target) != n:
-        raise ValueError(
-            f"target must be a LongTensor of shape ({n},) or ({n}, K), got {target.dtype} {tuple(target.shape)}"
-        )
-    if (
-        target.ndim == 2
-        and target.shape[1] > 1
-        and bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
-    ):
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} looks one-hot, and would be read as {target.shape[1]} classes a "
-            "sample: give target.argmax(1)"
-        )
+        raise ValueError(f"target must be a LongTensor of shape ({n},) or ({n}, K), got {given}")
     return target.long()
-
-
-def _one_hot(target: Tensor) -> bool:
-    return bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
 
 
 def target_scores(logits: Tensor, target: Target) -> Tensor:
     """The explained numbers of logits (N, C), (N,) or (N, K); see `attrain.explain` for what `target` may be."""
     n, classes = logits.shape
-    target = check_target(target, n)
+    target = _classes(target, n)
     if target is None:
         target = logits.detach().argmax(1)
     if isinstance(target, str):
@@ -180,6 +179,8 @@ def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
         >>> selective_target()(torch.tensor([[2.0, -1.0, 0.5]]))
         tensor([-2.9841])
     """
+    if isinstance(eps, Tensor) and eps.ndim:
+        raise TypeError("eps must be a number, got a tensor: the target is what selective_target() returns")
     if not eps > 0:
         raise ValueError(f"eps must be > 0, got {eps}")
 

@@ -95,6 +95,7 @@ data = module.load(**sizes) if generated else module.load(size=canvas)
 group, objects = data["test_group"], data["test_objects"] == 1
 
 
+# %%
 def of_task(task, split):
     """Images, labels, and what to guide to, boxes or a map of what is around them, with its classes."""
     x, boxes = as_images(data[f"{split}_x"]), data[f"{split}_boxes"]

@@ -120,7 +120,13 @@ class Mode(TorchFunctionMode):
         if body is not None:
             with self:
                 return body(*call.args, **call.kwargs)
-        return (rule or self.table[None])(self, call)
+        rule = rule or self.table[None]
+        if (getattr(rule, "__module__", None) or "").startswith("attrain."):
+            return rule(self, call)
+        before = {t.grad_fn for t in call.tensors}
+        out = rule(self, call)  # of a method of the user's own, whose autograd.Functions are the rule
+        self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, before)}
+        return out
 
     def _note(self, call: Call, out, rule: str | None) -> None:
         if call.kind == "reads":  # a deep copy brings along what its original carries
@@ -136,8 +142,10 @@ class Mode(TorchFunctionMode):
             target = call.tensors[0]
             self.mark(target if target._base is None else [target, target._base], active=True)
         if rule:
-            self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, call.tensors)}
-        if any(not leaf.is_floating_point() for leaf in self.leaves):
+            before = {t.grad_fn for t in call.tensors}
+            self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, before)}
+        starts = call.kind != "templates" and not call.inplace  # else a leaf might be written to in place
+        if starts and any(not leaf.is_floating_point() for leaf in self.leaves):
             for t in tensors(out):  # what is made of whole numbers is where the graph starts
                 if t.is_floating_point() and t.grad_fn is None and not t.requires_grad and torch.is_grad_enabled():
                     t.requires_grad_()

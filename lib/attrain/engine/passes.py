@@ -131,7 +131,9 @@ def no_map_of_integers(model) -> str:
     """What to say of whole numbers as the only input, without layers."""
     found = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
     layer = (found or ["…"])[0]
-    return f"x holds whole numbers (token ids), which have no map: ask for one at a layer, as layers={layer!r}"
+    return (
+        f"x holds whole numbers (token ids), which have no map: ask for one at the embedding layer, as layers={layer!r}"
+    )
 
 
 def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
@@ -149,7 +151,6 @@ def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
 def _outputs(model, names: tuple, mode: Mode):
     """Collect, by layer, where its output stands in the graph, its value and its reference; this thread's only."""
     found, thread = {}, threading.get_ident()
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
 
     def keep(name, module, args, output):
         if threading.get_ident() != thread:
@@ -164,12 +165,22 @@ def _outputs(model, names: tuple, mode: Mode):
 
     with ExitStack() as hooks:
         for name in names:
-            if name not in modules:
-                near = difflib.get_close_matches(name, modules, 3, 0.4)
-                raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
-            handle = modules[name].register_forward_hook(lambda *a, name=name: keep(name, *a))
+            handle = module_of(model, name).register_forward_hook(lambda *a, name=name: keep(name, *a))
             hooks.callback(handle.remove)
         yield found
+
+
+def module_of(model, name: str) -> nn.Module:
+    """A module by its name, as in `model.named_modules()`.
+
+    Raises:
+        ValueError: there is none; near names are named.
+    """
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    if name not in modules:
+        near = difflib.get_close_matches(name, modules, 3, 0.4)
+        raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
+    return modules[name]
 
 
 def _complete(found: dict, names: tuple) -> list:

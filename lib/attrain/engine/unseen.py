@@ -108,9 +108,9 @@ def _function(node) -> str:
     return node.name().removesuffix("Backward")
 
 
-def functions(node, inputs: list[Tensor]) -> set:
-    """The kinds of `autograd.Function` between a result and what it was made of."""
-    return {type(n) for n in nodes(node, {t.grad_fn for t in inputs}) if isinstance(n, BackwardCFunction)}
+def functions(node, before: set) -> set:
+    """The kinds of `autograd.Function` between a result and the nodes of what it was made of."""
+    return {type(n) for n in nodes(node, before) if isinstance(n, BackwardCFunction)}
 
 
 def reaches(node, leaves: list[Tensor]) -> bool:

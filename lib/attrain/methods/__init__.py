@@ -12,6 +12,9 @@ from attrain.methods.integrated import IntegratedGradients as IntegratedGradient
 from attrain.methods.lrp import LRP as LRP
 from attrain.methods.lrp import ZB as ZB
 from attrain.methods.method import Method as Method
+from attrain.methods.perturbation import InSilicoMutagenesis as InSilicoMutagenesis
+from attrain.methods.perturbation import Occlusion as Occlusion
+from attrain.methods.smoothgrad import SmoothGrad as SmoothGrad
 from attrain.methods.zennit import Zennit as Zennit
 from attrain.methods.zplus import Dual as Dual
 from attrain.methods.zplus import ZPlus as ZPlus

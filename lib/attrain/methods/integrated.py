@@ -1,5 +1,7 @@
 """Integrated gradients (Sundararajan, Taly, Yan 2017), at the input and at layers."""
 
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrain.engine.inputs import Form, Inputs
-from attrain.engine.passes import Request, one_pass
+from attrain.engine.passes import Request, module_of, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode
 from attrain.methods.method import Method, cut_reference, references_of
@@ -85,26 +87,26 @@ class IntegratedGradients(Method):
 
     def _at_layer(self, request: Request, reference: list[Tensor], name: str) -> Tensor:
         """The map at a layer's output, along the line from what it is on one reference."""
-        module, inputs = dict(request.model.named_modules()).get(name), request.inputs
-        if module is None:
-            raise ValueError(f"the model has no layer {name!r}")
+        module, inputs = module_of(request.model, name), request.inputs
         end = _output_of(request, module, inputs.tensors, name)
         start = _output_of(request, module, [r.expand_as(x) for r, x in zip(reference, inputs.tensors)], name)
         total = 0
         for place, weight in self._points():
-            point = (start + place * (end - start)).detach().requires_grad_()
-            handle = module.register_forward_hook(lambda *a, point=point: _replaced(a[-1], point))
-            try:
+            point = start + place * (end - start)
+            point = point if point.requires_grad else point.requires_grad_()
+            with _standing_in(module, point):
                 scores = request.score(inputs.call(request.model, [t.clone() for t in inputs.tensors]))
-            finally:
-                handle.remove()
             columns = scores.unbind(1) if scores.ndim == 2 else (scores,)
-            found = [
-                torch.autograd.grad(c.sum(), point, create_graph=request.create_graph, retain_graph=True)[0]
-                for c in columns
-            ]
+            found = [_gradient(c, point, request.create_graph, name) for c in columns]
             total = total + weight * (torch.stack(found, 1) if scores.ndim == 2 else found[0])
         return total * _beside(end - start, total)
+
+
+def _gradient(score: Tensor, point: Tensor, create_graph: bool, name: str) -> Tensor:
+    if not score.requires_grad:
+        raise ValueError(f"the model's output does not depend differentiably on layer {name!r}")
+    (found,) = torch.autograd.grad(score.sum(), point, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(point) if found is None else found
 
 
 def _beside(difference: Tensor, gradient: Tensor) -> Tensor:
@@ -113,22 +115,47 @@ def _beside(difference: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _output_of(request: Request, module, values: list[Tensor], name: str) -> Tensor:
-    found = []
-    handle = module.register_forward_hook(lambda _, __, output: found.append(tensors(output)[0].detach().clone()))
+    """A layer's output; with create_graph, and its graph."""
+    found, thread = [], threading.get_ident()
+
+    def keep(_, __, output):
+        if threading.get_ident() == thread:
+            values = tensors(output)  # as they are before the model goes on to change them in place
+            found.append(values[0].clone() if values else None)
+
+    handle = module.register_forward_hook(keep)
     try:
-        request.output(values)
+        with torch.set_grad_enabled(request.create_graph):
+            request.score.check(request.inputs.call(request.model, [t.clone() for t in values]))
     finally:
         handle.remove()
     if len(found) != 1:
         raise ValueError(f"layer {name!r} is called {len(found)} times in a pass: integrated gradients need it once")
+    if found[0] is None or not found[0].is_floating_point():
+        raise TypeError(f"layer {name!r} does not return a tensor of numbers: it has no map")
     return found[0]
+
+
+@contextmanager
+def _standing_in(module, point: Tensor):
+    """A point of the path in place of a layer's output, in this thread."""
+    thread = threading.get_ident()
+
+    def replace_output(_, __, output):
+        return _replaced(output, point.clone()) if threading.get_ident() == thread else None
+
+    handle = module.register_forward_hook(replace_output)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _replaced(output, point: Tensor):
     """A layer's output with its first tensor replaced."""
     if isinstance(output, Tensor):
         return point
-    if isinstance(output, tuple):
+    if type(output) is tuple and isinstance(output[0], Tensor):
         return (point, *output[1:])
     raise TypeError(f"a layer that returns {type(output).__name__} cannot be replaced along a path")
 

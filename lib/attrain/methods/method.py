@@ -1,6 +1,6 @@
 """What a method is: a value that names a mode, with its table of rules, and its settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Self
 
 import torch
@@ -10,7 +10,7 @@ from attrain.engine.inputs import Form, Inputs
 from attrain.engine.mode import Mode, Tensors
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
-from attrain.tensors import tensors
+from attrain.tensors import mapped, tensors
 
 
 class Method:
@@ -21,9 +21,11 @@ class Method:
 
     Attributes:
         maps_apart: whether the K maps of a sample are of different rules, so that each has a natural range of its own.
+        maps_whole_numbers: whether whole numbers (token ids) as x have a map too, as they have without a gradient.
     """
 
     maps_apart: ClassVar[bool] = False
+    maps_whole_numbers: ClassVar[bool] = False
 
     def __eq__(self, other) -> bool:
         return type(self) is type(other) and all(map(_equal, vars(self).values(), vars(other).values()))
@@ -119,24 +121,27 @@ def mean_reference(references: list[list[Tensor]]) -> list[Tensor]:
     return [sum(each) / len(each) for each in zip(*references)]
 
 
-def mean_explanation(explanations: list[Explanation]) -> Explanation:
-    """The mean of explanations of one input."""
-    if len(explanations) == 1:
-        return explanations[0]
-    first, count = explanations[0], len(explanations)
+def mean_explanation(explanations: Iterable[Explanation]) -> Explanation:
+    """The mean of explanations of one input, with the first one's logits; one at a time is kept."""
+    total, count = None, 0
+    for explanation in explanations:
+        total = explanation if total is None else total._replace(**_added(total, explanation))
+        count += 1
+    if count == 1:
+        return total
+    parts = ("heatmap", "layers", "delta")
+    return total._replace(**{name: mapped(lambda t: t / count, getattr(total, name)) for name in parts})
 
-    def mean(values):
-        if isinstance(values[0], Tensor):
-            return sum(values) / count
-        if isinstance(values[0], dict):
-            return {k: mean([v[k] for v in values]) for k in values[0]}
-        return None if values[0] is None else tuple(mean(each) for each in zip(*values))
 
-    return first._replace(
-        heatmap=mean([e.heatmap for e in explanations]),
-        layers=mean([e.layers for e in explanations]),
-        delta=mean([e.delta for e in explanations]),
-    )
+def _added(a: Explanation, b: Explanation) -> dict:
+    def add(x, y):
+        if isinstance(x, dict):
+            return {key: add(x[key], y[key]) for key in x}
+        if isinstance(x, (tuple, list)):
+            return tuple(map(add, x, y))
+        return None if x is None else x + y
+
+    return {name: add(getattr(a, name), getattr(b, name)) for name in ("heatmap", "layers", "delta")}
 
 
 def _equal(a, b) -> bool:

@@ -109,7 +109,18 @@ class DeepLiftMode(DifferenceMode):
 
     def answer(self, call, registered):
         with torch.enable_grad():
-            return super().answer(call, registered)
+            return super().answer(self._settled(call), registered)
+
+    def _settled(self, call: Call) -> Call:
+        """Beside activations, what is made of token ids and is the same on the reference, as a mask, is a constant."""
+        whole = [t for t in call.active if self.of(t).whole]
+        if not whole or len(whole) == len(call.active):
+            return call
+        if self.several:
+            raise OneByOne
+        if not all(torch.equal(t, self.full(t)) for t in whole):
+            return call
+        return Call(call.func, call.args, call.kwargs, lambda t: self.is_active(t) and not self.of(t).whole)
 
     def contract(self, number, gradient):
         if self.form == "contributions":
