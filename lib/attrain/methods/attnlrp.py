@@ -169,12 +169,13 @@ SUMMED = "addmm addbmm baddbmm addcmul addmv addr".split()  # input + a product
 
 def product(mode: "AttnLRPMode", call: Call):
     """The derivative, divided by the number of activations; scales are constants among them."""
-    active = {id(t): t for t in call.active if t.requires_grad}
     added = call.given.get("input") if call.name in SUMMED else None
-    factors = [t for t in call.tensors if id(t) in active and t is not added]
-    activations = [t for t in factors if mode.scale_of(t) is None]
-    if added is not None and id(added) in active and (len(factors) > 1 or mode.scale_of(added) is not None):
+    given = [t for t in call.tensors if mode.is_active(t) and t.requires_grad]
+    summand = next((k for k, t in enumerate(given) if t is added), None)
+    factors = [t for k, t in enumerate(given) if k != summand]
+    if summand is not None and (len(factors) > 1 or mode.scale_of(added) is not None):
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} of several activations; write the sum apart")
+    activations = [t for t in factors if mode.scale_of(t) is None]
     if not activations:
         out = shared(mode, call, call.run(lambda t: t), len(factors))
         return mode.as_scale(call, out)
