@@ -21,15 +21,18 @@ and is refused.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from attrain.engine import decompositions
 from attrain.engine.call import Call, UnsupportedOperation, write
+from attrain.engine.fast.softmax import softmax as fast_softmax
 from attrain.engine.mode import Mode, derivative, refuse
 from attrain.methods import lrp
 from attrain.methods.gradient import InputXGradientMode, batch_norm
@@ -77,21 +80,18 @@ class AttnLRP(Method):
 
 # ---------------------------------------------------------------- activation functions
 
-_ROOT_TWO_OVER_PI = (2 / torch.pi) ** 0.5
+def _gelu(g: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "none":
+        return _GeluMultiplier.apply(g, x)
+    return 0.5 * g * (1 + torch.tanh((2 / torch.pi) ** 0.5 * x * (1 + 0.044715 * x * x)))
 
 
-def _gelu_ratio(x: Tensor, approximate: str = "none") -> Tensor:
-    if approximate == "tanh":
-        return 0.5 * (1 + torch.tanh(_ROOT_TWO_OVER_PI * x * (1 + 0.044715 * x * x)))
-    return torch.special.ndtr(x)
-
-
-# y/x where it has a form of its own, without a division.
-RATIOS = {
-    "gelu": _gelu_ratio,
-    "silu": lambda x, **_: torch.sigmoid(x),
-    "mish": lambda x, **_: torch.tanh(F.softplus(x)),
-    "hardswish": lambda x, **_: F.hardsigmoid(x),
+# G · y/x where y/x has a form of its own, without a division.
+MULTIPLIERS = {
+    "gelu": _gelu,
+    "silu": lambda g, x, **_: g * torch.sigmoid(x),
+    "mish": lambda g, x, **_: g * torch.tanh(F.softplus(x)),
+    "hardswish": lambda g, x, **_: g * F.hardsigmoid(x),
 }
 
 
@@ -100,21 +100,21 @@ def activation(mode: "AttnLRPMode", call: Call):
     x = call.given.get("input")
     if len(call.active) > 1 or not mode.is_active(x):
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} with settings that are made of the input")
-    ratio = _ratio_of(mode, call)
+    multiplied = _multiplier(mode, call)
     x = x.clone() if call.inplace else x
     y = call.on(x) if call.inplace else call.run()
-    out = Explained.apply(lambda g, x: (g * ratio(x),), mode.backward, (y.detach(),), y, x)
+    out = Explained.apply(lambda g, x: (multiplied(g, x),), mode.backward, (y.detach(),), y, x)
     return write(call.tensors[0], out) if call.inplace else out
 
 
-def _ratio_of(mode: "AttnLRPMode", call: Call) -> Callable[[Tensor], Tensor]:
-    if call.name in RATIOS:
+def _multiplier(mode: "AttnLRPMode", call: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    if call.name in MULTIPLIERS:
         settings = {k: v for k, v in call.given.items() if k == "approximate"}
-        return lambda x: RATIOS[call.name](x, **settings)
+        return partial(MULTIPLIERS[call.name], **settings)
     if call.on(call.active[0].detach().new_zeros(())).any():
         raise UnsupportedOperation(f"{mode.title} has no rule for {call}, which is not 0 at 0{mode.instead}")
     released = call.released()  # or the activation would be kept by its own graph
-    return lambda x: _ratio(released.on, x)
+    return lambda g, x: g * _ratio(released.on, x)
 
 
 def _ratio(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -130,6 +130,23 @@ def _ratio(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         half = half if half.requires_grad else half.requires_grad_()
         (slope,) = torch.autograd.grad(f(half).sum(), half, create_graph=create_graph)
     return torch.where(near, slope, ratio)
+
+
+class _GeluMultiplier(Function):
+    """G · Φ(x)."""
+
+    @staticmethod
+    def forward(ctx, g, x):
+        share = torch.erf(x * 0.5**0.5).add_(1).mul_(0.5)
+        ctx.save_for_backward(g, x, share)
+        return g * share
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, h):
+        g, x, share = ctx.saved_tensors
+        density = x.square().mul_(-0.5).exp_().mul_((2 * torch.pi) ** -0.5)
+        return h * share, density.mul_(g).mul_(h)
 
 
 # ---------------------------------------------------------------- norms
@@ -152,14 +169,34 @@ def norm(mode: "AttnLRPMode", call: Call):
         eps = 1e-5 if centred else torch.finfo(x.dtype).eps
 
     def vjp(g, x, *weights):
-        g = (g * weights[0] if weights else g).reshape(rows, -1)
-        flat = x.reshape(rows, -1)
-        flat = flat - flat.mean(1, keepdim=True) if centred else flat
-        g = (g - g.mean(1, keepdim=True) if centred else g) * (flat.square().mean(1, keepdim=True) + eps).rsqrt()
-        return (g.reshape(x.shape), *[None for _ in weights])
+        g = g * weights[0] if weights else g
+        return (_NormMultiplier.apply(g, x, rows, eps, centred), *[None for _ in weights])
 
     y = call.run()
     return Explained.apply(vjp, mode.backward, (y.detach(),), y, x, *([] if weight is None else [weight]))
+
+
+class _NormMultiplier(Function):
+    """G / σ, centred if the norm is: the derivative of a norm whose scale σ is a constant."""
+
+    @staticmethod
+    def forward(ctx, g, x, rows, eps, centred):
+        flat, out = x.reshape(rows, -1), g.reshape(rows, -1)
+        if centred:
+            flat, out = flat - flat.mean(1, keepdim=True), out - out.mean(1, keepdim=True)
+        ctx.scale, ctx.centred = (flat.square().mean(1, keepdim=True) + eps).rsqrt(), centred
+        out = out * ctx.scale
+        ctx.save_for_backward(flat, out)
+        return out.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, h):
+        flat, out = ctx.saved_tensors
+        shape, h = h.shape, h.reshape(out.shape)
+        of_x = flat * ((h * out).sum(1, keepdim=True) * ctx.scale.square() / -out.shape[1])
+        of_g = (h - h.mean(1, keepdim=True) if ctx.centred else h) * ctx.scale
+        return of_g.view(shape), of_x.view(shape), None, None, None
 
 
 # ---------------------------------------------------------------- products
@@ -179,15 +216,31 @@ def product(mode: "AttnLRPMode", call: Call):
     if not activations:
         out = shared(mode, call, call.run(lambda t: t), len(factors))
         return mode.as_scale(call, out)
-    constants = {id(t): mode.constant(t) for t in factors if mode.scale_of(t) is not None}
-    return shared(mode, call, call.run(lambda t: constants.get(id(t), t)), len(activations))
+    changed = {id(t): mode.constant(t) for t in factors if mode.scale_of(t) is not None}
+    count = len(activations)
+    if count > 1 and _widens(call):  # the same of less
+        changed |= {id(t): divided(mode, t, count) for t in activations}
+        count = 1
+    return shared(mode, call, call.run(lambda t: changed.get(id(t), t)), count)
 
 
 def shared(mode: "AttnLRPMode", call: Call, y: Tensor, count: int):
     """A result whose gradient is divided among `count` factors."""
-    if count > 1:
-        y = Explained.apply(lambda g, y: (g / count,), mode.backward, (y.detach(),), y, y)
+    y = divided(mode, y, count) if count > 1 else y
     return write(call.tensors[0], y) if call.inplace else y
+
+
+def divided(mode: "AttnLRPMode", value: Tensor, count: int) -> Tensor:
+    """The value, with a `count`-th of its gradient."""
+    return Divided.apply(value, (value.detach(),), count, mode.backward)
+
+
+def _widens(call: Call) -> bool:
+    """Whether a matrix product has more numbers than its factors, as attention's scores have."""
+    if call.name not in ("matmul", "bmm") or min(t.ndim for t in call.tensors) < 2:
+        return False
+    a, b = call.tensors
+    return a.shape[-2] * b.shape[-1] > (a.shape[-2] + b.shape[-1]) * a.shape[-1]
 
 
 def quotient(mode: "AttnLRPMode", call: Call):
@@ -236,6 +289,15 @@ def passed(mode: "AttnLRPMode", call: Call):
     return mode.as_scale(call, call.run()) if scales else call.run()
 
 
+def softmax(mode: "AttnLRPMode", call: Call):
+    """The ordinary derivative, by one that is cheap to differentiate."""
+    x, dim = call.given["input"], call.given.get("dim")
+    if not mode.create_graph or dim is None:
+        return call.run()
+    dtype = call.given.get("dtype")
+    return fast_softmax(x if dtype is None else x.to(dtype), dim)
+
+
 def written_out(mode: "AttnLRPMode", call: Call):
     """By the rules of the simpler operations that it is made of."""
     with mode:
@@ -259,8 +321,9 @@ TABLE = (
     | dict.fromkeys(GATES, gate)
     | dict.fromkeys("pow square float_power".split(), power)
     | dict.fromkeys("layer_norm rms_norm group_norm instance_norm".split(), norm)
-    | dict.fromkeys("softmax log_softmax".split(), derivative)
     | {
+        "softmax": softmax,
+        "log_softmax": derivative,
         "normalisations": batch_norm,
         "activations": activation,
         "products": product,
@@ -347,6 +410,20 @@ class Explained(Function):
         if g is None or not ctx.rules.explaining:
             return None, None, None, g, *none
         return None, None, None, None, *ctx.vjp(g, *ctx.saved_tensors)
+
+
+class Divided(Function):
+    """The identity; while explaining, the gradient is divided."""
+
+    @staticmethod
+    def forward(ctx, value, result, count, rules):
+        ctx.set_materialize_grads(False)
+        ctx.count, ctx.rules = count, rules
+        return result[0]
+
+    @staticmethod
+    def backward(ctx, g):
+        return (g / ctx.count if g is not None and ctx.rules.explaining else g), None, None, None
 
 
 def _nothing(g: Tensor) -> tuple:
