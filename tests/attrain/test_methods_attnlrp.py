@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 
-from attrain import LRP, AttnLRP, InputXGradient, UnsupportedOperation, explain
+from attrain import LRP, AttnLRP, Gradient, InputXGradient, UnsupportedOperation, explain
 from attrain.training import isnet_step
 from tests.attrain.oracles import Network
 
@@ -516,3 +516,24 @@ def test_on_a_relu_network_it_is_gradient_times_input():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
     net, x = drawn(net), torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert_same(explain(net, x, 0, AttnLRP()).heatmap, explain(net, x, 0, InputXGradient()).heatmap)
+
+
+@pytest.mark.parametrize("method", [Gradient(), InputXGradient()])
+def test_a_transformers_gradient_can_be_trained_on_too(method):
+    """Torch's fused attention has no second derivative on a CPU."""
+    net, x = drawn(VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=3)), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    result = explain(net, x, 1, method, create_graph=True)
+    assert torch.allclose(result.heatmap, explain(net, x, 1, method).heatmap)
+    result.heatmap.square().sum().backward()
+    assert net.conv_proj.weight.grad.abs().max() > 0
+
+
+def test_isnets_step_runs_under_autocast():
+    net, x = VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=3), torch.rand(2, 3, 16, 16)
+    nn.init.normal_(net.heads.head.weight)
+    mask = torch.zeros(2, 16, 16)
+    mask[:, 4:12, 4:12] = 1
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = isnet_step(net, x, torch.tensor([0, 1]), mask, method=AttnLRP())[1]
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
