@@ -298,8 +298,10 @@ LAYER_NORMS = [
     lambda x: _standardised(x, lambda c: 1 / torch.sqrt((c * c).mean(-1, keepdim=True) + 1e-5)),
     lambda x: (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-5),
     lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5) ** 0.5,
-    lambda x: (x - torch.var_mean(x, -1, keepdim=True, correction=0)[1])
-    / (torch.var_mean(x, -1, keepdim=True, correction=0)[0] + 1e-5).sqrt(),
+    lambda x: (
+        (x - torch.var_mean(x, -1, keepdim=True, correction=0)[1])
+        / (torch.var_mean(x, -1, keepdim=True, correction=0)[0] + 1e-5).sqrt()
+    ),
 ]
 RMS_NORMS = [
     lambda x: F.rms_norm(x, (6,), eps=1e-6),
@@ -416,7 +418,12 @@ class Block(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.block = nn.Linear(3, 8), nn.TransformerEncoderLayer(8, 2, 6, 0.0, "gelu", batch_first=True)
-        self.gate, self.up, self.norm, self.head = nn.Linear(8, 6), nn.Linear(8, 6), nn.RMSNorm(6, 1e-2), nn.Linear(6, 3)
+        self.gate, self.up, self.norm, self.head = (
+            nn.Linear(8, 6),
+            nn.Linear(8, 6),
+            nn.RMSNorm(6, 1e-2),
+            nn.Linear(6, 3),
+        )
 
     def forward(self, x):
         h = self.block(self.embed(x))
@@ -503,7 +510,7 @@ def test_recurrent_layers_are_refused_by_name():
 
 
 def test_lrps_refusal_of_a_transformer_names_attnlrp():
-    with pytest.raises(UnsupportedOperation, match="layer_norm.*AttnLRP"):
+    with pytest.raises(UnsupportedOperation, match=r"layer_norm.*AttnLRP"):
         explain(NETWORKS["vit"](), torch.rand(1, 3, 32, 32), 1, LRP())
 
 
@@ -513,7 +520,9 @@ def test_another_variant_is_refused():
 
 
 def test_on_a_relu_network_it_is_gradient_times_input():
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
     net, x = drawn(net), torch.rand(2, 1, 8, 8, dtype=torch.float64)
     assert_same(explain(net, x, 0, AttnLRP()).heatmap, explain(net, x, 0, InputXGradient()).heatmap)
 

@@ -5,10 +5,10 @@ input of an operation, y its output and f its function:
 
 | operation | backward pass | |
 |---|---|---|
-| gate or activation function y = f(x): GELU, SiLU, tanh, … | G · y/x, the factor a constant; at 0 its limit | identity rule, eq. 9 |
+| gate or activation y = f(x): GELU, SiLU, tanh, … | G · y/x, the factor a constant; at 0 its limit | identity, eq. 9 |
 | ReLU, leaky ReLU, PReLU, absolute value | the derivative, which is y/x | |
-| layer, RMS, group and instance norm | the derivative with the standard deviation, or root mean square, a constant | identity rule |
-| product or matrix product of n activations | the derivative, divided by n | uniform rule, eq. 7 |
+| layer, RMS, group, instance norm | the derivative, the standard deviation or root mean square a constant | identity |
+| product or matrix product of n activations | the derivative, divided by n | uniform, eq. 7 |
 | softmax | the derivative ("attn"); a constant ("cp") | |
 | linear layer, convolution, sum, pooling, view, batch norm, dropout | the derivative | LRP-0 |
 
@@ -28,11 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from attrain.engine import decompositions
 from attrain.engine.call import Call, UnsupportedOperation, write
-from attrain.engine.fast.softmax import softmax as fast_softmax
+from attrain.engine.fast.derivatives import gelu_multiplied, norm_multiplied
+from attrain.engine.fast.derivatives import softmax as fast_softmax
 from attrain.engine.mode import Mode, derivative, refuse
 from attrain.methods import lrp
 from attrain.methods.gradient import InputXGradientMode, batch_norm
@@ -80,9 +80,10 @@ class AttnLRP(Method):
 
 # ---------------------------------------------------------------- activation functions
 
+
 def _gelu(g: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
     if approximate == "none":
-        return _GeluMultiplier.apply(g, x)
+        return gelu_multiplied(g, x)
     return 0.5 * g * (1 + torch.tanh((2 / torch.pi) ** 0.5 * x * (1 + 0.044715 * x * x)))
 
 
@@ -132,23 +133,6 @@ def _ratio(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.where(near, slope, ratio)
 
 
-class _GeluMultiplier(Function):
-    """G · Φ(x)."""
-
-    @staticmethod
-    def forward(ctx, g, x):
-        share = torch.erf(x * 0.5**0.5).add_(1).mul_(0.5)
-        ctx.save_for_backward(g, x, share)
-        return g * share
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, h):
-        g, x, share = ctx.saved_tensors
-        density = x.square().mul_(-0.5).exp_().mul_((2 * torch.pi) ** -0.5)
-        return h * share, density.mul_(g).mul_(h)
-
-
 # ---------------------------------------------------------------- norms
 
 
@@ -170,33 +154,10 @@ def norm(mode: "AttnLRPMode", call: Call):
 
     def vjp(g, x, *weights):
         g = g * weights[0] if weights else g
-        return (_NormMultiplier.apply(g, x, rows, eps, centred), *[None for _ in weights])
+        return (norm_multiplied(g, x, rows, eps, centred), *[None for _ in weights])
 
     y = call.run()
     return Explained.apply(vjp, mode.backward, (y.detach(),), y, x, *([] if weight is None else [weight]))
-
-
-class _NormMultiplier(Function):
-    """G / σ, centred if the norm is: the derivative of a norm whose scale σ is a constant."""
-
-    @staticmethod
-    def forward(ctx, g, x, rows, eps, centred):
-        flat, out = x.reshape(rows, -1), g.reshape(rows, -1)
-        if centred:
-            flat, out = flat - flat.mean(1, keepdim=True), out - out.mean(1, keepdim=True)
-        ctx.scale, ctx.centred = (flat.square().mean(1, keepdim=True) + eps).rsqrt(), centred
-        out = out * ctx.scale
-        ctx.save_for_backward(flat, out)
-        return out.view(x.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, h):
-        flat, out = ctx.saved_tensors
-        shape, h = h.shape, h.reshape(out.shape)
-        of_x = flat * ((h * out).sum(1, keepdim=True) * ctx.scale.square() / -out.shape[1])
-        of_g = (h - h.mean(1, keepdim=True) if ctx.centred else h) * ctx.scale
-        return of_g.view(shape), of_x.view(shape), None, None, None
 
 
 # ---------------------------------------------------------------- products
@@ -354,7 +315,9 @@ class AttnLRPMode(InputXGradientMode):
         output = super().forward(run)
         for name in map(self.scale_of, tensors(output)):
             if name:
-                raise UnsupportedOperation(f"{self.title} has no rule for {name} at the output: explain what goes into it")
+                raise UnsupportedOperation(
+                    f"{self.title} has no rule for {name} at the output: explain what goes into it"
+                )
         return output
 
     def constant(self, value: Tensor) -> Tensor:
@@ -385,7 +348,9 @@ class AttnLRPMode(InputXGradientMode):
     def refuse_scales(self, call: Call) -> None:
         """Raise if a scale that is nothing else meets an activation."""
         for name in filter(None, self.scales(call)):
-            raise UnsupportedOperation(f"{self.title} has no rule for {name} where it does not scale: in {call}{self.instead}")
+            raise UnsupportedOperation(
+                f"{self.title} has no rule for {name} where it does not scale: in {call}{self.instead}"
+            )
 
 
 class CPLRPMode(AttnLRPMode):
