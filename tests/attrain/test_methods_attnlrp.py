@@ -226,6 +226,7 @@ SIGMOID = [
     lambda x: x / (1 / torch.sigmoid(x)),
     lambda x: torch.mul(x, x.sigmoid()),
     lambda x: x.clone().mul_(x.sigmoid()),
+    lambda x: (1 * torch.sigmoid(x)).mul_(x),
     lambda x: F.silu(x.clone(), inplace=True),
     lambda x: F.glu(torch.cat([x, x], 1), 1),
 ]
@@ -372,6 +373,7 @@ def test_a_norm_of_many_dimensions_equals_its_twin(kind):
         (lambda h: 3 * h, 1),
         (lambda h: F.gelu(h) * 0 + h * F.relu(h).flip(1), 2),
         (lambda h: torch.softmax(h, -1), 1),
+        (lambda h: (1 * torch.tanh(h * 0)).add_(h) * h.flip(1), 2),
     ],
 )
 def test_the_gradient_of_a_product_is_divided_among_its_activations(product, share):

@@ -31,6 +31,7 @@ from torch.autograd import Function
 
 from attrain.engine import decompositions
 from attrain.engine.call import Call, UnsupportedOperation, write
+from attrain.engine.fast.attention import attention as fast_attention
 from attrain.engine.fast.derivatives import gelu_multiplied, norm_multiplied
 from attrain.engine.fast.derivatives import softmax as fast_softmax
 from attrain.engine.mode import Mode, derivative, refuse
@@ -177,31 +178,14 @@ def product(mode: "AttnLRPMode", call: Call):
     if not activations:
         out = shared(mode, call, call.run(lambda t: t), len(factors))
         return mode.as_scale(call, out)
-    changed = {id(t): mode.constant(t) for t in factors if mode.scale_of(t) is not None}
-    count = len(activations)
-    if count > 1 and _widens(call):  # the same of less
-        changed |= {id(t): divided(mode, t, count) for t in activations}
-        count = 1
-    return shared(mode, call, call.run(lambda t: changed.get(id(t), t)), count)
+    constants = {id(t): mode.constant(t) for t in factors if mode.scale_of(t) is not None}
+    return shared(mode, call, call.run(lambda t: constants.get(id(t), t)), len(activations))
 
 
 def shared(mode: "AttnLRPMode", call: Call, y: Tensor, count: int):
     """A result whose gradient is divided among `count` factors."""
-    y = divided(mode, y, count) if count > 1 else y
+    y = Divided.apply(y, (y.detach(),), count, mode.backward) if count > 1 else y
     return write(call.tensors[0], y) if call.inplace else y
-
-
-def divided(mode: "AttnLRPMode", value: Tensor, count: int) -> Tensor:
-    """The value, with a `count`-th of its gradient."""
-    return Divided.apply(value, (value.detach(),), count, mode.backward)
-
-
-def _widens(call: Call) -> bool:
-    """Whether a matrix product has more numbers than its factors, as attention's scores have."""
-    if call.name not in ("matmul", "bmm") or min(t.ndim for t in call.tensors) < 2:
-        return False
-    a, b = call.tensors
-    return a.shape[-2] * b.shape[-1] > (a.shape[-2] + b.shape[-1]) * a.shape[-1]
 
 
 def quotient(mode: "AttnLRPMode", call: Call):
@@ -255,8 +239,25 @@ def softmax(mode: "AttnLRPMode", call: Call):
     x, dim = call.given["input"], call.given.get("dim")
     if not mode.create_graph or dim is None:
         return call.run()
-    dtype = call.given.get("dtype")
-    return fast_softmax(x if dtype is None else x.to(dtype), dim)
+    return fast_softmax(x.to(call.given.get("dtype") or x.dtype), dim)
+
+
+def attention(mode: "AttnLRPMode", call: Call):
+    """Written out; or at once, where its map is to be differentiated and all that it takes are activations."""
+    query, key, value, mask, scale = (call.given.get(n) for n in "query key value attn_mask scale".split())
+    options = [n for n in ("dropout_p", "is_causal", "enable_gqa") if call.given.get(n)]
+    alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2] and query.dtype == key.dtype == value.dtype
+    activations = mode.scales(call) == [None] * len({id(query), id(key), id(value)})
+    constant = mask is None or not mask.requires_grad
+    if (
+        not (mode.create_graph and alike and activations and constant)
+        or options
+        or torch.is_autocast_enabled(query.device.type)
+    ):
+        return written_out(mode, call)
+    if mask is not None and (mask if mask.dtype == torch.bool else mask > -torch.inf).any(-1).logical_not().any():
+        return written_out(mode, call)  # a row that attends to nothing
+    return fast_attention(query, key, value, mask, scale or query.shape[-1] ** -0.5, mode.backward)
 
 
 def written_out(mode: "AttnLRPMode", call: Call):
@@ -271,7 +272,7 @@ def written_out(mode: "AttnLRPMode", call: Call):
 SCALES = """sigmoid hardsigmoid softplus erfc ndtr sqrt rsqrt reciprocal var std norm linalg_vector_norm""".split()
 GATES = "tanh erf softsign relu6 hardtanh clamp clamp_min clamp_max".split()
 HOMOGENEOUS = "relu leaky_relu prelu _prelu_kernel rrelu abs absolute".split()  # their derivative is y/x
-WRITTEN_OUT = """scaled_dot_product_attention glu addcdiv lerp cosine_similarity var_mean std_mean""".split()
+WRITTEN_OUT = """glu addcdiv lerp cosine_similarity var_mean std_mean""".split()
 TABLE = (
     dict.fromkeys("linear_maps spectral_maps sums maxima dropouts detached templates reads".split(), passed)
     | dict.fromkeys("convolutions linear_layers".split(), lrp.weighted)
@@ -283,6 +284,7 @@ TABLE = (
     | dict.fromkeys("pow square float_power".split(), power)
     | dict.fromkeys("layer_norm rms_norm group_norm instance_norm".split(), norm)
     | {
+        "scaled_dot_product_attention": attention,
         "softmax": softmax,
         "log_softmax": derivative,
         "normalisations": batch_norm,
@@ -309,7 +311,10 @@ class AttnLRPMode(InputXGradientMode):
         scales = self.scales(call)
         if scales and all(scales):  # made of scales that are nothing else: so is the result
             return self.as_scale(call, call.run())
-        return super().answer(call, registered)
+        out = super().answer(call, registered)
+        if call.inplace and len(scales) > 1 and None in scales:  # a scale that an activation has changed is none
+            call.tensors[0]._attrain_scale = (None, None)
+        return out
 
     def forward(self, run):
         output = super().forward(run)
@@ -356,7 +361,7 @@ class AttnLRPMode(InputXGradientMode):
 class CPLRPMode(AttnLRPMode):
     """CP-LRP's rules: attention weights are constants."""
 
-    table, title = TABLE | {"softmax": scale}, "CP-LRP"
+    table, title = TABLE | {"softmax": scale, "scaled_dot_product_attention": written_out}, "CP-LRP"
 
 
 class Explained(Function):

@@ -114,9 +114,14 @@ class _SoftmaxDerivative(Function):
         (g, y), dim = ctx.saved_tensors, ctx.dim
         if torch.is_grad_enabled():
             return *_plainly(lambda g, y: plain_softmax_derivative(g, y, dim), g, y, h), None
-        total, total_h = (torch.linalg.vecdot(t, y, dim=dim).unsqueeze(dim) for t in (g, h))
-        of_y = (g - total).mul_(h).addcmul_(g, total_h, value=-1)
-        return torch._softmax_backward_data(h, y, dim, y.dtype), of_y, None
+        return *softmax_second_derivative(g, y, dim, h), None
+
+
+def softmax_second_derivative(g: Tensor, y: Tensor, dim: int, h: Tensor) -> tuple[Tensor, Tensor]:
+    """What the gradient h of `plain_softmax_derivative` is at g and at y."""
+    total, total_h = (torch.linalg.vecdot(t, y, dim=dim).unsqueeze(dim) for t in (g, h))
+    of_y = (g - total).mul_(h).addcmul_(g, total_h, value=-1)
+    return torch._softmax_backward_data(h, y, dim, y.dtype), of_y
 
 
 def _plainly(plain: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, ...]:
