@@ -25,6 +25,7 @@ from attrain.masks import boxes_to_mask, dilate_boxes
 from attrain.methods import (
     LRP,
     ZB,
+    AttnLRP,
     BCos,
     DeepLift,
     Dual,
@@ -54,8 +55,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "EPG", "LRP", "ZB", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient", "GuidedBackprop",
-    "HeatmapIoU", "InSilicoMutagenesis", "InputXGradient", "IntegratedGradients", "Method", "Occlusion", "SmoothGrad",
+    "EPG", "LRP", "ZB", "AttnLRP", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient",
+    "GuidedBackprop", "HeatmapIoU", "InSilicoMutagenesis", "InputXGradient", "IntegratedGradients", "Method",
+    "Occlusion", "SmoothGrad",
     "UnsupportedOperation", "ZPlus", "Zennit",
     "background_share", "boxes_to_mask", "dilate_boxes", "energy_loss", "epg", "explain",
     "gwrp", "heatmap_iou", "isnet_background_loss", "isnet_foreground_loss", "isnet_loss", "l1_loss",

@@ -596,7 +596,7 @@ def test_an_image_of_pil_is_refused_with_what_is_accepted():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_ids_without_a_layer_are_refused_with_the_name_of_the_embedding(name):
-    with pytest.raises(TypeError, match="ids.*have no map.*embedding layer, as layers='table'"):
+    with pytest.raises(TypeError, match=r"ids.*have no map.*embedding layer, as layers='table'"):
         explain(text()[0], torch.ones(2, 9, dtype=torch.long), target_of(name), EVERY[name])
 
 

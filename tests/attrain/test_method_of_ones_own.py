@@ -1,4 +1,4 @@
-"""A method written outside of attrain, with public names only: CONTRIBUTING's example, and all that `explain` adds to it."""
+"""A method written outside of attrain, with public names only: CONTRIBUTING's example and all that `explain` adds."""
 
 import doctest
 import threading
@@ -150,14 +150,14 @@ def test_the_model_comes_back_as_it_was_from_several_threads(deconvolution):
 def test_what_it_has_no_rule_for_is_refused_by_name_and_reason(deconvolution, operation):
     net, _, x = net_and_x()
     with pytest.raises(
-        UnsupportedOperation, match="deconvolution has no rule for .*it is defined for networks of linear"
+        UnsupportedOperation, match=r"deconvolution has no rule for .*it is defined for networks of linear"
     ):
         explain(lambda t: operation(net(t)), x, 1, deconvolution)
 
 
 def test_a_function_of_the_models_is_none_of_the_methods_rules(deconvolution):
     _, twin, x = net_and_x()
-    with pytest.raises(UnsupportedOperation, match="autograd.Function Hand has no rule|Hand"):
+    with pytest.raises(UnsupportedOperation, match=r"autograd.Function Hand has no rule|Hand"):
         explain(twin, x, 1, deconvolution)
 
 
@@ -216,7 +216,7 @@ def test_a_table_of_one_rule_sees_every_operation():
         return derivative(mode, call)
 
     class Watching(Mode):
-        table = {None: watch, "activations": refuse("none of these")}
+        table = {None: watch, "activations": refuse("none of these")}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Watch(Method):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from attrain import LRP, InputXGradient, explain
+from attrain import LRP, AttnLRP, InputXGradient, explain
 from studies.nets.small import (
     Mirrored,
     SequenceCNN,
@@ -10,6 +10,7 @@ from studies.nets.small import (
     StridedCNN,
     TextCNN,
     classifier,
+    small_vit,
 )
 
 
@@ -24,6 +25,19 @@ def test_classifiers_map_images_to_logits(name, channels, size):
 def test_small_cnn_has_no_batch_norm_so_samples_are_independent():
     net, x = SmallCNN(), torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+@pytest.mark.parametrize(("size", "channels", "tokens"), [(8, 1, 16), (28, 1, 49), (56, 3, 49)])
+def test_the_small_transformer_has_a_map_before_it_is_trained(size, channels, tokens):
+    net, x = small_vit(size, classes=5, channels=channels).eval(), torch.rand(2, channels, size, size)
+    result = explain(net, x, 1, AttnLRP())
+    assert result.logits.shape == (2, 5) and result.heatmap.shape == x.shape and result.heatmap.abs().max() > 0
+    assert net.seq_length == tokens + 1, "and one for the class"
+
+
+def test_the_small_transformer_refuses_sizes_that_its_patches_do_not_cut():
+    with pytest.raises(ValueError, match="multiple of 7 or 4, got size=30"):
+        small_vit(30)
 
 
 @pytest.mark.parametrize("size", [8, 28])

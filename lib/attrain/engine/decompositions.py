@@ -61,9 +61,15 @@ def scaled_dot_product_attention(
     scores = (query * scale) @ key.transpose(-2, -1)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    blind = None
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return torch.dropout(F.softmax(scores, -1), dropout_p, True) @ value
+        blocked = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask == -math.inf
+        blind = blocked.all(-1, keepdim=True)
+        scores = scores.masked_fill(blocked, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    if blind is None or not blind.any():
+        return torch.dropout(F.softmax(scores, -1), dropout_p, True) @ value
+    weights = F.softmax(scores.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)  # zeros, as torch has it, not NaN
+    return torch.dropout(weights, dropout_p, True) @ value
 
 
 def glu(input, dim=-1):

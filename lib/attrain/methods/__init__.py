@@ -1,5 +1,6 @@
 """Attribution methods, a file a method: the value, its table of rules, its contraction."""
 
+from attrain.methods.attnlrp import AttnLRP as AttnLRP
 from attrain.methods.bcos import BCos as BCos
 from attrain.methods.deeplift.method import DeepLift as DeepLift
 from attrain.methods.gradcam import GradCAM as GradCAM

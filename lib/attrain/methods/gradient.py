@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attrain.engine.call import Call, write
 from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
@@ -59,6 +60,12 @@ class GradientMode(Mode):
     """
 
     table, opens, sees_all, title = GRADIENT, False, False, "the gradient"
+
+    def forward(self, run):
+        if not self.create_graph:
+            return super().forward(run)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+            return super().forward(run)
 
 
 class InputXGradientMode(GradientMode):

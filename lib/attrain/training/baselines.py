@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.masks import fit_mask
-from attrain.methods import GradCAM
+from attrain.methods import GradCAM, Gradient
 from attrain.training.loop import Result, result
 
 
@@ -39,9 +39,8 @@ def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: fl
         see the module's docstring; the parts are "classification" and "background" (without λ).
     """
     background = _background(x, mask, weight)
-    x = x.detach().requires_grad_()
-    logits = model(x)
-    (gradient,) = torch.autograd.grad(F.log_softmax(logits, 1).sum(), x, create_graph=True)
+    total = lambda logits: F.log_softmax(logits, 1).sum(1)  # noqa: E731
+    logits, gradient, *_ = explain(model, x, total, Gradient(), create_graph=True)
     return _penalised(logits, y, weight, background=((background * gradient) ** 2).flatten(1).sum(1).mean())
 
 

@@ -162,6 +162,33 @@ def classifier(name: str, classes: int = 10, channels: int = 1, width: int = 16)
     return model
 
 
+def small_vit(
+    size: int = 28, classes: int = 10, channels: int = 1, width: int = 48, layers: int = 4, heads: int = 4,
+    dropout: float = 0.0,
+) -> nn.Module:  # fmt: skip
+    """A vision transformer for small images: torchvision's, of seven patches along an edge (four for 8 pixels).
+
+    Input (N, channels, size, size), output (N, classes). No batch norm, so a sample's map never depends on the rest of
+    its batch. Its last layer is drawn, not 0 as torchvision's is: else it has no map before the first step.
+
+    Args:
+        size: edge of an image, a multiple of 7 or 4; patches have a seventh or a quarter of it.
+        width: of a token, a multiple of `heads`; its two-layer networks are twice as wide.
+
+    Raises:
+        ValueError: a size that is cut neither into 7 × 7 nor into 4 × 4 patches.
+    """
+    patches = next((n for n in (7, 4) if size % n == 0), None)
+    if patches is None:
+        raise ValueError(f"small_vit takes images whose edge is a multiple of 7 or 4, got size={size}")
+    from torchvision.models import VisionTransformer  # slow to import, and the small networks do without
+
+    model = VisionTransformer(size, size // patches, layers, heads, width, 2 * width, dropout, num_classes=classes)
+    model.conv_proj = nn.Conv2d(channels, width, size // patches, stride=size // patches)
+    nn.init.normal_(model.heads.head.weight, std=width**-0.5)
+    return model
+
+
 def norm_layers(channels: int, width: int) -> list[nn.Module]:
     """A 3×3 convolution that keeps the size, batch norm, ReLU."""
     return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]

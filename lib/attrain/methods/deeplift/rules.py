@@ -5,7 +5,7 @@ from torch import Tensor
 
 from attrain.engine import decompositions
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation
-from attrain.methods.deeplift.differences import Difference, DifferenceMode
+from attrain.methods.deeplift.differences import Difference, DifferenceMode, OneByOne
 from attrain.methods.deeplift.linear import (
     batch_norm,
     detached,
