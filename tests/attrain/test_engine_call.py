@@ -24,7 +24,7 @@ X = torch.rand(2, 3)
         (torch.mm, "mm", False), (torch.ops.aten.relu, "relu", False), (torch.ops.aten.relu_.default, "relu", True),
         (torch.divide, "div", False), (torch.clip, "clamp", False), (torch._C._nn.gelu, "gelu", False),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_an_operation_has_one_name_whatever_its_spelling(function, name, inplace):
     assert named(function) == (name, inplace)

@@ -1,4 +1,4 @@
-"""What comes out: outputs and targets of every form; by the map of a network that returns the explained number alone."""
+"""What comes out: outputs and targets of every form, by the map of a network that returns the explained number."""
 
 from collections import OrderedDict, namedtuple
 from types import SimpleNamespace
