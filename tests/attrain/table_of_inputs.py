@@ -1,7 +1,7 @@
 """What goes in × what comes out × method, as a table in Markdown: `python -m tests.attrain.table_of_inputs`.
 
-A tick: a map of the right shape that is finite and, where the method says what it sums to, does. Otherwise a number, and
-below the table what the refusal says. The tests of inputs and targets say more: the maps are those of an oracle.
+A tick: a finite map, and of DeepLIFT one that sums to what it must. Otherwise a number, and below the table what the
+refusal says. The tests of inputs and targets say more: there the maps are those of an oracle.
 """
 
 import warnings

@@ -293,6 +293,23 @@ def test_reference_ids_of_every_shape(name, shape, dtype):
     assert parts.heatmap is None
 
 
+@pytest.mark.parametrize("shape", [(1, 9), (4, 9), (3, 1, 9), (3, 4, 9)])
+def test_the_last_token_is_read_where_ids_say_it_is(shape):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(30, 8), nn.Linear(8, 3)
+
+        def forward(self, ids):
+            return self.head(self.table(ids)).relu()[torch.arange(len(ids)), (ids > 0).sum(1) - 1]
+
+    net, ids, r = Last().double(), torch.randint(1, 30, (4, 9)), torch.randint(1, 30, shape)
+    found = explain(net, ids, 1, DeepLift(r), layers="table")
+    each = [net(one.expand(4, 9))[:, 1] for one in (r if r.ndim == 3 else [r])]
+    want = (net(ids)[:, 1] - torch.stack(each).mean(0)).detach()
+    torch.testing.assert_close(found.layers["table"].flatten(1).sum(1), want)
+
+
 def test_one_id_is_a_reference_for_every_place():
     net, ids, _ = text()
     for make in (lambda r: DeepLift(r), lambda r: IntegratedGradients(r, 3)):
