@@ -6,7 +6,7 @@
 torch.Size([5, 1, 2, 2])
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrain.attribution import explain
 from attrain.engine.call import UnsupportedOperation, register_rule
@@ -66,7 +66,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """What needs more than torch and numpy is imported when it is first asked for."""
     if name in ("EPG", "HeatmapIoU"):
         from attrain.metrics import stateful

@@ -8,6 +8,7 @@ thing, and nothing is left in the model.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +96,9 @@ def explain(
 
 
 def _explained(
-    model, inputs: Inputs, target, method: Method, layers, at_input: bool, create_graph=False
-) -> Explanation:
+    model: Callable, inputs: Inputs, target: Any, method: Method, layers: tuple[str, ...], at_input: bool,
+    create_graph: bool = False,
+) -> Explanation:  # fmt: skip
     """`explain` of what has been checked."""
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), state.kept(model, keep_updates=create_graph):
         inputs = inputs.replaced([t.clone() if t.is_inference() else t for t in inputs.tensors])
@@ -105,7 +107,7 @@ def _explained(
     return explanation if create_graph else Explanation(*(mapped(Tensor.detach, part) for part in explanation))
 
 
-def _check(model, method, layers, at_input: bool) -> tuple[str, ...]:
+def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, ...]:
     """The names of layers as a tuple; raise if the model, the method or a layer is none."""
     if not callable(model):
         raise TypeError(f"model must be a module or another callable, got {type(model).__name__}")
@@ -123,7 +125,10 @@ def _check(model, method, layers, at_input: bool) -> tuple[str, ...]:
     return layers
 
 
-def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, out, progress: bool) -> Explanation:
+def _in_chunks(
+    run: Callable, model: Callable, inputs: Inputs, target: Any, method: Method, chunk_size: int, out: Tensor | None,
+    progress: bool,
+) -> Explanation:  # fmt: skip
     """Explanations of chunks of the samples, put together again."""
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
         raise ValueError(f"chunk_size must be a whole number >= 1, got {chunk_size!r}")
@@ -134,8 +139,8 @@ def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, o
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     device = next((p.device for p in parameters), home)
     method.check(inputs)  # a reference that fits a chunk and not x is refused
-    whole = None
-    starts = range(0, max(n, 1), chunk_size)
+    whole: Any = None
+    starts: Any = range(0, max(n, 1), chunk_size)
     if progress:
         from tqdm.auto import tqdm
 
@@ -143,10 +148,12 @@ def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, o
     for start in starts:
         rows = slice(start, start + chunk_size)
         cut = lambda value: mapped(lambda t: (t[rows] if t.ndim and len(t) == n else t).to(device), value)  # noqa: B023, E731
-        part = Inputs(inputs.formed([t[rows].to(device) for t in inputs.tensors]), cut(inputs.args), cut(inputs.kwargs))
+        chunk = Inputs(
+            inputs.formed([t[rows].to(device) for t in inputs.tensors]), cut(inputs.args), cut(inputs.kwargs)
+        )
         classes = target[rows].to(device) if isinstance(target, Tensor) else target
         some = method.rows(rows, inputs.formed(inputs.tensors))
-        found = run(model, part, classes, some)
+        found = run(model, chunk, classes, some)
         if whole is None:  # made at once: small results kept one by one would hold the memory between them
             if out is not None:
                 _check_out(out, n, found.heatmap)
@@ -158,7 +165,7 @@ def _in_chunks(run, model, inputs: Inputs, target, method: Method, chunk_size, o
     return Explanation(*whole)
 
 
-def _check_out(out: Tensor, n: int, heatmap) -> None:
+def _check_out(out: Tensor, n: int, heatmap: Any) -> None:
     if not isinstance(heatmap, Tensor):
         raise ValueError("out is for the map of one floating point input, and x holds several or whole numbers")
     wanted = (n, *heatmap.shape[1:])

@@ -3,7 +3,7 @@
 import os
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Explanation(NamedTuple):
     """
 
     logits: Tensor
-    heatmap: Tensor | tuple | dict | None
+    heatmap: Any  # a tensor for a tensor x, which is the usual case: a union would be in everybody's way
     layers: dict[str, Tensor]
     delta: Tensor | None
 

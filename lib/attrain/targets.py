@@ -25,7 +25,7 @@ class Scores:
         state: of torch's random numbers, for a callable that draws: each time the same.
     """
 
-    target: Target
+    target: Any  # as `check_target` gives it
     n: int
     state: Tensor | None = None
 
@@ -65,7 +65,7 @@ class Scores:
             return _single(logits, self.target)
         return target_scores(logits, self.target)
 
-    def _called(self, output) -> Tensor:
+    def _called(self, output: Any) -> Tensor:
         if self.state is not None:
             before = torch.get_rng_state()
             torch.set_rng_state(self.state)
@@ -91,7 +91,7 @@ class Scores:
         return Scores(self.target, self.n, torch.get_rng_state()) if self.callable else self
 
 
-def check_target(target: Target, n: int) -> Target:
+def check_target(target: Any, n: int) -> Any:
     """A target in a form that `Scores` takes: an int, a LongTensor, None, "all" or a callable.
 
     Raises:
@@ -107,7 +107,7 @@ def check_target(target: Target, n: int) -> Target:
     return target
 
 
-def _classes(target: Target, n: int) -> Target:
+def _classes(target: Any, n: int) -> Any:
     """A target in a form that `Scores` takes."""
     if target is None or callable(target) or (isinstance(target, str) and target == "all"):
         return target
@@ -133,7 +133,7 @@ def _classes(target: Target, n: int) -> Target:
     return target.long()
 
 
-def target_scores(logits: Tensor, target: Target) -> Tensor:
+def target_scores(logits: Tensor, target: Any) -> Tensor:
     """The explained numbers of logits (N, C), (N,) or (N, K); see `attrain.explain` for what `target` may be."""
     n, classes = logits.shape
     target = _classes(target, n)
@@ -151,7 +151,7 @@ def target_scores(logits: Tensor, target: Target) -> Tensor:
     return logits.gather(1, target[:, None])[:, 0] if target.ndim == 1 else logits.gather(1, target)
 
 
-def _single(logits: Tensor, target: Target) -> Tensor:
+def _single(logits: Tensor, target: Any) -> Tensor:
     """The one logit a sample of an output (N,)."""
     if isinstance(target, str):
         return logits[:, None]
@@ -217,7 +217,7 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
     def target(logits: Tensor) -> Tensor:
         return logits.gather(1, draw(logits)[:, None])[:, 0]
 
-    target.draw = draw  # the classes, for methods of several passes, which draw once
+    target.draw = draw  # type: ignore[attr-defined]  # the classes, for methods of several passes, which draw once
     return target
 
 

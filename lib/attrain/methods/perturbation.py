@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from attrain.engine.inputs import Inputs, others
+from attrain.engine.inputs import Form, Inputs, others
 from attrain.engine.passes import Request
 from attrain.explanation import Explanation
 from attrain.methods.method import Method, cut_reference, references_of
@@ -61,11 +61,11 @@ class Occlusion(Method):
     def __post_init__(self):
         _check_batch_size(self)
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         references_of(self.reference, inputs)
         self._windows(inputs)
 
-    def rows(self, rows, x):
+    def rows(self, rows: slice, x: Form) -> Self:
         return replace(self, reference=cut_reference(self.reference, rows, x))
 
     def explanation(self, request: Request) -> Explanation:
@@ -121,7 +121,7 @@ class InSilicoMutagenesis(Method):
         if self.normalisation not in ("change", "centred"):
             raise ValueError(f'normalisation must be "change" or "centred", got {self.normalisation!r}')
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         if not inputs.single:
             raise ValueError(
                 f"InSilicoMutagenesis substitutes letters of one sequence tensor (N, A, L), got {len(inputs.tensors)} "

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request
 from attrain.explanation import Explanation
 from attrain.methods.gradient import Gradient
@@ -57,10 +59,10 @@ class SmoothGrad(Method):
     def maps_apart(self) -> bool:
         return self.method.maps_apart
 
-    def check(self, inputs):
+    def check(self, inputs: Inputs) -> None:
         self.method.check(inputs)
 
-    def rows(self, rows, x):
+    def rows(self, rows: slice, x: Form) -> Self:
         return replace(self, method=self.method.rows(rows, x), first=self.first + rows.start)
 
     def explanation(self, request: Request) -> Explanation:
