@@ -96,6 +96,9 @@ figure = charts.image_rows(
 )
 study.figure(figure, "tests")
 
+# %% tags=["nbval-check-output"]
+print(f"{dataset}: {len(images)} training and {len(digits)} test images of {tuple(images.shape[1:])}")
+
 # %% [markdown]
 # ## The network, and the map that it is trained on
 #
@@ -137,6 +140,7 @@ def isnets(seed):
     }
 
 
+# %%
 def others(seed):
     """The training step of each of the others; unmarked images come in below."""
     draws = torch.Generator().manual_seed(seed)

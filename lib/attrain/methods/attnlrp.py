@@ -34,7 +34,7 @@ from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.attention import attention as fast_attention
 from attrain.engine.fast.derivatives import gelu_multiplied, norm_multiplied
 from attrain.engine.fast.derivatives import softmax as fast_softmax
-from attrain.engine.mode import Mode, derivative, refuse
+from attrain.engine.mode import Mode, Tensors, derivative, refuse
 from attrain.methods import lrp
 from attrain.methods.gradient import InputXGradientMode, batch_norm
 from attrain.methods.method import Method
@@ -74,7 +74,7 @@ class AttnLRP(Method):
         if self.variant not in ("attn", "cp"):
             raise ValueError(f'AttnLRP needs variant "attn" or "cp", got {self.variant!r}')
 
-    def mode(self, leaves, entries, create_graph, model) -> Mode:
+    def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         kind = AttnLRPMode if self.variant == "attn" else CPLRPMode
         return kind(leaves, entries, create_graph, model, through=False)
 
