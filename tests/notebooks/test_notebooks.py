@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -110,6 +112,12 @@ def test_every_scale_is_of_a_notebook_and_sets_known_parameters(file):
 @pytest.mark.parametrize("name", experiments())
 def test_every_experiment_has_a_laptop_and_a_paper_scale(name):
     assert settings(name, "laptop")["seeds"] >= 3 and settings(name, "paper")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_notebook_has_no_name_of_a_package(name):
+    """A kernel finds what lies beside its notebook first: notebooks/isnet/transformers.py hid the package from all there."""
+    assert find_spec(Path(name).name) is None or Path(name).name in ("index", "tour")
 
 
 @pytest.mark.parametrize("name", ALL)

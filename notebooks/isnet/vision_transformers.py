@@ -50,7 +50,7 @@ seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
-out: str = ""  # folder of the results; "" for results/<scale>/isnet/transformers
+out: str = ""  # folder of the results; "" for results/<scale>/isnet/vision_transformers
 
 # %%
 from functools import partial
@@ -71,7 +71,7 @@ from studies.statistics import estimate
 from studies.study import Study, check_known, listed
 
 # %%
-study = Study("isnet/transformers", globals())
+study = Study("isnet/vision_transformers", globals())
 names = listed(methods)
 
 # %% [markdown]
@@ -310,7 +310,7 @@ for claim in study.claims[:1]:
 # - `P=0.9`, `P=0.3`, and `decay=0.5`: how hard must the background be punished?
 # - `methods="standard, RRR"` with `rrr_weight=0.1` and `100.0`: how much does the simplest rival depend on its λ?
 # - The same marks and a network with convolutions: [mnist_background_bias](mnist_background_bias.ipynb).
-# - MNIST and more seeds: `make reproduce SCALE=laptop EXPERIMENTS=isnet/transformers`.
+# - MNIST and more seeds: `make reproduce SCALE=laptop EXPERIMENTS=isnet/vision_transformers`.
 
 # %%
 study.finish(results)
