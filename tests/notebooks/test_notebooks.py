@@ -116,7 +116,7 @@ def test_every_experiment_has_a_laptop_and_a_paper_scale(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_notebook_has_no_name_of_a_package(name):
-    """A kernel finds what lies beside its notebook first: a notebook called transformers hid the package from all there."""
+    """A kernel finds what lies beside its notebook first: a notebook called transformers hid the package there."""
     assert find_spec(Path(name).name) is None or Path(name).name in ("index", "tour")
 
 
