@@ -59,6 +59,9 @@ def explain(
         out: with `chunk_size`, a tensor that the maps are written to as they are made, such as a memory-mapped file.
         progress: with `chunk_size`, show a bar (tqdm).
 
+    Returns:
+        an `Explanation`: `logits`, `heatmap` (in the form of x), `layers` by name, and `delta`, what a map sums to.
+
     Raises:
         TypeError, ValueError: input that is not finite, a target out of range, an output that the target cannot be
             taken from, a reference or the name of a layer that does not fit.
@@ -69,6 +72,17 @@ def explain(
         >>> result = explain(model, torch.ones(3, 2), target=0, layers=["1"])
         >>> result.logits.shape, result.heatmap.shape, result.layers["1"].shape
         (torch.Size([3, 1]), torch.Size([3, 2]), torch.Size([3, 2]))
+
+        Two inputs, and of the second no map (it is handed on); token ids, whose map is at their embeddings:
+
+        >>> both = lambda a, b: model(a + b)
+        >>> explain(both, (torch.ones(3, 2), torch.ones(3, 2)), 0)
+        Explanation(logits=(3, 1), heatmap=((3, 2), (3, 2)), layers={}, delta=None)
+        >>> explain(both, torch.ones(3, 2), 0, args=(torch.ones(3, 2),)).heatmap.shape
+        torch.Size([3, 2])
+        >>> reader = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(40, 2))
+        >>> explain(reader, torch.randint(50, (3, 5)), 0, layers="0")
+        Explanation(logits=(3, 2), heatmap=None, layers={'0': (3, 5, 8)}, delta=None)
     """
     layers = _check(model, method, layers, at_input)
     if not isinstance(args, (tuple, list)):

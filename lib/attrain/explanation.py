@@ -26,6 +26,8 @@ class Explanation(NamedTuple):
     Example:
         >>> Explanation(torch.zeros(3, 2), torch.zeros(3, 1, 8, 8), {"conv": torch.zeros(3, 4, 6, 6)}, None)
         Explanation(logits=(3, 2), heatmap=(3, 1, 8, 8), layers={'conv': (3, 4, 6, 6)}, delta=None)
+
+    `explanation.save("maps.pt")` keeps it, `Explanation.load("maps.pt")` reads it.
     """
 
     logits: Tensor

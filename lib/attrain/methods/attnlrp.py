@@ -43,9 +43,11 @@ from attrain.tensors import tensors
 
 @dataclass(frozen=True)
 class AttnLRP(Method):
-    """LRP of transformers and of networks with gates and norms, in one backward pass; see the table above.
+    """LRP of transformers and of networks with gates and norms, in one backward pass.
 
-    R = gradient · x under the rules of the table, at the input and at `layers`. The factors are functions of the
+    `help(attrain.methods.attnlrp)` has the table of its rules.
+
+    R = gradient · x under these rules, at the input and at `layers`. The factors are functions of the
     activations, so the map can be trained on (`create_graph=True`). A ReLU network's map is gradient × input.
 
     Args:
@@ -56,8 +58,9 @@ class AttnLRP(Method):
         ValueError: another variant.
         UnsupportedOperation: in `explain`, an operation that has no rule.
 
-    Token ids have no map: ask for one where they have become numbers, `explain(bert, ids, 1, AttnLRP(), layers=
-    ("bert.embeddings",))`.
+    Token ids have no map: ask for one where they have become numbers, as `explain(bert, ids, 1, AttnLRP(),
+    kwargs={"attention_mask": mask}, layers="bert.embeddings.word_embeddings")`; its `.layers[...]`, (N, tokens, width),
+    summed over the width is one number a token.
 
     Example:
         >>> from attrain import explain

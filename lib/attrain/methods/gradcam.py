@@ -19,9 +19,10 @@ from attrain.tensors import tensors
 class GradCAM(Method):
     """Grad-CAM (Selvaraju et al. 2017): ReLU(Σ_c mean(∂f/∂a_c) · a_c) at a convolutional layer.
 
-    The map in `Explanation.layers` has the layer's resolution, (N, 1, h, w); `heatmap` is that map
-    enlarged linearly to x's shape, the same for each of x's channels. Of several inputs it lies over those that the
-    layer depends on and that have as many dimensions; the others have None, as token ids have.
+    The map in `Explanation.layers` has the layer's resolution, (N, 1, h, w); `heatmap` is that map enlarged linearly to
+    x's shape, the same for each of x's channels. Where x is token ids only, name the layer in `explain`'s `layers` too,
+    and give `reshape=from_channels_last`, as nothing else says where the channels are. Of several inputs it lies over
+    those that the layer depends on and that have as many dimensions; the others have None, as token ids have.
 
     Args:
         layer: its name, as in `model.named_modules()`. Its output is (N, C, ...) with as many dimensions as x.
