@@ -245,3 +245,12 @@ def _listed(x):
 def test_values_that_go_past_the_operations_are_refused_by_name(f, why, reference):
     with pytest.raises(UnsupportedOperation, match=why):
         explain(f, torch.randn(2, 4), 0, DeepLift(reference))
+
+
+def test_a_refused_training_step_leaves_the_buffers_as_they_were():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Sigmoid(), nn.Linear(6, 3)).train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UnsupportedOperation, match="sigmoid"):
+        explain(model, torch.randn(5, 4), 0, LRP(), create_graph=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key

@@ -37,6 +37,9 @@ def _kept(model: nn.Module, keep_updates: bool):
         entry[0] += 1
     try:
         yield
+    except BaseException:
+        keep_updates = False  # a step that was refused is none
+        raise
     finally:
         with _lock:
             entry[0] -= 1
