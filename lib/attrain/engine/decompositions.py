@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def softmax(input, dim, dtype=None, **_):
+def softmax(input, dim=None, dtype=None, **_):
     return log_softmax(input, dim, dtype).exp()
 
 
-def log_softmax(input, dim, dtype=None, **_):
+def log_softmax(input, dim=None, dtype=None, **_):
+    if dim is None:  # torch's choice of old, which it warns of
+        dim = 0 if input.ndim in (0, 1, 3) else 1
     x = input if dtype is None else input.to(dtype)
     x = torch.nan_to_num(x, nan=math.nan, posinf=math.inf)  # a mask of −∞ becomes finite, so differences of it are 0
     x = x - amax(x, dim, True)  # what all have in common: else their sum's rounding is as large as it is

@@ -198,6 +198,10 @@ class Mode(TorchFunctionMode):
         """What a layer's output is on the reference input, where the method knows that."""
         return None
 
+    def second_of(self, value: Tensor) -> Tensor | None:
+        """What else of a layer's output has a part in its map: its product with its gradient is added."""
+        return None
+
 
 def derivative(mode: Mode, call: Call):
     """The operation as it is, with its ordinary derivative."""

@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from attrain.engine import unseen
 from attrain.engine.inputs import Inputs, others
 from attrain.engine.mode import Mode
-from attrain.engine.state import kept
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.tensors import tensors
 
@@ -41,10 +41,19 @@ class Request:
     def output(self, tensors: list[Tensor] | None = None):
         """The model's output, without a map and without a graph."""
         tensors = self.inputs.tensors if tensors is None else tensors
-        with torch.no_grad():
+        with torch.no_grad(), undone(self.model):
             output = self.inputs.call(self.model, [t.clone() for t in tensors])
         self.score.check(output)
         return output
+
+
+def plain_output(request: Request):
+    """The model's output for methods of several passes: with create_graph the pass that has a graph and updates."""
+    if not request.create_graph:
+        return request.output()
+    output = request.inputs.call(request.model, [t.clone() for t in request.inputs.tensors])
+    request.score.check(output)
+    return output
 
 
 def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Tensor] | None = None) -> Explanation:
@@ -86,7 +95,7 @@ def _maps(request: Request, mode: Mode, output, score: Tensor, outputs: list, la
         with mode.explaining(number, last=not retain):
             start, weight = mode.start(output, score)
             roots = mode.roots() if request.at_input else []
-            edges = [edge for edge, _, _ in outputs]
+            edges = [edge for edge, *_ in outputs] + [second[0] for *_, second in outputs if second]
             gradients = torch.autograd.grad(
                 start,
                 [*roots, *edges],
@@ -96,14 +105,17 @@ def _maps(request: Request, mode: Mode, output, score: Tensor, outputs: list, la
                 allow_unused=True,
             )
             of_roots, of_layers = gradients[: len(roots)], gradients[len(roots) :]
+            of_seconds = iter(of_layers[len(outputs) :])
             if roots and all(g is None for g in of_roots):
                 raise ValueError(_no_derivative(request))
             maps = [
                 mode.contract(i, torch.zeros_like(root) if g is None else g)
                 for i, (root, g) in enumerate(zip(roots, of_roots))
             ]
-            for g, (_, value, reference) in zip(of_layers, outputs):
-                maps.append(mode.contract_at(torch.zeros_like(value) if g is None else g, value, reference))
+            for g, (_, value, reference, second) in zip(of_layers, outputs):
+                found = mode.contract_at(torch.zeros_like(value) if g is None else g, value, reference)
+                g = next(of_seconds) if second else None
+                maps.append(found if second is None or g is None else found + g * second[1])
         total = maps if total is None else [a + b for a, b in zip(total, maps)]
     return [m / mode.references for m in total] if mode.references > 1 else total
 
@@ -141,7 +153,7 @@ def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
         tensors = [others(t)[number - 1] if number else t.detach().clone() for t in inputs.tensors]
         for t in tensors:
             t._attrain_seen = witness.token
-        with kept(request.model), witness:
+        with undone(request.model), witness:
             inputs.call(request.model, tensors)
 
     unseen.check_constants(mode, run)
@@ -149,7 +161,10 @@ def _check_constants(request: Request, mode: Mode, inputs: Inputs) -> None:
 
 @contextmanager
 def _outputs(model, names: tuple, mode: Mode):
-    """Collect, by layer, where its output stands in the graph, its value and its reference; this thread's only."""
+    """Collect, by layer, where its output stands in the graph, its value and its reference; this thread's only.
+
+    And where a second tensor stands, with its value, through which the explained number depends on the output.
+    """
     found, thread = {}, threading.get_ident()
 
     def keep(name, module, args, output):
@@ -160,8 +175,11 @@ def _outputs(model, names: tuple, mode: Mode):
             raise TypeError(f"layer {name!r} returns {type(output).__name__}, not a tensor: it has no map")
         if values[0].requires_grad:
             with torch._C.DisableTorchFunction():
-                value = values[0].clone() if mode.create_graph else values[0].detach().clone()
-                found[name] = get_gradient_edge(values[0]), value, mode.reference_of(values[0])
+                copy = lambda t: t.clone() if mode.create_graph else t.detach().clone()  # noqa: E731
+                second = mode.second_of(values[0])
+                if second is not None:
+                    second = get_gradient_edge(second), copy(second)
+                found[name] = get_gradient_edge(values[0]), copy(values[0]), mode.reference_of(values[0]), second
 
     with ExitStack() as hooks:
         for name in names:

@@ -1,15 +1,16 @@
 """A model comes back from a pass as it went into it: its buffers, and the tensors that its modules keep."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from attrain.engine.unseen import modules_of
 from attrain.tensors import mapped, tensors
 
-_lock = threading.Lock()
+_lock, _undoing = threading.Lock(), threading.RLock()
 _running: WeakKeyDictionary = WeakKeyDictionary()  # model -> [threads in a pass, what it was before the first]
 
 
@@ -18,12 +19,17 @@ def kept(model, keep_updates: bool = False):
     """Undo what a forward pass does to buffers and to tensors that modules keep; the last of several threads does it.
 
     Args:
-        model: a module; of another callable nothing is known.
+        model: a module, or a callable that closes over one, is a method of one or is given one.
         keep_updates: buffers keep what they became (batch norm's statistics in training), without a graph.
     """
-    if not isinstance(model, nn.Module):
+    with ExitStack() as each:
+        for module in modules_of(model):
+            each.enter_context(_kept(module, keep_updates))
         yield
-        return
+
+
+@contextmanager
+def _kept(model: nn.Module, keep_updates: bool):
     with _lock:
         entry = _running.setdefault(model, [0, None])
         if entry[0] == 0:
@@ -31,6 +37,9 @@ def kept(model, keep_updates: bool = False):
         entry[0] += 1
     try:
         yield
+    except BaseException:
+        keep_updates = False  # a step that was refused is none
+        raise
     finally:
         with _lock:
             entry[0] -= 1
@@ -39,29 +48,66 @@ def kept(model, keep_updates: bool = False):
                 del _running[model]
 
 
+@contextmanager
+def undone(model):
+    """Within this context a pass leaves no trace: buffers are copies, and what modules keep is put back.
+
+    For passes beside the one that counts: a training step updates batch norm's statistics once, and each pass of
+    several finds the model as the first one found it.
+    """
+    with _undoing:
+        modules = {m for root in modules_of(model) for m in root.modules()}
+        before = [(m, dict(m._buffers), _attributes(m)) for m in modules]
+        copies: dict = {}  # a buffer that two modules share stays shared
+        for module, buffers, _ in before:
+            for name, buffer in buffers.items():
+                if buffer is not None and not _uninitialised(buffer):
+                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+        try:
+            yield
+        finally:
+            for module, buffers, attributes in before:
+                module._buffers.clear()
+                module._buffers.update(buffers)
+                for name in [name for name in vars(module) if name[0] != "_" and name not in attributes]:
+                    del vars(module)[name]
+                vars(module).update(attributes)
+
+
+def _attributes(module: nn.Module) -> dict:
+    return {name: _copied(value) for name, value in vars(module).items() if name[0] != "_"}
+
+
+def _uninitialised(buffer: Tensor) -> bool:
+    """Whether it is of a lazy module before its first call."""
+    return isinstance(buffer, nn.parameter.UninitializedTensorMixin)
+
+
 class _State:
     def __init__(self, model: nn.Module):
         self.buffers, self.attributes = [], []
         for module in model.modules():
             for name, buffer in module._buffers.items():
-                if not isinstance(
-                    buffer, nn.parameter.UninitializedTensorMixin
-                ):  # of a lazy module before its first call
+                if not _uninitialised(buffer):
                     self.buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
-            self.attributes.append((module, {k: _copied(v) for k, v in vars(module).items() if k[0] != "_"}))
+            self.attributes.append((module, _attributes(module)))
 
     def restore(self, model: nn.Module, keep_updates: bool) -> None:
         for module, name, buffer, value in self.buffers:
             if keep_updates:
                 current = module._buffers.get(name)
                 if current is not None and (current.requires_grad or _marked(current)):
-                    module._buffers[name] = current.detach().as_subclass(type(current))
+                    # A copy: what is written into a mere view of it would have its graph again.
+                    module._buffers[name] = current.detach().clone().as_subclass(type(current))
                 continue
             module._buffers[name] = buffer
             if buffer is None:
                 continue
             if buffer.requires_grad and buffer.grad_fn is not None:
-                buffer.detach_()
+                if buffer._is_view():  # which cannot be detached in place
+                    module._buffers[name] = buffer = buffer.detach()
+                else:
+                    buffer.detach_()
             if not torch.equal(buffer, value):  # batch norm changes its statistics without a new version
                 with torch.no_grad():
                     buffer.copy_(value)

@@ -55,6 +55,10 @@ def _check_backward(mode, call: Call) -> None:
         raise UnsupportedOperation(
             f"{mode.title} cannot follow {call} inside a transform of torch.func (vmap, grad, jvp)"
         )
+    if call.func == Tensor.data.__set__:
+        raise UnsupportedOperation(
+            f"{mode.title} cannot follow an activation whose .data is assigned; use what it would hold"
+        )
     if any(t.is_nested for t in call.active):
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} of nested tensors; pad them")
     target = call.tensors[0] if call.inplace else None
@@ -203,13 +207,13 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def held(model) -> list[Tensor]:
     """The tensors that a model holds: parameters, buffers, and plain attributes of its modules."""
     found = []
-    for module in _modules(model):
+    for module in modules_of(model):
         found += [t for m in module.modules() for t in tensors({k: v for k, v in vars(m).items() if k[0] != "_"})]
         found += [*module.parameters(), *module.buffers()]
     return [t for t in found if not isinstance(t, nn.parameter.UninitializedTensorMixin)]
 
 
-def _modules(model) -> list[nn.Module]:
+def modules_of(model) -> list[nn.Module]:
     """The module itself, or those that a function closes over, is a method of or is given."""
     if isinstance(model, nn.Module):
         return [model]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attrain.engine.mode import Mode, Tensors
 from attrain.engine.passes import Request, one_pass
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode
 from attrain.methods.method import Method
@@ -168,7 +169,8 @@ def _reached(request: Request, layer: str) -> list[bool]:
     module = dict(request.model.named_modules())[layer]
     handle = module.register_forward_hook(lambda _, __, output: outputs.append(tensors(output)[0]))
     try:
-        request.inputs.call(request.model, [t.clone() for t in leaves])
+        with undone(request.model):
+            request.inputs.call(request.model, [t.clone() for t in leaves])
     finally:
         handle.remove()
     found = iter(torch.autograd.grad(outputs[-1].sum(), floats, allow_unused=True))

@@ -1,10 +1,12 @@
 """The gradient, gradient × input and guided backprop; and the rules that all methods share with them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -45,12 +47,26 @@ def recurrent(mode: Mode, call: Call):
         return call.run()
 
 
+def activation(mode: Mode, call: Call):
+    """The ordinary derivative; torch's own of the hard sigmoid has no second one."""
+    if call.name != "hardsigmoid" or not mode.create_graph:
+        return call.run()
+    y = F.relu6(call.given["input"] + 3) / 6
+    return write(call.tensors[0], y) if call.inplace else y
+
+
 GRADIENT = {
     None: derivative,
+    "activations": activation,
     "convolutions": convolution,
     "normalisations": batch_norm,
     "recurrent_layers": recurrent,
 }
+
+
+def differentiable(create_graph: bool):
+    """A context in which derivatives have derivatives, if they are needed: attention's fused kernels have none."""
+    return sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext()
 
 
 class GradientMode(Mode):
@@ -62,9 +78,7 @@ class GradientMode(Mode):
     table, opens, sees_all, title = GRADIENT, False, False, "the gradient"
 
     def forward(self, run):
-        if not self.create_graph:
-            return super().forward(run)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+        with differentiable(self.create_graph):
             return super().forward(run)
 
 
@@ -147,7 +161,10 @@ class GuidedBackprop(_WithReference):
 
 def drop_negative(mode: Mode, call: Call):
     """The derivative, negative gradients dropped where they enter an activation function."""
-    y = _DropNegative.apply(call.run(lambda t: t), mode.backward)
+    y = call.run(lambda t: t)
+    if call.name == "hardsigmoid" and mode.create_graph:
+        y = activation(mode, Call(F.hardsigmoid, (call.given["input"],), {}, mode.is_active))
+    y = _DropNegative.apply(y, mode.backward)
     return write(call.tensors[0], y) if call.inplace else y
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from attrain.engine.inputs import Form, Inputs
-from attrain.engine.passes import Request, module_of, one_pass
+from attrain.engine.passes import Request, module_of, one_pass, plain_output
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
-from attrain.methods.gradient import GradientMode
+from attrain.methods.gradient import GradientMode, differentiable
 from attrain.methods.method import Method, cut_reference, references_of
 from attrain.tensors import tensors
 
@@ -50,9 +51,7 @@ class IntegratedGradients(Method):
     def explanation(self, request: Request) -> Explanation:
         inputs = request.inputs
         whole = all(not t.is_floating_point() for t in inputs.tensors)
-        with torch.set_grad_enabled(request.create_graph):
-            output = inputs.call(request.model, [t.clone() for t in inputs.tensors])
-        request.score.check(output)
+        output = plain_output(request)
         request = replace(request, score=request.score.fixed(output))
         scores, references = request.score(output), references_of(self.reference, inputs)
         maps, before = [], 0
@@ -78,7 +77,8 @@ class IntegratedGradients(Method):
         for place, weight in self._points():
             pairs = zip(request.inputs.tensors, reference)
             point = [r + place * (x - r) if x.is_floating_point() else x for x, r in pairs]
-            found = one_pass(request, GradientMode, point).heatmap
+            with undone(request.model):
+                found = one_pass(request, GradientMode, point).heatmap
             found = [found] if request.inputs.single else list(found.values() if isinstance(found, dict) else found)
             found = [weight * found[i] for i in floats]
             total = found if total is None else [a + b for a, b in zip(total, found)]
@@ -94,7 +94,7 @@ class IntegratedGradients(Method):
         for place, weight in self._points():
             point = start + place * (end - start)
             point = point if point.requires_grad else point.requires_grad_()
-            with _standing_in(module, point):
+            with _standing_in(module, point), undone(request.model), differentiable(request.create_graph):
                 scores = request.score(inputs.call(request.model, [t.clone() for t in inputs.tensors]))
             columns = scores.unbind(1) if scores.ndim == 2 else (scores,)
             found = [_gradient(c, point, request.create_graph, name) for c in columns]
@@ -125,7 +125,8 @@ def _output_of(request: Request, module, values: list[Tensor], name: str) -> Ten
 
     handle = module.register_forward_hook(keep)
     try:
-        with torch.set_grad_enabled(request.create_graph):
+        grad = torch.set_grad_enabled(request.create_graph)
+        with grad, undone(request.model), differentiable(request.create_graph):
             request.score.check(request.inputs.call(request.model, [t.clone() for t in values]))
     finally:
         handle.remove()

@@ -1,6 +1,7 @@
 """What a method is: a value that names a mode, with its table of rules, and its settings."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import ClassVar, Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from attrain.engine.inputs import Form, Inputs
 from attrain.engine.mode import Mode, Tensors
 from attrain.engine.passes import Request, one_pass
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.tensors import mapped, tensors
 
@@ -119,6 +121,14 @@ def cut_reference(reference, rows: slice, x):
 def mean_reference(references: list[list[Tensor]]) -> list[Tensor]:
     """For a gradient at x alone, which is linear in the reference."""
     return [sum(each) / len(each) for each in zip(*references)]
+
+
+def apart(model: Callable, run: Callable, values: Sequence) -> Iterator:
+    """run(value) for each value, each on the model as it was before; what the last one does to it stays."""
+    for number, value in enumerate(values):
+        with nullcontext() if number + 1 == len(values) else undone(model):
+            found = run(value)
+        yield found
 
 
 def mean_explanation(explanations: Iterable[Explanation]) -> Explanation:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attrain.engine.inputs import Form, Inputs, others
-from attrain.engine.passes import Request
+from attrain.engine.passes import Request, plain_output
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.method import Method, cut_reference, references_of
 from attrain.tensors import mapped, tensors
@@ -165,8 +166,7 @@ class _Perturbed:
                 "choose a method with a backward pass"
             )
         self.request, self.inputs = request, request.inputs
-        self.output = self._run(request.inputs)
-        request.score.check(self.output)
+        self.output = plain_output(request)
         self.score = request.score.fixed(self.output)
         self.scores = self.score(self.output)
         self.together = max(batch_size // max(len(self.inputs), 1), 1)
@@ -174,7 +174,7 @@ class _Perturbed:
             self.together = 1
 
     def _run(self, inputs: Inputs):
-        with torch.set_grad_enabled(self.request.create_graph):
+        with torch.set_grad_enabled(self.request.create_graph), undone(self.request.model):
             return inputs.call(self.request.model, [t.clone() for t in inputs.tensors])
 
     @torch.no_grad()

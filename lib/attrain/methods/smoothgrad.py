@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from attrain.engine.inputs import Form, Inputs
-from attrain.engine.passes import Request
+from attrain.engine.passes import Request, plain_output
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import Gradient
 from attrain.methods.method import Method, mean_explanation
@@ -68,15 +69,16 @@ class SmoothGrad(Method):
     def explanation(self, request: Request) -> Explanation:
         if not any(t.is_floating_point() for t in request.inputs.tensors):
             raise ValueError("SmoothGrad adds noise to floating point inputs, and x holds whole numbers only")
-        with torch.set_grad_enabled(request.create_graph):
-            output = request.inputs.call(request.model, [t.clone() for t in request.inputs.tensors])
-        request.score.check(output)
+        output = plain_output(request)
         logits = request.score.logits(output, None if isinstance(output, Tensor) else request.score(output))
         if not self.maps_apart:  # which explain all logits together
             request = replace(request, score=request.score.fixed(output))
         noisy = (replace(request, inputs=request.inputs.replaced(t)) for t in self._noisy(request.inputs.tensors))
-        found = mean_explanation(self.method.explanation(each) for each in noisy)
-        return found._replace(logits=logits)
+        return mean_explanation(self._beside(each) for each in noisy)._replace(logits=logits)
+
+    def _beside(self, request: Request) -> Explanation:
+        with undone(request.model):
+            return self.method.explanation(request)
 
     def _noisy(self, inputs: list[Tensor]) -> Iterator[list[Tensor]]:
         """The inputs with noise, once a sample of the noise."""

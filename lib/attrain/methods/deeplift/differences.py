@@ -112,6 +112,11 @@ class DifferenceMode(Mode):
         own = self.of(value)
         return None if own is None else own.reference.clone()
 
+    def second_of(self, value):
+        """RevealCancel's |Δ⁺| + |Δ⁻|: with m± the multipliers of the parts, m⁺Δ⁺ + m⁻Δ⁻ is the contribution."""
+        own = self.of(value)
+        return own.spread if own is not None and own.spread is not None and own.spread.requires_grad else None
+
     # -------------------------------------------------------- the reference's side
 
     def on_reference(self, call: Call, out):
@@ -148,6 +153,8 @@ class DifferenceMode(Mode):
     def full(self, value: Tensor) -> Tensor:
         """The reference of an activation as large as that is; a constant as it is."""
         own = self.of(value)
+        if own and self.several:
+            raise OneByOne
         return own.reference.expand_as(value) if own else value
 
     def alike(self, out: Tensor, reference: Tensor) -> bool:

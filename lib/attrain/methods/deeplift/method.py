@@ -11,10 +11,11 @@ from torch import Tensor
 from attrain.engine.call import UnsupportedOperation
 from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request, one_pass
+from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.deeplift.differences import OneByOne
 from attrain.methods.deeplift.rules import DeepLiftMode
-from attrain.methods.method import Method, cut_reference, mean_explanation, references_of
+from attrain.methods.method import Method, apart, cut_reference, mean_explanation, references_of
 from attrain.tensors import tensors
 
 
@@ -87,14 +88,17 @@ class DeepLift(Method):
         if len(references) < 2 or not alone or self.rule != "rescale" or request.create_graph:
             return None
         try:
-            return one_pass(request, partial(mode, reference=[torch.cat([r[0] for r in references])], several=True))
+            with undone(request.model):
+                return one_pass(request, partial(mode, reference=[torch.cat([r[0] for r in references])], several=True))
         except OneByOne:
             return None
 
     def _one_by_one(self, request: Request, references: list, mode) -> Explanation:
         if len(references) > 1:
             request = replace(request, score=request.score.fixed(request.output()))
-        return mean_explanation([one_pass(request, partial(mode, reference=r)) for r in references])
+        return mean_explanation(
+            apart(request.model, lambda r: one_pass(request, partial(mode, reference=r)), references)
+        )
 
 
 _NO_HOOKS = (

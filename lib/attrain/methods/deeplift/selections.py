@@ -18,6 +18,8 @@ def choice(mode, call: Call, out):
     found = tensors([out])
     whole = all(mode.of(t).whole for t in call.active)  # made of token ids alone: where activations begin
     if not whole and (any(continuous(t) for t in found) or call.inplace):
+        if mode.several:  # one of them may choose as the input does
+            raise OneByOne
         reads = any(not continuous(t) for t in call.active)
         raise UnsupportedOperation(
             f"{call} selects by values of activations; {ADVICE}"
@@ -37,6 +39,8 @@ def choice(mode, call: Call, out):
 
 def ordered(mode, call: Call):
     """Sorted values are a selection by whole numbers: exact where the reference has the same order, else refused."""
+    if mode.several:
+        raise OneByOne
     out = call.run()
     values, indices = out
     reference = mode.on_reference(call, out)

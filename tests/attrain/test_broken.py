@@ -1,0 +1,256 @@
+"""What models found in the wild broke, each with an oracle of its own."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attrain import (
+    LRP,
+    AttnLRP,
+    BCos,
+    DeepLift,
+    Gradient,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Occlusion,
+    SmoothGrad,
+    UnsupportedOperation,
+    ZPlus,
+    explain,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Implicit dimension choice")
+METHODS = {
+    "gradient": Gradient(), "input x gradient": InputXGradient(), "guided": GuidedBackprop(), "b-cos": BCos(),
+    "lrp": LRP(), "attnlrp": AttnLRP(), "z+": ZPlus(), "integrated": IntegratedGradients(steps=3),
+    "smooth": SmoothGrad(Gradient(), samples=3), "occlusion": Occlusion(window=1),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
+
+
+class Normed(nn.Module):
+    """With a batch norm, and numbers of which only a second look tells that they are constants."""
+
+    def __init__(self, numbers: str):
+        super().__init__()
+        self.a, self.norm, self.b, self.numbers = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3), numbers
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.a(x)))
+        if self.numbers == "a tensor made in the pass":
+            h = h * torch.tensor(0.5)
+        if self.numbers == "a value that is read and not used":
+            h.detach().mean().item()
+        return self.b(h)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("numbers", ["none", "a tensor made in the pass", "a value that is read and not used"])
+def test_a_training_step_updates_the_statistics_of_batch_norm_once_and_by_x_alone(numbers, name):
+    model, x = Normed(numbers).train(), torch.randn(5, 4)
+    plain = copy.deepcopy(model)
+    plain(x)
+    explain(model, x, 0, METHODS[name], create_graph=True)
+    for found, wanted in zip(model.buffers(), plain.buffers()):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("closed", [lambda m: lambda x: m(x), lambda m: m.forward])
+def test_a_module_that_a_callable_closes_over_comes_back_as_it_was(closed, name):
+    model = Normed("a tensor made in the pass").train()
+    before = copy.deepcopy(model.state_dict())
+    explain(closed(model), torch.randn(5, 4), 0, METHODS[name])
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+class Counting(nn.Module):
+    """What it returns depends on how often it was called, or on what it was called with before."""
+
+    def __init__(self, kept: str):
+        super().__init__()
+        self.a, self.b, self.kept, self.cache = nn.Linear(4, 6), nn.Linear(6, 3), kept, None
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        h = F.relu(self.a(x))
+        if self.kept == "a buffer, in place":
+            self.count += 1
+        elif self.kept == "a buffer, anew":
+            self.count = self.count + 1
+        else:
+            self.cache = h if self.cache is None else torch.cat([self.cache, h], 1)
+            h = self.cache[:, -6:] + self.cache[:, :6]
+        return self.b(h * (1 + self.count))
+
+
+KEPT = ["a buffer, in place", "a buffer, anew", "a cache"]
+
+
+@pytest.mark.parametrize("kept", KEPT)
+@pytest.mark.parametrize(
+    "method",
+    [
+        DeepLift(torch.tensor([[[0.0]], [[1.0]]], dtype=torch.float64).expand(2, 1, 4), rule="reveal_cancel"),
+        DeepLift(torch.tensor([[[0.0]], [[1.0]]], dtype=torch.float64).expand(2, 1, 4)),
+        IntegratedGradients(steps=400),
+    ],
+    ids=["reveal cancel", "rescale", "integrated"],
+)
+def test_each_pass_of_several_finds_the_model_as_the_first_one_found_it(method, kept):
+    model, x = Counting(kept).eval(), torch.randn(3, 4)
+    fresh = lambda value: copy.deepcopy(model)(value).detach()[:, 0]  # noqa: E731
+    rows = method.reference if isinstance(method.reference, torch.Tensor) else torch.zeros(1, 1, 4)
+    wanted = fresh(x) - torch.stack([fresh(row.expand(3, 4)) for row in rows]).mean(0)
+    result = explain(model, x, 0, method)
+    exact = isinstance(method, DeepLift)
+    torch.testing.assert_close(result.heatmap.sum(1), wanted, atol=1e-9 if exact else 1e-2, rtol=0)
+    torch.testing.assert_close(result.logits, copy.deepcopy(model)(x).detach())
+    assert model.count == 0 and model.cache is None
+
+
+class Cached(nn.Module):
+    """Keys and values in buffers, written in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.register_buffer("keys", torch.zeros(3, 8, 4))
+
+    def forward(self, x):
+        self.keys[: len(x), : x.shape[1]] = self.a(x)
+        return self.b(F.relu(self.keys[: len(x), : x.shape[1]]).mean(1))
+
+
+@pytest.mark.parametrize("name", ["gradient", "input x gradient", "lrp", "attnlrp"])
+def test_a_buffer_written_in_place_can_be_explained_after_a_training_step(name):
+    model, x = Cached(), torch.randn(3, 5, 4)
+    for _ in range(2):
+        result = explain(model, x, 0, METHODS[name], create_graph=True)
+        torch.autograd.grad(result.heatmap.square().sum() + result.logits.sum(), list(model.parameters()))
+        assert not model.keys.requires_grad
+        wanted = explain(copy.deepcopy(model), x, 0, METHODS[name]).heatmap
+        torch.testing.assert_close(result.heatmap.detach(), wanted)
+        explain(model, x, 0, METHODS[name])
+
+
+def test_a_buffer_that_is_a_view_comes_back():
+    model = Cached()
+    base = torch.zeros(4, 8, 4)
+    model.keys = base[:3]
+    explain(model, torch.randn(3, 5, 4), 0, Gradient())
+    assert not model.keys.any() and not model.keys.requires_grad
+
+
+def _routed(x):
+    """The two largest of three, by indices."""
+    top = x.topk(2, 1)
+    return torch.full_like(x, -1.0).scatter(1, top.indices, top.values)
+
+
+def _quantised(x):
+    table = torch.arange(12.0).view(4, 3)
+    return x + (F.embedding((x @ table.T).argmax(1), table) - x).detach()
+
+
+@pytest.mark.parametrize("f", [_routed, _quantised])
+def test_several_references_are_refused_only_where_one_of_them_is(f):
+    x = torch.tensor([[3.0, 2.0, 1.0], [6.0, 5.0, 1.0]])
+    references = torch.stack([0.5 * x[:1], 0.1 * x[:1], 0.2 * x[:1]])
+    result = explain(f, x, 0, DeepLift(references))
+    wanted = f(x)[:, 0] - torch.stack([f(r)[:, 0] for r in references]).mean(0)
+    torch.testing.assert_close(result.heatmap.sum(1), wanted)
+
+
+def test_several_references_in_another_order_are_refused_by_name():
+    with pytest.raises(UnsupportedOperation, match="topk"):
+        explain(_routed, torch.tensor([[3.0, 2.0, 1.0], [6.0, 5.0, 1.0]]), 0, DeepLift(torch.randn(3, 1, 3)))
+
+
+@pytest.mark.parametrize("f", [F.softmax, F.log_softmax, F.softmin])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5)])
+def test_deeplift_through_a_softmax_without_a_dimension_is_complete(f, shape):
+    model, x = (lambda x: f(x * 1.0).flatten(1)), torch.randn(shape)
+    result = explain(model, x, 0, DeepLift())
+    wanted = (model(x) - model(torch.zeros(shape)))[:, 0]
+    torch.testing.assert_close(result.heatmap.sum().reshape(()), wanted.sum())
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("name", ["gradient", "input x gradient", "guided", "smooth", "integrated"])
+def test_maps_through_the_hard_sigmoid_train(name, inplace):
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.Hardsigmoid(inplace), nn.Linear(6, 3)), torch.randn(3, 4)
+    result = explain(model, x, 0, METHODS[name], create_graph=True)
+    torch.testing.assert_close(result.heatmap.detach(), explain(model, x, 0, METHODS[name]).heatmap)
+    (found,) = torch.autograd.grad(result.heatmap.square().sum(), [model[0].weight])
+    assert found.isfinite().all() and found.any()
+
+
+def test_integrated_gradients_at_a_layer_before_attention_train():
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(40, 3)
+
+        def forward(self, x):
+            h = self.a(x)[:, None]
+            return self.b(F.scaled_dot_product_attention(h, h, h).flatten(1))
+
+    model, method = Fused(), IntegratedGradients(steps=2)
+    result = explain(model, torch.randn(2, 5, 4), 0, method, layers="a", create_graph=True)
+    (found,) = torch.autograd.grad(result.layers["a"].square().sum(), [model.a.weight])
+    assert found.isfinite().all() and found.any()
+
+
+@pytest.mark.parametrize("reference", [0.0, torch.ones(1, 4), torch.randn(3, 4), torch.randn(2, 1, 4)])
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel", "genomics"])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_deeplift_at_every_layer_sums_to_the_difference_of_two_calls(rule, reference, inplace, create_graph):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, rows = torch.randn(3, 4), torch.as_tensor(reference).double()
+    rows = [r.expand(3, 4) for r in (rows if rows.ndim == 3 else [rows])]
+    wanted = (model(x) - torch.stack([model(r) for r in rows]).mean(0)).detach()[:, 0]
+    layers = [name for name, _ in model.named_children()][:-1]
+    result = explain(model, x, 0, DeepLift(reference, rule=rule), layers=layers, create_graph=create_graph)
+    for name in layers:
+        torch.testing.assert_close(result.layers[name].detach().sum(1), wanted, msg=name)
+
+
+def _assigned(x):
+    h = x * 1.0
+    h.data = h.data * 2
+    return h
+
+
+def _listed(x):
+    return torch.tensor((x * 1.0).tolist()) + x
+
+
+@pytest.mark.parametrize("reference", [0.0, torch.randn(3, 1, 4)], ids=["one", "several"])
+@pytest.mark.parametrize(("f", "why"), [(_assigned, "data"), (_listed, "tolist")])
+def test_values_that_go_past_the_operations_are_refused_by_name(f, why, reference):
+    with pytest.raises(UnsupportedOperation, match=why):
+        explain(f, torch.randn(2, 4), 0, DeepLift(reference))
+
+
+def test_a_refused_training_step_leaves_the_buffers_as_they_were():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Sigmoid(), nn.Linear(6, 3)).train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UnsupportedOperation, match="sigmoid"):
+        explain(model, torch.randn(5, 4), 0, LRP(), create_graph=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
