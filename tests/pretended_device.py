@@ -13,6 +13,7 @@ What it cannot show: other rounding, memory, time, and errors of CUDA's own kern
 """
 
 import ctypes
+import functools
 from functools import cache, wraps
 
 import torch
@@ -195,6 +196,7 @@ def _gru_cell(from_input, from_state, h, b_input=None, b_state=None):
     return n + z * (h - n), from_input
 
 
+@functools.wraps(Tensor.__deepcopy__)
 def _deepcopy(tensor: Tensor, memo: dict) -> Tensor:
     """`copy.deepcopy`, which goes by storages, and a storage of ours cannot be made from Python."""
     if tensor.device.type != NAME:

@@ -212,6 +212,9 @@ IN_EVALUATION = {
         "genomics": at.DeepLift(rule="genomics"),
         "hypothetical": at.DeepLift(hypothetical=True),
     },
+    "AttnLRP": {"": at.AttnLRP()},
+    "SmoothGrad": {"": at.SmoothGrad(at.InputXGradient(), samples=2)},
+    "Occlusion": {"": at.Occlusion(4)},
 }
 METHODS = IN_TRAINING | IN_EVALUATION
 
@@ -222,7 +225,7 @@ def test_maps_and_their_gradients(name, create_graph):
     def check(method):
         def run(device):
             net = normed(device).train(name in IN_TRAINING)
-            layers = () if isinstance(method, (at.IntegratedGradients, at.GradCAM)) else ("2", "3")
+            layers = () if isinstance(method, (at.IntegratedGradients, at.GradCAM, at.Occlusion)) else ("2", "3")
             target = None if isinstance(method, at.Dual) else labels(device)
             found = explain(net, images(device), target, method, layers=layers, create_graph=create_graph)
             if not create_graph:
@@ -720,7 +723,10 @@ def close_in_halves(found, expected):
 WAYS = [(device, way) for device in ("cpu", NAME) for way in ("autocast", "weights")]
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "IntegratedGradients"])
+MANY_PASSES = ("IntegratedGradients", "SmoothGrad", "Occlusion")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in MANY_PASSES])
 def test_maps_in_bfloat16_are_those_in_float32_but_for_rounding(name):
     def check(case):
         method, device, way = case
@@ -763,11 +769,21 @@ def test_training_steps_in_bfloat16_are_those_in_float32_but_for_rounding(case):
     every({how: how for how in WAYS}, check)
 
 
+def test_in_silico_mutagenesis():
+    def run(device):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv1d(4, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)).to(device)
+        x = F.one_hot(torch.arange(8) % 4, 4).mT.float().repeat(2, 1, 1).to(device)
+        return explain(net, x, 1, at.InSilicoMutagenesis())
+
+    same(run, rtol=1e-4, atol=1e-6)
+
+
 # ---------------------------------------------------------------- all that is public
 
 ELSEWHERE = {
     "explain", "Explanation", "selective_target", "stochastic_target", "mean_normalised_target", "softmax_target",
-    "BCos", "EPG", "HeatmapIoU",
+    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis",
 }  # fmt: skip
 NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule"}
 

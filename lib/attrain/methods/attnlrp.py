@@ -43,12 +43,10 @@ from attrain.tensors import tensors
 
 @dataclass(frozen=True)
 class AttnLRP(Method):
-    """LRP of transformers and of networks with gates and norms, in one backward pass.
+    """LRP of transformers and of networks with gates and norms; `help(attrain.methods.attnlrp)` has its table of rules.
 
-    `help(attrain.methods.attnlrp)` has the table of its rules.
-
-    R = gradient · x under these rules, at the input and at `layers`. The factors are functions of the
-    activations, so the map can be trained on (`create_graph=True`). A ReLU network's map is gradient × input.
+    R = gradient · x under these rules, at the input and at `layers`. The factors are functions of the activations, so
+    the map can be trained on (`create_graph=True`). A ReLU network's map is gradient × input.
 
     Args:
         variant: `"attn"`, AttnLRP: relevance passes through the softmax, and half of it to each factor of a product.
@@ -58,9 +56,8 @@ class AttnLRP(Method):
         ValueError: another variant.
         UnsupportedOperation: in `explain`, an operation that has no rule.
 
-    Token ids have no map: ask for one where they have become numbers, as `explain(bert, ids, 1, AttnLRP(),
-    kwargs={"attention_mask": mask}, layers="bert.embeddings.word_embeddings")`; its `.layers[...]`, (N, tokens, width),
-    summed over the width is one number a token.
+    Token ids have no map: ask for one where they are numbers, as `explain(bert, ids, 1, AttnLRP(), kwargs=…,
+    layers="bert.embeddings.word_embeddings")`; `.layers[...]`, (N, tokens, width), sums over the width to one a token.
 
     Example:
         >>> from attrain import explain
