@@ -787,7 +787,8 @@ def test_every_function_of_several_activations_is_right_or_refused(name):
 def test_every_function_is_in_the_table():
     calls_by_hand = set(WAYS) - set(FUNCTIONS)
     assert len(CALLED) >= 1150 and len(FUNCTIONS) - len(CALLED) <= 400, (len(CALLED), len(FUNCTIONS))
-    assert all(any(part in name for name in FUNCTIONS) for part in NOT_CALLED if part not in ("hpu", "pretended")) or calls_by_hand
+    elsewhere = {"hpu", "pretended"}  # devices that are not always there
+    assert all(any(part in name for name in FUNCTIONS) for part in {*NOT_CALLED} - elsewhere) or calls_by_hand
 
 
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])

@@ -100,7 +100,8 @@ class GradCAMMode(GradientMode):
             gradient, activation = reshape(gradient), reshape(activation)
         images = [leaf for leaf in self.leaves if leaf.is_floating_point()]
         fitting = [leaf for leaf in images if leaf.ndim == activation.ndim]
-        if not 3 <= activation.ndim <= 5 or (images and not fitting):
+        unknown = not images and activation.ndim == 3 and reshape is None  # of token ids: (N, C, L) or (N, T, C)?
+        if not 3 <= activation.ndim <= 5 or (images and not fitting) or unknown:
             raise ValueError(
                 "GradCAM needs a layer with an output (N, C, ...) of as many dimensions as x, got "
                 f"{tuple(given.shape)} for x of shape {_shapes(images or self.leaves)}; {_RESHAPE}"
