@@ -108,12 +108,13 @@ def verdicts(stated, brief: bool = False) -> str:
 
     Args:
         stated: rows of `claims`.
-        brief: beside the paper's, say only how many are ours.
+        brief: leave out ours where there are some of the paper's.
     """
     ours = stated["ours"].notna()
     papers, own = _counted(stated[~ours]), _counted(stated[ours])
-    own = f"{ours.sum()} of ours" if brief and papers and own else own and f"of ours {own}"
-    return "; ".join(part for part in (papers, own) if part) or "no claims"
+    if brief and papers:
+        return papers
+    return "; ".join(part for part in (papers, own and f"of ours {own}") if part) or "no claims"
 
 
 def _counted(stated) -> str:

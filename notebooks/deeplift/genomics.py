@@ -366,7 +366,7 @@ study.figure(figure, "hypothetical")
 # once, also where the authors' scan finds it many times.
 #
 # **What we found.** With the authors' network their numbers come out, and all holds but for deeplift-2: none of some three hundred
-# matches is missed, which leaves room for 1.1 to 1.3 %. Of three networks trained here at laptop
+# matches is missed, which leaves room for 1.1 to 1.2 %. Of three networks trained here at laptop
 # scale, all with an auROC above 0.98, one makes RevealCancel miss three TAL1 motifs in ten, **with the flat reference**: no sequence
 # is like that, and this network takes it for one that *has* TAL1 (logit 4.2; −5.6 on sequences without motifs). A motif that
 # the reference has too makes no difference to explain. Against shuffled references, which it takes for empty, not one is missed.
