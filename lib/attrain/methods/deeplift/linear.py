@@ -84,9 +84,9 @@ def weighted(mode, call: Call):
         else:
             change = {id(x): size, id(weight): weight.abs(), id(bias): None}
             spread = call.run(lambda t: change.get(id(t), t))
-    out = None
-    if call.kind == "convolutions" and x is mode.entries[0]:
-        out = convolution(call.name, call.given, mode.backward, True)
+    out, at_entry = None, x is mode.entries[0]
+    if call.kind == "convolutions" and (mode.create_graph or at_entry):
+        out = convolution(call.name, call.given, mode.backward, at_entry)
     out = call.run() if out is None else out
     return mode.attach(call, out, mode.on_reference(call, out), spread, "dense" if dense else "conv")
 
