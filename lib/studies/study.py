@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from studies import digests, parameters, records
-from studies.files import NOTE, NOTEBOOKS, ROOT, SCHEMA, check_writable, results_root, sole, write_bytes, write_json
-from studies.statistics import estimate, verdict
+from studies.files import NOTE, ROOT, SCHEMA, check_writable, results_root, sole, write_bytes, write_json
+from studies.statistics import estimate
+from studies.verdicts import REQUIRED, SMOKE, judged, load_claims, stated
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 
@@ -36,17 +36,6 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
-
-
-def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
-    """Claims by id, each with `claim`, `measure`, `above` and/or `below`, `paper_value`, `source`."""
-    claims = yaml.safe_load(path.read_text("utf-8"))
-    keys = {"claim", "measure", "above", "below", "paper_value", "source"}
-    for name, claim in claims.items():
-        wrong = set(claim) - keys | {"claim", "measure", "paper_value", "source"} - set(claim)
-        if wrong or not {"above", "below"} & set(claim):
-            raise ValueError(f"{path.name}: {name} must have {sorted(keys)} (above or below), see {sorted(wrong)}")
-    return claims
 
 
 def listed(text: str) -> list[str]:
@@ -170,15 +159,14 @@ class Study:
             of: what of several things was measured, as a variant's name.
 
         Returns:
-            the claim's entry in the record, with "measured" and "verdict".
+            the claim's entry in the record, with "measured" and "verdict", see `studies.verdicts.judged`.
         """
         if id not in self._definitions:
             raise ValueError(f"unknown claim {id!r}; claims.yaml has {', '.join(self._definitions)}")
-        definition = self._definitions[id]
-        bounds = {k: float(definition[k]) for k in ("above", "below") if k in definition}
-        measured = estimate(values, draws)
-        decision = verdict(measured["low"], measured["high"], **bounds)
-        entry = {"id": id, "of": of, **definition, "measured": measured, "verdict": decision}
+        definition = {key: value for key, value in stated(id, of).items() if key in (*REQUIRED, "above", "below")}
+        share = self._definitions[id].get("unit") == "share"
+        entry = {"id": id, "of": of, **definition, "measured": estimate(values, draws, share)}
+        entry["verdict"] = judged({"parameters": self.parameters, "claims": [entry]})[0]["verdict"]
         self._claims[id, of] = entry
         return entry
 
@@ -188,10 +176,16 @@ class Study:
         return list(self._claims.values())
 
     def claims_table(self):
-        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
+        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict.
+
+        At smoke scale it is without verdicts, and a line says why.
+        """
         ours = {"experiment": self.experiment, "parameters": self.parameters, "claims": self.claims}
         table = records.claims([ours]).set_index("id").rename(columns={"95 % CI": "95 % interval"})
-        return table[["claim", "of", "expected", "measured", "95 % interval", "verdict"]]
+        smoke = self.parameters["scale"] == "smoke"
+        if smoke:
+            print(SMOKE)
+        return table[["claim", "of", "expected", "measured", "95 % interval", *([] if smoke else ["verdict"])]]
 
     def figure(self, figure, name: str) -> None:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
