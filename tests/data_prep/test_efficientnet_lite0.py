@@ -64,7 +64,7 @@ def publisher(tmp_path, monkeypatch):
                 path.parent.mkdir(parents=True, exist_ok=True),
                 shutil.copy(folder / efficientnet_lite0.PACKAGE, path),
             ),
-        )  # noqa: E501
+        )
         return tmp_path / "data"
 
     return publish

@@ -4,7 +4,6 @@ EfficientNet-B0 (Tan, Le 2019) without squeeze-and-excitation and swish. It take
 and its first module is `input`, as in `studies.nets.resnets`, so that maps are read at the places named in `DEPTHS`.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
