@@ -1,0 +1,53 @@
+"""What came out of a run, in sentences; one is printed only where it is true."""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+
+from studies.records import RECORDS, load_record, scale, seeds_in_words
+
+DATA = ("dataset", "datasets", "source", "objects")  # parameters that name what was looked at
+Sentences = Iterable[tuple[bool, str]]
+
+
+class Measured(dict):
+    """A record's means over seeds: of a metric by its name, of a claim by (id, of). NaN for what was not measured."""
+
+    def __init__(self, record: dict):
+        super().__init__({name: summary["mean"] for name, summary in record["summary"].items()})
+        self.update({(claim["id"], claim["of"]): claim["measured"]["mean"] for claim in record["claims"]})
+        self.update({name: math.nan for name, mean in self.items() if mean is None})
+
+    def __missing__(self, name) -> float:
+        return math.nan
+
+
+def true_sentences(said: Sentences) -> list[str]:
+    """Of (condition, sentence) the sentences whose condition holds, without those that name a number that is not there.
+
+    Example:
+        >>> true_sentences([(0.9 > 0.5, "It is above one half."), (0.9 < 0.5, "It is below."), (True, "It is nan.")])
+        ['It is above one half.']
+    """
+    return [sentence for true, sentence in said if true and not re.search(r"\bnan\b", sentence)]
+
+
+def tell(came_out: Callable[[Measured], Sentences], record: dict) -> str:
+    """What came out in a run, and beside it in the kept run at laptop scale, as Markdown.
+
+    Args:
+        came_out: Measured -> (condition, sentence) each, asked of either record.
+        record: that of this run, as far as it is known: experiment, parameters, seeds, summary, claims.
+    """
+    parts = [_paragraph("In this run", came_out, record)]
+    kept = RECORDS / "laptop" / record["experiment"] / "record.json"
+    if kept.is_file() and scale(record) != "laptop":
+        parts.append(_paragraph("In the run on record", came_out, load_record(kept)))
+    return "\n\n".join(parts)
+
+
+def _paragraph(which: str, came_out, record: dict) -> str:
+    data = [record["parameters"][name] for name in DATA if name in record["parameters"]]
+    about = ", ".join([f"{scale(record)} scale", *data, seeds_in_words(record["seeds"])])
+    sentences = true_sentences(came_out(Measured(record))) or ["Nothing that is asked here was measured."]
+    return f"**{which}** ({about}): {' '.join(sentences)}"
