@@ -40,7 +40,6 @@ out: str = ""  # folder of the results; "" for results/<scale>/tour
 # %%
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, stochastic_target
 from attrain.training import correct, fit, plain_step, ranged_isnet_step
@@ -49,7 +48,7 @@ from data_prep.marks import add_mark, foreground_mask, other_classes
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study
+from studies.study import Study, progress
 
 study = Study("tour", globals())
 
@@ -85,7 +84,7 @@ def train(step, seed, title):
     """A new network, trained with a step; both networks of a seed start alike and see the images in one order."""
     torch.manual_seed(seed)
     net, order = classifier(model, channels=images.shape[1]).to(study.device), torch.Generator().manual_seed(seed)
-    with tqdm(total=epochs, desc=title) as bar:
+    with progress(epochs, title) as bar:
         settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=1.0, generator=order, on_epoch=bar.update)
         fit(net, (marked, labels, masks), step, **settings)
     return net
@@ -172,7 +171,12 @@ pairs = {"standard": cheats, "ISNet": fixes}
 accuracy = {
     n: {t: estimate(torch.stack([r["right"][t] for r in found]).double()) for t in tests} for n, found in pairs.items()
 }
-text = lambda a: f"{a['mean']:.2f} [{a['low']:.2f}, {a['high']:.2f}]"  # noqa: E731
+
+
+def text(a):
+    return f"{a['mean']:.2f} [{a['low']:.2f}, {a['high']:.2f}]"
+
+
 table = pd.DataFrame({n: {t: text(a) for t, a in by_test.items()} for n, by_test in accuracy.items()}).T
 shares = {n: sum(r["metrics"][f"{n}: background share"] for r in found) / seeds for n, found in pairs.items()}
 table["relevance off the digit"] = pd.Series(shares).map("{:.0%}".format)

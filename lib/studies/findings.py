@@ -51,3 +51,17 @@ def _paragraph(which: str, came_out, record: dict) -> str:
     about = ", ".join([f"{scale(record)} scale", *data, seeds_in_words(record["seeds"])])
     sentences = true_sentences(came_out(Measured(record))) or ["Nothing that is asked here was measured."]
     return f"**{which}** ({about}): {' '.join(sentences)}"
+
+
+def shortcut_cost(m: Measured, name: str, what: str) -> Sentences:
+    """What a misleading shortcut costs a network whose accuracy was measured with a true one and a misleading one.
+
+    Args:
+        m: has "<name>.biased" and "<name>.deceiving".
+        what: the misleading shortcut, as "a wrong mark".
+    """
+    before, after = m[f"{name}.biased"], m[f"{name}.deceiving"]
+    What, lost = what[0].upper() + what[1:], 100 * (before - after)
+    yield after < 0.5 * before, f"{What} takes more than half of {name}'s accuracy ({before:.2f} to {after:.2f})."
+    yield lost > 1 and after >= 0.5 * before, f"{What} costs {name} {lost:.1f} points of accuracy."
+    yield lost <= 1, f"{What} costs {name} no more than one point of accuracy."

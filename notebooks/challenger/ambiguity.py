@@ -55,7 +55,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import calibration
@@ -65,7 +64,7 @@ from data_prep import curved_plane
 from studies.pictures import charts
 from studies.pictures.learning import decision_surface
 from studies.search import balanced_subset, best_settings, paired_tests, predict, searched, train
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 study = Study("challenger/ambiguity", globals())
 names, ns, off = listed(methods), [*map(int, listed(sizes))], [*map(float, listed(test_noise))]
@@ -101,7 +100,10 @@ def samples(seed, n):
 
 
 # %%
-square = lambda values: values.cpu().reshape(side, side).numpy()  # noqa: E731
+def square(values):
+    return values.cpu().reshape(side, side).numpy()
+
+
 first = samples(seed, max(ns))[0]
 colours = plt.get_cmap("RdBu_r")(square(0.5 + (y.cpu() - 0.5) * torch.where(close, 0.3, 0.7)))
 centred = tests[0.0].cpu() - tests[0.0].cpu().mean(0)
@@ -191,17 +193,25 @@ def tune(seed):
     scores = {}
     for n in ns:
         part, validation = samples(seed, n)
-        loss = lambda net: calibration(predict(net, validation["x"]), validation["y"])["nll"]  # noqa: B023, E731
+
+        def loss(net):
+            return calibration(predict(net, validation["x"]), validation["y"])["nll"]
+
         scores[n] = {m: [loss(learn(m, s, part, seed)) for s in each] for m, each in tried.items()}
     return {"scores": scores, "metrics": {}}
 
 
-with tqdm(total=tuning_seeds * len(ns) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(ns) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
 chosen = {n: best_settings(METHODS, names, [result["scores"][n] for result in tuned], CONTROLS) for n in ns}
-say = lambda settings: ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))  # noqa: E731
+
+
+def say(settings):
+    return ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))
+
+
 pd.DataFrame({f"n = {n}": {m: say(chosen[n][m]) for m in tried} for n in ns})
 
 # %% [markdown]
@@ -274,7 +284,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(ns) * len(names), desc="networks") as bar:
+with progress(seeds * len(ns) * len(names), "networks") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -284,10 +294,19 @@ with tqdm(total=seeds * len(ns) * len(names), desc="networks") as bar:
 # *unsure* is the share of the surface where the confidence is below 75 %, *sure but wrong* that where it is above 90 % and
 # the class is wrong. Means over seeds ± their standard deviation.
 
+
 # %%
-values = lambda n, m, what: [r["metrics"][f"{n}.{m}.{what}"] for r in results]  # noqa: E731
+def values(n, m, what):
+    return [r["metrics"][f"{n}.{m}.{what}"] for r in results]
+
+
 shown = "near_error far_error near_confidence near_ece near_nll accuracy nll unsure sure_but_wrong".split()
-cell = lambda v: f"{pd.Series(v).mean():.3f} ± {pd.Series(v).std():.3f}"  # noqa: E731
+
+
+def cell(v):
+    return f"{pd.Series(v).mean():.3f} ± {pd.Series(v).std():.3f}"
+
+
 rows = {(f"n = {n}", m): {w.replace("_", " "): cell(values(n, m, w)) for w in shown} for n in ns for m in names}
 pd.DataFrame.from_dict(rows, orient="index")
 
@@ -345,7 +364,10 @@ for n in ns:
 # %%
 for n in ns:
     panels = {m: square(results[0]["surfaces"][n][m]) for m in names}
-    label = lambda m: f"{m}\nerror near it {values(n, m, 'near_error')[0]:.2f}"  # noqa: B023, E731
+
+    def label(m):
+        return f"{m}\nerror near it {values(n, m, 'near_error')[0]:.2f}"
+
     figure = decision_surface(
         {label(m): p for m, p in panels.items()}, square(known["distance"]), *results[0]["points"][n]
     )
@@ -366,8 +388,12 @@ figure = decision_surface(
 )  # fmt: skip
 study.figure(figure, "pushes")
 
+
 # %%
-average = lambda n, m, what: sum(r["pushes"][n][m][what] for r in results) / seeds  # noqa: E731
+def average(n, m, what):
+    return sum(r["pushes"][n][m][what] for r in results) / seeds
+
+
 rows = {
     (f"n = {n}", m): {w: average(n, m, w) for w in results[0]["pushes"][n][m]}
     for n in ns

@@ -58,7 +58,6 @@ from itertools import product
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
@@ -71,7 +70,7 @@ from studies.pictures.learning import learning_curves, reliability_diagrams
 from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("challenger/few_samples_vision", globals())
@@ -96,7 +95,12 @@ data = source.load(**options)
 study.data(dataset, source.checksums())
 images, labels = data["train_x"][: pool or None], data["train_y"][: pool or None].to(study.device)
 mean, sd = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True)
-standardised = lambda x: ((x - mean) / sd).to(study.device)  # noqa: E731
+
+
+def standardised(x):
+    return ((x - mean) / sd).to(study.device)
+
+
 x, test_x = standardised(images), standardised(data["test_x"][: n_test or None])
 test_y = data["test_y"][: n_test or None].to(study.device)
 make = partial(classifier, model, int(labels.max()) + 1, x.shape[1], width)
@@ -213,7 +217,7 @@ def tune(seed):
     return {"loss": loss, "metrics": {}}
 
 
-with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(counts) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
@@ -251,7 +255,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(counts) * len(names), desc="evaluation") as bar:
+with progress(seeds * len(counts) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

@@ -55,7 +55,6 @@ from itertools import product
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
@@ -69,7 +68,7 @@ from studies.pictures.learning import learning_curves, reliability_diagrams
 from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("challenger/text", globals())
@@ -92,7 +91,12 @@ source = data_module(dataset)
 data = {name: tensor.to(study.device) for name, tensor in source.load(length=length).items()}
 study.data(dataset, source.checksums())
 word = source.words()[: words or None]
-cut = lambda x: x.masked_fill(x >= len(word), UNKNOWN)  # noqa: E731
+
+
+def cut(x):
+    return x.masked_fill(x >= len(word), UNKNOWN)
+
+
 x, labels, test_x, test_y = cut(data["train_x"]), data["train_y"], cut(data["test_x"]), data["test_y"]
 classes = source.CLASSES
 make = partial(TextCNN, len(word), len(classes), size=width, filters=width, dropout=0.0)
@@ -194,10 +198,15 @@ def tune(seed):
 
 
 # %%
-with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(counts) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned], CONTROLS) for n in counts}
-short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))  # noqa: E731
+
+
+def short(s):
+    return ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))
+
+
 pd.DataFrame({f"n = {n}": {m: short(best[n][m]) for m in names} for n in counts})
 
 # %% tags=["nbval-check-output"]
@@ -238,7 +247,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(counts) * len(names), desc="evaluation") as bar:
+with progress(seeds * len(counts) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

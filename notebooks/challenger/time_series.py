@@ -54,7 +54,6 @@ from itertools import product
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
@@ -68,7 +67,7 @@ from studies.pictures.learning import learning_curves, reliability_diagrams
 from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("challenger/time_series", globals())
@@ -177,10 +176,15 @@ def tune(seed):
 
 
 # %%
-with tqdm(total=tuning_seeds * len(cells) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(cells) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 best = {cell: best_settings(METHODS, names, [found["loss"][cell] for found in tuned], CONTROLS) for cell in cells}
-short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k not in ("start", "layer", "control"))  # noqa: E731
+
+
+def short(s):
+    return ", ".join(f"{k} {v}" for k, v in s.items() if k not in ("start", "layer", "control"))
+
+
 pd.DataFrame({f"{name}, {n}": {m: short(best[name, n][m]) for m in names} for name, n in cells})
 
 # %% tags=["nbval-check-output"]
@@ -214,7 +218,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(cells) * len(names), desc="evaluation") as bar:
+with progress(seeds * len(cells) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

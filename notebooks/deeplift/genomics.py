@@ -50,7 +50,6 @@ from itertools import product
 import pandas as pd
 import torch
 from torchmetrics.functional.classification import multilabel_auroc
-from tqdm import tqdm
 
 from attrain import DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, explain
 from attrain.training import fit_fresh
@@ -60,7 +59,7 @@ from studies import dna
 from studies.nets.small import SequenceCNN
 from studies.pictures import charts
 from studies.statistics import estimate, number
-from studies.study import Study
+from studies.study import Study, progress
 
 # %%
 study = Study("deeplift/genomics", globals())
@@ -208,7 +207,7 @@ def run(seed):
 
 
 # %%
-bar = tqdm(total=seeds * (8 + (epochs if network == "trained" else 0)), desc="epochs and methods")
+bar = progress(seeds * (8 + (epochs if network == "trained" else 0)), "epochs and methods")
 results = [study.seed(s, run) for s in study.seeds]
 bar.close()
 names = list(results[0]["maps"])
@@ -235,7 +234,10 @@ def clouds(motif, result):
     rows = {
         c: (result["y"][:, 1:] == torch.tensor(pair)).all(1)[:, None] & (strength > 0) for c, pair in classes.items()
     }
-    points = lambda task, name, kind: (strength[kind], result["importance"][name, motif][task][kind])  # noqa: E731
+
+    def points(task, name, kind):
+        return (strength[kind], result["importance"][name, motif][task][kind])
+
     shown = [name for name in names if name != "IG-5"]
     return {
         f"task: {t}": {n: {c: points(i, n, kind) for c, kind in rows.items()} for n in shown}
@@ -366,8 +368,12 @@ study.figure(figure, "hypothetical")
 # is like that, and this network takes it for one that *has* TAL1 (logit 4.2; −5.6 on sequences without motifs). A motif that
 # the reference has too makes no difference to explain. Against shuffled references, which it takes for empty, not one is missed.
 
+
 # %%
-minus = lambda a, b: (torch.tensor(a) - torch.tensor(b)).numpy()  # noqa: E731
+def minus(a, b):
+    return (torch.tensor(a) - torch.tensor(b)).numpy()
+
+
 for motif in log_odds:
     ours = found["RevealCancel", motif, "missed"]
     for name in ("RevealCancel", "hybrid", "hybrid, shuffled"):

@@ -51,7 +51,6 @@ from statistics import median
 import pandas as pd
 import torch
 import yaml
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain, pixels_erased_log_odds
@@ -61,7 +60,7 @@ from data_prep import deeplift_authors
 from studies.bench.cost import seconds
 from studies.nets.small import StridedCNN
 from studies.pictures import charts
-from studies.study import NOTEBOOKS, Study
+from studies.study import NOTEBOOKS, Study, progress
 
 study = Study("deeplift/mnist_digit_conversion", globals())
 
@@ -188,7 +187,7 @@ def run(seed):
     return {"found": found, "metrics": metrics | {f"{name}: seconds": t for name, t in times(net).items()}}
 
 
-with tqdm(total=seeds * (epochs * (network == "trained") + len(pairs) + repeats + 1), desc="epochs and tests") as bar:
+with progress(seeds * (epochs * (network == "trained") + len(pairs) + repeats + 1), "epochs and tests") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% tags=["nbval-check-output"]

@@ -46,14 +46,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import nn, relu
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain
 from attrain.metrics import completeness_error
 from studies.pictures import charts
 from studies.statistics import estimate, interval, number
-from studies.study import Study
+from studies.study import Study, progress
 
 try:
     from ipywidgets import FloatSlider, interact
@@ -278,7 +277,7 @@ def run(seed):
     return {"measured": measured, "metrics": {name: values.mean().item() for name, values in measured.items()}}
 
 
-with tqdm(total=seeds * networks, desc="networks") as bar:
+with progress(seeds * networks, "networks") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %%

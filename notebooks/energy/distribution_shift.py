@@ -60,7 +60,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
 from attrain.training import correct, fit, fit_fresh, plain_step
@@ -70,7 +69,7 @@ from studies.nets.resnets import guided_resnet
 from studies.nets.small import Mirrored, classifier
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("energy/distribution_shift", globals())
@@ -223,7 +222,7 @@ def run(seed):
 
 shown = torch.cat([(group == g).nonzero()[:2, 0] for g in range(4)]).tolist()
 guided_runs = 2 * sum(map(len, candidates.values()))
-with tqdm(total=seeds * (plain_epochs + epochs * (1 + guided_runs)), desc="epochs") as bar:
+with progress(seeds * (plain_epochs + epochs * (1 + guided_runs)), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

@@ -59,7 +59,6 @@ from statistics import median
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 import attrain
 from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
@@ -70,7 +69,7 @@ from data_prep import dataset as data_module
 from studies.bench.cost import seconds
 from studies.nets.resnets import DEPTHS, guided_resnet
 from studies.pictures import charts
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 study = Study("energy/guidance", globals())
 
@@ -87,7 +86,12 @@ scene = dict(source=objects, canvas=image_size, edge=object_size, cooccurrence=c
 options = scene | counts if dataset == "scenes" else dict(size=image_size)
 study.data(dataset, source.checksums(**({"source": objects} if dataset == "scenes" else {})))
 data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
-part = lambda split, *more: [data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", *more)]  # noqa: E731
+
+
+def part(split, *more):
+    return [data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", *more)]
+
+
 train, val, test = part("train"), part("val"), part("test", "objects")
 x, y, boxes, classes, pixels = test
 shown = (y.sum(1) >= 2).nonzero()[:7, 0]
@@ -207,7 +211,10 @@ def step_cost(name):
 
 
 SHOWN = ("F1", "EPG", "corrected EPG", "IoU", "on-object EPG")
-mean = lambda found, key, split="test": found[split][key].double().nanmean().item()  # noqa: E731
+
+
+def mean(found, key, split="test"):
+    return found[split][key].double().nanmean().item()
 
 
 # %%
@@ -232,7 +239,7 @@ def run(seed):
 
 
 # %%
-with tqdm(total=seeds * (epochs * len(kinds) + guided_epochs * (len(kinds) + len(runs))), desc="passes") as bar:
+with progress(seeds * (epochs * len(kinds) + guided_epochs * (len(kinds) + len(runs))), "passes") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -242,15 +249,22 @@ with tqdm(total=seeds * (epochs * len(kinds) + guided_epochs * (len(kinds) + len
 # The star is the control. A line joins the networks that no other one of its loss surpasses in both (the Pareto front).
 # EPG is the share of positive relevance inside the boxes; IoU the overlap of boxes and large values, at a threshold chosen on validation.
 
+
 # %%
-average = lambda found, key, split="test": sum(mean(f, key, split) for f in found) / len(found)  # noqa: E731
+def average(found, key, split="test"):
+    return sum(mean(f, key, split) for f in found) / len(found)
+
+
 control = {name: [r["control"][name] for r in results] for name in places}
 guided = {key: [r["guided"][key] for r in results] for key in runs}
 
 
 def fronts(name, key):
     """Points (F1, value) of each loss at a setup, in order of λ, and the control."""
-    point = lambda found: (average(found, "F1"), average(found, key))  # noqa: E731
+
+    def point(found):
+        return (average(found, "F1"), average(found, key))
+
     return {s: [point(guided[name, s, w]) for w in tried[s]] for s in places[name]} | {
         "control": [point(control[name])]
     }

@@ -58,7 +58,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
 from attrain.metrics.classification import micro_f1
@@ -68,7 +67,7 @@ from data_prep import dataset as data_module
 from studies.nets.resnets import guided_resnet
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("energy/limited_boxes", globals())
@@ -157,7 +156,10 @@ def run(seed):
     for loss, fraction, share, weight in cases:
         guidance = dict(loss=LOSSES[loss], weight=weight, dilation=share)
         found[loss, fraction, share, weight] = measure(fine_tune(net, seed, fraction, **guidance))
-    title = lambda c: c if c == "control" else "{} {:g} of boxes, + {:g}, λ = {:g}".format(*c)  # noqa: E731
+
+    def title(c):
+        return c if c == "control" else "{} {:g} of boxes, + {:g}, λ = {:g}".format(*c)
+
     return {
         "found": found,
         "metrics": {f"{title(c)}.{k}": v["test"][k] for c, v in found.items() for k in ("F1", "EPG")},
@@ -165,7 +167,7 @@ def run(seed):
 
 
 # %%
-with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(cases))), desc="passes") as bar:
+with progress(seeds * (epochs + guided_epochs * (1 + len(cases))), "passes") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -174,8 +176,10 @@ with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(cases))), desc="passe
 # λ is chosen as in `guidance`: on validation, the best EPG among those whose F1 is at most one point below the control's (if there is
 # none, the best F1). In a case with dilated boxes it is that of the exact ones, so that only the boxes differ.
 
+
 # %%
-value = lambda case, key, split="test": sum(r["found"][case][split][key] for r in results) / len(results)  # noqa: E731
+def value(case, key, split="test"):
+    return sum(r["found"][case][split][key] for r in results) / len(results)
 
 
 def chosen(loss, fraction=1.0):
@@ -191,7 +195,12 @@ for s in tried:
     rows[f"{s}, all boxes"] = chosen(s)
     rows |= {f"{s}, boxes on {f:.0%}": chosen(s, f) for f in map(float, listed(fractions)) if s in listed(limited)}
     rows |= {f"{s}, sides + {d:.0%}": (s, 1.0, d, chosen(s)[3]) for d in pushed if d}
-pairs = lambda case: torch.stack([r["found"][case]["each EPG"] for r in results]).double().numpy()  # noqa: E731
+
+
+def pairs(case):
+    return torch.stack([r["found"][case]["each EPG"] for r in results]).double().numpy()
+
+
 each = {n: {k: [r["found"][c]["test"][k] for r in results] for k in ("EPG", "F1")} for n, c in rows.items()}
 shares = {n: {"EPG": estimate(pairs(c)), "F1": estimate(each[n]["F1"])} for n, c in rows.items()}
 figure = charts.interval_rows(
@@ -225,8 +234,12 @@ study.figure(charts.map_rows(seen, gallery, masks=inside), "maps")
 # A claim *holds* if the whole 95 % interval lies where the claim says, *fails* if none of it does, and is *undecided* otherwise.
 # The ratio of gains has an interval over seeds only, so it has none with one seed.
 
+
 # %%
-gain = lambda r, case: r["found"][case]["test"]["EPG"] - r["found"]["control"]["test"]["EPG"]  # noqa: E731
+def gain(r, case):
+    return r["found"][case]["test"]["EPG"] - r["found"]["control"]["test"]["EPG"]
+
+
 least = min(map(float, listed(fractions)))
 for loss in listed(limited):
     ratio = [gain(r, chosen(loss, least)) / gain(r, chosen(loss)) for r in results]

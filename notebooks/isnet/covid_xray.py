@@ -65,7 +65,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torchmetrics.functional.classification import binary_f1_score
-from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
 from attrain.metrics.classification import balanced_accuracy, macro_auc, macro_f1, patient_draws
@@ -76,7 +75,7 @@ from studies.nets.segmenters import UNet
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate, interval, number
-from studies.study import Study, check_known
+from studies.study import Study, check_known, progress
 
 # %%
 study = Study("isnet/covid_xray", globals())
@@ -239,7 +238,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * (lung_epochs + range_epochs + len(models) * epochs), desc="epochs") as bar:
+with progress(seeds * (lung_epochs + range_epochs + len(models) * epochs), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% tags=["nbval-check-output"]

@@ -54,7 +54,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
 from attrain.training import baselines, correct, fit_fresh, plain_step, ranged_isnet_step
@@ -64,7 +63,7 @@ from data_prep.textures import paste
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study, check_known
+from studies.study import Study, check_known, progress
 
 study = Study("isnet/natural_images", globals())
 models = [name.strip() for name in methods.split(",") if name.strip()]
@@ -153,7 +152,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * (range_epochs + len(models) * epochs), desc="epochs") as bar:
+with progress(seeds * (range_epochs + len(models) * epochs), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

@@ -45,14 +45,13 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import LRP, ZB, Dual, explain, selective_target, stochastic_target
 from attrain.training import isnet_step, plain_step
 from studies.bench.cost import forward_passes, peak_memory, seconds
 from studies.nets.small import classifier
 from studies.pictures import charts
-from studies.study import Study, listed
+from studies.study import Study, listed, progress
 
 study = Study("isnet/training_time", globals())
 
@@ -133,7 +132,7 @@ def run(seed):
     return {"metrics": metrics}
 
 
-with tqdm(total=seeds * sum(map(len, counts.values())) * (repeats + 2), desc="steps") as bar:
+with progress(seeds * sum(map(len, counts.values())) * (repeats + 2), "steps") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -154,8 +153,12 @@ titles = {"seconds": "time of a step in seconds", "megabytes": "peak memory of a
 figure = charts.log_log({titles[unit]: lines for unit, lines in measured.items()}, "number of classes")
 study.figure(figure, "cost")
 
+
 # %%
-slope = lambda points: np.polyfit(np.log(list(points)), np.log([median(v) for v in points.values()]), 1)[0]  # noqa: E731
+def slope(points):
+    return np.polyfit(np.log(list(points)), np.log([median(v) for v in points.values()]), 1)[0]
+
+
 slopes = {unit: {name: slope(points) for name, points in lines.items()} for unit, lines in measured.items()}
 plain = [median(v) for v in (measured["seconds"]["plain"][10], measured["megabytes"]["plain"][10])]
 table = pd.DataFrame(

@@ -57,7 +57,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import AttnLRP, InputXGradient, background_share, explain
 from attrain.targets import selective_target, stochastic_target
@@ -68,7 +67,7 @@ from studies.bench.cost import seconds
 from studies.nets.small import small_vit
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 # %%
 study = Study("isnet/vision_transformers", globals())
@@ -223,7 +222,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * (passes + epochs * len(names)), desc="epochs") as bar:
+with progress(seeds * (passes + epochs * len(names)), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]

@@ -436,7 +436,9 @@ def test_a_study_ends_with_links_to_what_it_has_written_and_to_the_results_page(
         monkeypatch.chdir(ROOT / "notebooks/isnet")  # where Jupyter runs it; papermill leaves the notebook in `out`
         current = Study("isnet/x", namespace(out=out))
         current.figure(plt.figure(), "two words", "Nothing.", "Nothing")
-        links = re.findall(r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data)
+        links = re.findall(
+            r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data
+        )
         assert [words for words, _ in links] == ["the record", "two words", "one page", "results"]
         there = {words: (folder / unquote(link)).resolve() for words, link in links}
         assert there["one page"] == (results / "report.html").resolve()

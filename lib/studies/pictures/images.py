@@ -13,18 +13,21 @@ from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, STYLE
 
 
 @plt.rc_context(STYLE)
-def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
+def image_rows(
+    rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95, smooth: bool = False
+) -> Figure:
     """Rows of images on one scale from 0 to 1, grey or in colour.
 
     Args:
         rows: row label -> images (n, H, W), (n, 1, H, W) or (n, 3, H, W).
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
+        smooth: draw pixels as points of a smooth surface; small images are easier to read so.
     """
     columns = max(len(images) for images in rows.values())
     figure, axes = _grid(list(rows), columns, size, titles)
     for row, images in zip(axes, rows.values()):
-        _draw_images(row, images)
+        _draw_images(row, images, "bicubic" if smooth else None)
     return figure
 
 
@@ -45,7 +48,7 @@ def map_rows(
     Args:
         images: (n, H, W), (n, 1, H, W) or, in colour, (n, 3, H, W), in [0, 1].
         rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
         shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
         masks: (n, H, W), whose outline is drawn instead of the image's.
@@ -153,9 +156,9 @@ def _text_width(texts: Sequence[str], fontsize: float) -> float:
     return max((TextPath((0, 0), line, size=fontsize).get_extents().width for line in lines), default=0.0) / 72
 
 
-def _draw_images(axes, images) -> None:
+def _draw_images(axes, images, interpolation: str | None = None) -> None:
     for axis, image in zip(axes, images):
-        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
 
 
 def _plane(image) -> np.ndarray:
