@@ -215,10 +215,10 @@ class Study:
         return readable(table[["claim", "of", "expected", "measured", "95 % interval", "verdict"]])
 
     def figure(self, figure, name: str, caption: str = "", alt: str = "") -> None:
-        """Show a matplotlib figure with its caption, and keep it with the record, as figures/<name>.png.
+        """Show a matplotlib figure with its caption, and keep it with the record, as figures/<name>.png, written by `finish`.
 
         Args:
-            figure: closed here, as it has been shown; `finish` writes it.
+            figure: shown and closed, if it is not closed already, as where sliders stand in its place.
             name: of the file.
             caption: what to see in it, a sentence or two.
             alt: what is drawn, for those who do not see it.
@@ -229,8 +229,9 @@ class Study:
 
         self._figures[name] = captions.png(figure)
         self._captions[name] = {"caption": caption, "alt": alt}
-        captions.show(self._figures[name], caption, alt)
-        plt.close(figure)
+        if getattr(figure, "number", None) in plt.get_fignums():
+            captions.show(self._figures[name], caption, alt)
+            plt.close(figure)
 
     def tell(self, came_out: Callable[[findings.Measured], findings.Sentences], results: Sequence[dict]):
         """What came out in this run and in the one on record at laptop scale: those of the sentences that are true.

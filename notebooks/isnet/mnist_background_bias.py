@@ -74,9 +74,9 @@ from attrain.targets import selective_target, softmax_target, stochastic_target
 from attrain.training import baselines, correct, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
+from studies.findings import shortcut_cost
 from studies.nets.segmenters import MultiTaskUNet, SegmentThenClassify, UNet
 from studies.nets.small import classifier
-from studies.findings import shortcut_cost
 from studies.pictures import charts
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed, progress

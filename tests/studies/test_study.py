@@ -450,6 +450,9 @@ def test_a_figure_is_shown_once_with_its_caption_and_its_alternative_text(result
     monkeypatch.setattr("IPython.display.display", shown.append)
     current = Study("isnet/x", namespace())
     current.figure(plt.figure(), "nothing", "Look: *nothing*.", "An empty figure")
+    closed = plt.figure()
+    plt.close(closed)
+    current.figure(closed, "closed", "Sliders stand in its place.", "An empty figure")
     picture, caption = shown
     assert picture.alt == "An empty figure" and caption.data == "*Look: *nothing*.*"
 

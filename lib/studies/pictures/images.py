@@ -80,6 +80,7 @@ def sequence_logos(
     start: int = 0,
     spans: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     size: float = 9.5,
+    height: float = 0.85,
 ) -> Figure:
     """One sequence by several methods: letters as tall as their contributions, upside down below zero.
 
@@ -87,12 +88,13 @@ def sequence_logos(
         rows: label -> contributions (4, L) in the order A, C, G, T; zeros are not drawn.
         start: number of the first position.
         spans: label -> (first, last + 1) of stretches to shade, in the same numbers.
-        size: width in inches.
+        size, height: width of the figure and height of a row in inches.
     """
-    height = 0.85 * len(rows) + 0.7
     hatched = zip(COLOURS[4:], ("", "///", "..."))
     shades = [dict(facecolor=c, hatch=hatch, edgecolor="0.4", alpha=0.25, linewidth=0) for c, hatch in hatched]
-    figure, axes = plt.subplots(len(rows), 1, figsize=(size, height), sharex=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(size, height * len(rows) + 0.7), sharex=True, squeeze=False, layout="constrained"
+    )
     for axis, (label, heights) in zip(axes[:, 0], rows.items()):
         for i, stretches in enumerate((spans or {}).values()):
             for first, end in stretches:
@@ -100,7 +102,7 @@ def sequence_logos(
         _draw_letters(axis, np.asarray(heights, float), start)
         axis.axhline(0, color="0.3", linewidth=0.8)
         _label(axis, label)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=8)
     axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
     if spans:
         handles = [plt.Rectangle((0, 0), 1, 1, **shade) for shade, _ in zip(shades, spans)]
