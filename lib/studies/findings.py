@@ -65,3 +65,28 @@ def shortcut_cost(m: Measured, name: str, what: str) -> Sentences:
     yield after < 0.5 * before, f"{What} takes more than half of {name}'s accuracy ({before:.2f} to {after:.2f})."
     yield lost > 1 and after >= 0.5 * before, f"{What} costs {name} {lost:.1f} points of accuracy."
     yield lost <= 1, f"{What} costs {name} no more than one point of accuracy."
+
+
+def from_few_samples(m: Measured) -> Sentences:
+    """How Challenger compares with plain training, its control and FGSM, for each number of training samples.
+
+    Args:
+        m: has "<number of samples>.<method>.accuracy" and ".nll", perhaps with a data set's name before.
+    """
+    ends = ".plain.accuracy"
+    cases = [name.removesuffix(ends) for name in m if isinstance(name, str) and name.endswith(ends)]
+
+    def wins(other: str, what: str, sign: int) -> int:
+        return sum(sign * (m[f"{case}.Challenger.{what}"] - m[f"{case}.{other}.{what}"]) > 0 for case in cases)
+
+    rivals = {"plain training": "plain", "permuted maps": "permuted", "FGSM": "FGSM"}
+    for case in cases[:1]:
+        told = ", ".join(f"{m[f'{case}.{name}.accuracy']:.3f} with {words}" for words, name in rivals.items())
+        where = f"{case.replace('.', ', ')} training samples"
+        yield True, f"With {where} accuracy is {m[f'{case}.Challenger.accuracy']:.3f} with Challenger, {told}."
+    plain, permuted, fgsm = (wins(name, "accuracy", 1) for name in rivals.values())
+    of = f"Of {len(cases)} cases its mean accuracy is higher than"
+    higher = f"plain training's in {plain}, than permuted maps' in {permuted} and than FGSM's in {fgsm}"
+    yield len(cases) > 1, f"{of} {higher}."
+    better = wins("plain", "nll", -1)
+    yield len(cases) > 1, f"Its negative log-likelihood is lower than plain training's in {better}."

@@ -215,7 +215,7 @@ class Study:
         return readable(table[["claim", "of", "expected", "measured", "95 % interval", "verdict"]])
 
     def figure(self, figure, name: str, caption: str = "", alt: str = "") -> None:
-        """Show a matplotlib figure with its caption, and keep it with the record, as figures/<name>.png, written by `finish`.
+        """Show a matplotlib figure with its caption, and keep it for `finish` to write, as figures/<name>.png.
 
         Args:
             figure: shown and closed, if it is not closed already, as where sliders stand in its place.

@@ -298,8 +298,9 @@ pd.DataFrame(words).T.style.set_caption(f"Means, with 95 % intervals over {over}
 
 # %%
 def came_out(m):
-    off = {name: m[f"{name}: off by a tenth"] for name in list(methods)[1:]}
-    apart = {name: m[f"{name}: from Shapley"] for name in list(methods)[1:]}
+    compared = ("gradient × input", "guided backprop", "integrated gradients", "Rescale", "RevealCancel")
+    off = {name: m[f"{name}: off by a tenth"] for name in compared}
+    apart = {name: m[f"{name}: from Shapley"] for name in compared}
     exact = [name for name in off if off[name] == 0]
     yield (
         True,

@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 COLOURS = 256  # of a PNG: a third of the bytes, and no difference to see
@@ -16,6 +17,12 @@ def png(figure: Figure) -> bytes:
     figure.savefig(drawn, dpi=DOTS, bbox_inches="tight", metadata={"Software": None})
     Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     return small.getvalue()
+
+
+def show_figure(figure: Figure, caption: str, alt: str) -> None:
+    """Show a figure that no record keeps, and close it; see `show`."""
+    show(png(figure), caption, alt)
+    plt.close(figure)
 
 
 def show(picture: bytes, caption: str, alt: str) -> None:
