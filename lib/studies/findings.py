@@ -61,10 +61,10 @@ def shortcut_cost(m: Measured, name: str, what: str) -> Sentences:
         what: the misleading shortcut, as "a wrong mark".
     """
     before, after = m[f"{name}.biased"], m[f"{name}.deceiving"]
-    What, lost = what[0].upper() + what[1:], 100 * (before - after)
-    yield after < 0.5 * before, f"{What} takes more than half of {name}'s accuracy ({before:.2f} to {after:.2f})."
-    yield lost > 1 and after >= 0.5 * before, f"{What} costs {name} {lost:.1f} points of accuracy."
-    yield lost <= 1, f"{What} costs {name} no more than one point of accuracy."
+    lost, told = 100 * (before - after), f"Under {what} the accuracy of {name} falls from {before:.2f} to {after:.2f}"
+    yield after < 0.5 * before, f"{told}, by more than half."
+    yield lost > 1 and after >= 0.5 * before, f"{told}."
+    yield lost <= 1, f"Under {what} {name} loses no more than one point of accuracy ({before:.2f}, {after:.2f})."
 
 
 def from_few_samples(m: Measured) -> Sentences:

@@ -286,7 +286,7 @@ def came_out(m):
     base = m["control.EPG"]
     most = gain("energy", 0.1)
     yield True, f"With all boxes the energy loss takes EPG from {base:.2f} to {base + most:.2f} (λ = 0.1)."
-    tenth, hundredth = (100 * gain("energy", 0.1, share) / most for share in ("0.1", "0.01"))
+    tenth, hundredth = 100 * gain("energy", 0.1, "0.1") / most, 100 * m["energy-4", "energy, boxes on 1%"]
     yield True, f"Boxes on a tenth of the images bring {tenth:.0f} % of that gain, on a hundredth {hundredth:.0f} %."
     coarse = gain("energy", 0.1, dilation="0.5")
     yield True, f"Boxes whose sides are pushed out by half bring {100 * coarse / most:.0f} % of it."
