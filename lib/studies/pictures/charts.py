@@ -12,10 +12,10 @@ from studies.pictures.style import (
     COLOURS,
     DASHES,
     LETTER_COLOURS,
-    STYLE,
     legend_below,
     line_styles,
     panel_axes,
+    picture,
     point_styles,
 )
 
@@ -40,7 +40,7 @@ __all__ = [
 SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of colours, and what is at its lower end
 
 
-@plt.rc_context(STYLE)
+@picture()
 def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
     """Means with 95 % intervals: one row for each model, in it a marker with its interval for each test.
 
@@ -56,7 +56,7 @@ def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: M
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def interval_panels(groups: Mapping[str, Mapping[str, dict]], dots: Mapping | None = None) -> Figure:
     """As `interval_rows`, but each test, being another quantity, has a panel and an axis of its own.
 
@@ -107,7 +107,7 @@ def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
     return max(limits[0], -0.03), min(limits[1], 1.03)
 
 
-@plt.rc_context(STYLE)
+@picture()
 def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width: float = 2.3) -> Figure:
     """Where many values lie: a panel for each case, boxes from quartile to quartile, whiskers from 5 to 95 %.
 
@@ -134,7 +134,7 @@ def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width:
     return figure
 
 
-@plt.rc_context(STYLE | {"lines.markersize": 6})
+@picture(lines_markersize=6)
 def labelled_paths(
     paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 3.8
 ) -> Figure:
@@ -157,7 +157,7 @@ def labelled_paths(
     return figure
 
 
-@plt.rc_context(STYLE | {"lines.markersize": 3.5})
+@picture(lines_markersize=3.5)
 def scatter_panels(
     panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
     xlabel: str,
@@ -190,7 +190,7 @@ def scatter_panels(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def pareto_fronts(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], xlabel: str, control: str = "control"
 ) -> Figure:
@@ -214,7 +214,7 @@ def pareto_fronts(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
     """One panel for each quantity, one line for each thing measured, axes logarithmic, every repetition a point.
 
@@ -242,7 +242,7 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     xlabel: str = "epoch",
@@ -284,7 +284,7 @@ def curves(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]]) -> Figure:
     """Sentences, one in each row, each word on the colour of its value.
 
@@ -311,7 +311,7 @@ def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]
     return figure
 
 
-@plt.rc_context(STYLE | {"font.size": 9})
+@picture(font_size=9)
 def series_columns(columns: Sequence[tuple[str, Mapping[str, np.ndarray], np.ndarray]], width: float = 3.2) -> Figure:
     """Series side by side, each with the relevance of its values below: red for, blue against.
 
