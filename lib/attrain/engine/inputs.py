@@ -42,7 +42,7 @@ class Inputs:
         return tuple(values) if self.keys is None else dict(zip(self.keys, values))
 
     def without_maps(self, asked: bool):
-        """What stands for maps that are not made: no numbers; nothing for whole numbers, or where they were asked for."""
+        """What stands for maps that are not made: no numbers; nothing for whole numbers, or where one was asked for."""
         return self.formed(
             [None if asked or not t.is_floating_point() else t.new_empty(len(t), 0) for t in self.tensors]
         )
