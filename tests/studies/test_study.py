@@ -18,7 +18,7 @@ from scipy import stats
 from studies import files, study
 from studies.parameters import check_parameters
 from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
-from studies.study import ROOT, Study, atomic_write, progress
+from studies.study import ROOT, Study, progress
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
