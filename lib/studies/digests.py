@@ -81,7 +81,7 @@ def write_sealed(file: Path, content: bytes) -> None:
 
 
 def read_sealed(file: Path) -> bytes:
-    """What `write_sealed` wrote; ValueError if the file is damaged, cut off, renamed or was written by something else."""
+    """What `write_sealed` wrote; ValueError if the file is damaged, cut off, renamed or something else wrote it."""
     seal, _, content = file.read_bytes().partition(b"\n")
     if seal != _seal(file, content):
         raise ValueError(f"{file} is not as it was written")
