@@ -453,7 +453,7 @@ for m in compared:
 
 # %% tags=["nbval-check-output"]
 for claim in study.claims[:1]:
-    print("the standard classifier uses the shortcut:", claim["verdict"])
+    print("the standard classifier uses the shortcut:", claim["measured"]["mean"] > 0.5)
 
 # %% [markdown]
 # ## Files

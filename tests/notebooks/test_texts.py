@@ -123,7 +123,9 @@ def test_phrases_that_readers_stumbled_over_do_not_come_back(page):
 
 def words_of(name: str) -> set[str]:
     """What a notebook explains in bold, in the paragraph that begins with *Words*."""
-    found = re.search(r"^\*Words\*:.*?(?=\n\n|\Z)", "\n\n".join(c.source for c in cells(name)), re.MULTILINE | re.DOTALL)
+    found = re.search(
+        r"^\*Words\*:.*?(?=\n\n|\Z)", "\n\n".join(c.source for c in cells(name)), re.MULTILINE | re.DOTALL
+    )
     return set(re.findall(r"\*\*([^*\\]+)\\?\*?\*\*", found[0])) if found else set()
 
 
