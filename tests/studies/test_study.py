@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import time
-from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +17,7 @@ from scipy import stats
 from studies import files, study
 from studies.parameters import check_parameters
 from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
-from studies.study import ROOT, Study, progress
+from studies.study import Study, atomic_write
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
@@ -422,46 +421,6 @@ def test_the_table_of_claims_shows_each_once_with_its_words(results):
     assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
     assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
     assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
-
-
-def test_the_table_of_claims_shows_long_sentences_whole_and_on_the_left(results):
-    current = Study("isnet/x", namespace())
-    current.claim("isnet-5", [0.7, 0.8])
-    page = current.claims_table().to_html()
-    assert current.claims[0]["claim"] in page and len(current.claims[0]["claim"]) > 50 and "text-align: left" in page
-
-
-def test_a_study_ends_with_links_to_what_it_has_written_and_to_the_results_page(results, monkeypatch):
-    for out, folder in (("", ROOT / "notebooks/isnet"), (str(results / "mine"), results / "mine")):
-        monkeypatch.chdir(ROOT / "notebooks/isnet")  # where Jupyter runs it; papermill leaves the notebook in `out`
-        current = Study("isnet/x", namespace(out=out))
-        current.figure(plt.figure(), "two words", "Nothing.", "Nothing")
-        links = re.findall(
-            r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data
-        )
-        assert [words for words, _ in links] == ["the record", "two words", "one page", "results"]
-        there = {words: (folder / unquote(link)).resolve() for words, link in links}
-        assert there["one page"] == (results / "report.html").resolve()
-        assert all(file.is_file() for words, file in there.items() if words != "one page")
-
-
-def test_a_figure_is_shown_once_with_its_caption_and_its_alternative_text(results, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
-    current = Study("isnet/x", namespace())
-    current.figure(plt.figure(), "nothing", "Look: *nothing*.", "An empty figure")
-    closed = plt.figure()
-    plt.close(closed)
-    current.figure(closed, "closed", "Sliders stand in its place.", "An empty figure")
-    picture, caption = shown
-    assert picture.alt == "An empty figure" and caption.data == "*Look: *nothing*.*"
-
-
-def test_progress_is_told_on_stdout_as_it_is_no_error(capsys):
-    with progress(2, "epochs") as bar:
-        bar.update(2)
-    out, err = capsys.readouterr()
-    assert "epochs: 100%" in out and not err
 
 
 def test_all_claims_are_declared_whole():
