@@ -57,7 +57,7 @@ def learning_curves(
 
 
 def _beside(names: Sequence[str], sizes: Sequence[int]) -> dict[str, float]:
-    """Factors that set the methods' whiskers apart: by 1.3 from first to last, or less where sample counts are close."""
+    """Factors that set the methods' whiskers apart: by 1.3 from first to last, less where counts are close."""
     nearest = min((b / a for a, b in itertools.pairwise(sizes)), default=2.0)
     places = [0.0] if len(names) < 2 else [i / (len(names) - 1) - 0.5 for i in range(len(names))]
     return {name: min(nearest ** (1 / 3), 1.3) ** place for name, place in zip(names, places)}
