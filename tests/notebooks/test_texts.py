@@ -8,10 +8,10 @@ import jupytext
 import pytest
 
 from studies import findings
+from studies.files import NOTEBOOKS, ROOT
 from studies.findings import Measured, true_sentences
 from studies.parameters import experiments
 from studies.records import RECORDS, load_records
-from studies.files import NOTEBOOKS, ROOT
 
 ALL = sorted(
     path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
