@@ -223,7 +223,7 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
         xlabel: what x is.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    widths = np.linspace(5, 1.2, len(names))  # one that lies under another is still seen beside it
+    widths = np.linspace(3.6, 1.2, len(names))  # one that lies under another is still seen beside it
     styles = {name: look | {"linewidth": w} for (name, look), w in zip(line_styles(names).items(), widths)}
     styles = {name: look | {"markerfacecolor": "white", "markersize": 7} for name, look in styles.items()}
     figure, axes = panel_axes(len(panels), 4.8, 3.8)
