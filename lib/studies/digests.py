@@ -15,9 +15,8 @@ from pathlib import Path
 
 from studies.files import ROOT, write_bytes
 
-SHOWS_OR_RUNS = (
-    "batch bench needs pages pictures records run".split()
-)  # of the kit: what does not change what a seed finds
+# Of the kit: what does not change what a seed finds.
+SHOWS_OR_RUNS = "batch bench claim_tables findings needs pages pictures records run verdicts".split()
 
 
 def sha256(content: bytes) -> str:
@@ -82,7 +81,7 @@ def write_sealed(file: Path, content: bytes) -> None:
 
 
 def read_sealed(file: Path) -> bytes:
-    """What `write_sealed` wrote; ValueError if the file is damaged, cut off, renamed or was written by something else."""
+    """What `write_sealed` wrote; ValueError if the file is damaged, cut off, renamed or something else wrote it."""
     seal, _, content = file.read_bytes().partition(b"\n")
     if seal != _seal(file, content):
         raise ValueError(f"{file} is not as it was written")
