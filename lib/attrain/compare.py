@@ -17,6 +17,7 @@ from attrain.metrics.relevance import completeness_error, deletion_curve, insert
 from attrain.metrics.sanity import randomised
 from attrain.show import show
 from attrain.targets import Target
+from attrain.tensors import mapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,8 +78,8 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Explain by several methods and measure each map.
 
-    None of these numbers says that a map is right. A map that is incomplete where its method promises completeness, that
-    does not beat a random order, or that stays the same when the network forgets, is of little use.
+    None of these numbers says that a map is right. One that is incomplete where its method promises completeness, does
+    not beat a random order, or stays the same when the network forgets, is of little use.
 
     Args:
         model: as for `explain`, in eval mode; called as model(x, **kwargs).
@@ -117,9 +118,7 @@ def compare(
     read = lambda found: found.layers[layer].sum(-1) if layer else found.heatmap  # noqa: E731
     explain(model, x[:1], _first(target), next(iter(named.values())), **_first_of(ask, len(x)))  # else the first pays
     explanations, maps, rows = {}, {}, {}
-    forgetful = (
-        next((network for _, network in randomised(model, seed)), None) if isinstance(model, nn.Module) else None
-    )
+    forgetful = _forgetful(model, seed)
     for name, method in named.items():
         started = _now(x)
         explanations[name] = found = explain(model, x, target, method, **ask)
@@ -152,6 +151,20 @@ def _logits(model: Callable, kwargs: dict, x: Tensor) -> Tensor:
     return getattr(out, "logits", out)
 
 
+def _only_logit(out: Any) -> Tensor:
+    return getattr(out, "logits", out).flatten()
+
+
+def _forgetful(model: Callable, seed: int) -> nn.Module | None:
+    """The model with its last layer drawn anew; None of what is no module, or has a last layer that cannot be drawn."""
+    if not isinstance(model, nn.Module):
+        return None
+    try:
+        return next((network for _, network in randomised(model, seed)), None)
+    except TypeError:
+        return None
+
+
 def _target(model: Callable, x: Tensor, target: Any, kwargs: dict) -> Any:
     """Classes (N,), or a callable that gives one number a sample."""
     if callable(target):
@@ -159,7 +172,7 @@ def _target(model: Callable, x: Tensor, target: Any, kwargs: dict) -> Any:
     with torch.no_grad():
         logits = _logits(model, kwargs, x)
     if isinstance(logits, Tensor) and (logits.ndim == 1 or logits.shape[1:] == (1,)):
-        return lambda out: getattr(out, "logits", out).flatten()
+        return _only_logit
     if target is None:
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ValueError("the model returns no logits (N, C): give a callable target that makes (N,) numbers of it")
@@ -176,10 +189,7 @@ def _first(target: Any) -> Any:
 
 def _first_of(ask: dict, n: int) -> dict:
     """The same for one sample: tensors of the keyword arguments cut as x."""
-    kwargs = {
-        k: v[:1] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v for k, v in (ask["kwargs"] or {}).items()
-    }
-    return ask | {"kwargs": kwargs}
+    return ask | {"kwargs": mapped(lambda t: t[:1] if t.shape[:1] == (n,) else t, ask["kwargs"])}
 
 
 def _completeness(found: Explanation, heatmap: Tensor) -> float:

@@ -46,11 +46,8 @@ class Explanation(NamedTuple):
 
         shapes = {name: str(mapped(lambda t: tuple(t.shape), part)) for name, part in self._asdict().items()}
         several = isinstance(self.heatmap, (tuple, dict))
-        found = (
-            self.heatmap
-            if isinstance(self.heatmap, dict)
-            else dict(enumerate(self.heatmap if several else (self.heatmap,)))
-        )
+        inputs = self.heatmap if several else (self.heatmap,)
+        found = inputs if isinstance(inputs, dict) else dict(enumerate(inputs))
         maps = {f"heatmap {key}" if several else "heatmap": value for key, value in found.items()} | self.layers
         return as_html({name: m.detach().cpu().float() for name, m in maps.items() if m is not None}, shapes)
 
