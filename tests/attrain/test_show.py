@@ -269,6 +269,16 @@ def test_figures_are_white_with_black_letters_on_a_dark_theme():
     assert figure.get_facecolor() == (1, 1, 1, 1) and figure.axes[0].xaxis.label.get_color() == "black"
 
 
+def test_no_setting_of_matplotlib_turns_or_breaks_a_picture():
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0] = 1
+    with plt.rc_context({"image.origin": "lower", "axes.facecolor": "black", "figure.dpi": 300}):
+        axis = show(x, x, labels=["costs $5$ and $"]).axes[0]
+    assert axis.yaxis_inverted(), "the first row on top"
+    axis.figure.draw_without_rendering()
+    assert axis.get_ylabel() == "costs $5$ and $"
+
+
 # ---------------------------------------------------------------- an explanation by itself
 
 

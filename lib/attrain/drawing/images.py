@@ -76,9 +76,9 @@ def coloured(image: Any) -> np.ndarray:
     return np.moveaxis(image, 0, -1) if image.ndim == 3 and len(image) == 3 else plane(image)
 
 
-def draw_image(axis: Any, image: Any) -> None:
-    """An image (H, W), (1, H, W) or (3, H, W), in [0, 1]."""
-    axis.imshow(coloured(image), cmap="gray", vmin=0, vmax=1)
+def draw_image(axis: Any, image: Any, smooth: bool = False) -> None:
+    """An image (H, W), (1, H, W) or (3, H, W), in [0, 1]; smooth: its pixels as points of a smooth surface."""
+    axis.imshow(coloured(image), cmap="gray", vmin=0, vmax=1, interpolation="bicubic" if smooth else None)
 
 
 def draw_map(axis: Any, values: np.ndarray, size: tuple[int, int]) -> Any:

@@ -19,17 +19,20 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "legend.frameon": False,
     "svg.hashsalt": "attrain",
+    "text.parse_math": False,  # a "$" in a class's name is one
 }
-INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")  # black, whatever the theme
 
 
 @contextmanager
 def styled() -> Iterator[Any]:
-    """matplotlib.pyplot in this look."""
+    """matplotlib.pyplot in this look, whatever a matplotlibrc says, but for fonts: names may need their signs."""
     import matplotlib.pyplot as plt
 
     plt.draw_if_interactive()  # loads a notebook's backend now: within rc_context its settings would be lost again
-    with plt.rc_context(STYLE | dict.fromkeys(INKS, "black")):
+    fonts = {name: value for name, value in plt.rcParams.items() if name.startswith("font.")}
+    with plt.rc_context():
+        plt.style.use("default")
+        plt.rcParams.update(fonts | STYLE)
         yield plt
 
 
@@ -52,7 +55,7 @@ def text_width(texts: Sequence[str], fontsize: float) -> float:
     """Inches of the longest line."""
     from matplotlib.textpath import TextPath
 
-    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    lines = [line for text in texts for line in text.replace("$", "S").split("\n") if line.strip()]
     return max((TextPath((0, 0), line, size=fontsize).get_extents().width for line in lines), default=0.0) / 72
 
 

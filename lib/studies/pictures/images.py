@@ -9,27 +9,30 @@ from matplotlib.figure import Figure
 from attrain.drawing.images import Grid, draw_bar, draw_image, draw_map, plane
 from attrain.drawing.sequences import draw_letters
 from attrain.drawing.style import limit, side_label
-from studies.pictures.style import COLOURS, STYLE
+from studies.pictures.style import COLOURS, picture
 
 
-@plt.rc_context(STYLE)
-def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
+@picture()
+def image_rows(
+    rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95, smooth: bool = False
+) -> Figure:
     """Rows of images on one scale from 0 to 1, grey or in colour.
 
     Args:
         rows: row label -> images (n, H, W), (n, 1, H, W) or (n, 3, H, W).
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
+        smooth: draw pixels as points of a smooth surface; small images are easier to read so.
     """
     columns = max(len(images) for images in rows.values())
     figure, axes, _ = _grid(list(rows), columns, size, titles)
     for row, images in zip(axes, rows.values()):
         for axis, image in zip(row, images):
-            draw_image(axis, image)
+            draw_image(axis, image, smooth)
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def map_rows(
     images: np.ndarray,
     rows: Mapping[str, np.ndarray],
@@ -46,7 +49,7 @@ def map_rows(
     Args:
         images: (n, H, W), (n, 1, H, W) or, in colour, (n, 3, H, W), in [0, 1].
         rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
         shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
         masks: (n, H, W), whose outline is drawn instead of the image's.
@@ -66,12 +69,13 @@ def map_rows(
     return figure
 
 
-@plt.rc_context(STYLE | {"axes.grid": False})
+@picture(axes_grid=False)
 def sequence_logos(
     rows: Mapping[str, np.ndarray],
     start: int = 0,
     spans: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     size: float = 9.5,
+    height: float = 0.85,
 ) -> Figure:
     """One sequence by several methods: letters as tall as their contributions, upside down below zero.
 
@@ -79,12 +83,13 @@ def sequence_logos(
         rows: label -> contributions (4, L) in the order A, C, G, T; zeros are not drawn.
         start: number of the first position.
         spans: label -> (first, last + 1) of stretches to shade, in the same numbers.
-        size: width in inches.
+        size, height: width of the figure and height of a row in inches.
     """
-    height = 0.85 * len(rows) + 0.7
     hatched = zip(COLOURS[4:], ("", "///", "..."))
     shades = [dict(facecolor=c, hatch=hatch, edgecolor="0.4", alpha=0.25, linewidth=0) for c, hatch in hatched]
-    figure, axes = plt.subplots(len(rows), 1, figsize=(size, height), sharex=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(size, height * len(rows) + 0.7), sharex=True, squeeze=False, layout="constrained"
+    )
     for axis, (label, heights) in zip(axes[:, 0], rows.items()):
         for i, stretches in enumerate((spans or {}).values()):
             for first, end in stretches:
@@ -92,7 +97,7 @@ def sequence_logos(
         draw_letters(axis, np.asarray(heights, float), start)
         axis.axhline(0, color="0.3", linewidth=0.8)
         side_label(axis, label)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=8)
     axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
     if spans:
         handles = [plt.Rectangle((0, 0), 1, 1, **shade) for shade, _ in zip(shades, spans)]
