@@ -95,7 +95,8 @@ class Study:
 
     Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms; on a
     GPU, where some operations have none (adaptive average pooling is one), torch warns of these. float32 is
-    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up.
+    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up. What a
+    user's start-up file may have set of torch, another default dtype or device or no gradients, is set back.
 
     Attributes:
         parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
@@ -114,6 +115,9 @@ class Study:
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
         # As `use_deterministic_algorithms`, which would import torch's compiler, for two seconds.
         torch.set_deterministic_debug_mode("error" if self.device.type == "cpu" else "warn")
         torch.backends.cudnn.allow_tf32 = False

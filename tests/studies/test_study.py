@@ -53,6 +53,20 @@ def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(resul
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_what_a_users_start_up_file_has_set_of_torch_is_set_back(results):
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    try:
+        Study("isnet/x", namespace())
+        made = torch.rand(1)
+        assert made.dtype == torch.float32 and made.device.type == "cpu" and torch.is_grad_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -250,7 +250,7 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
     if mask is not None:
         values = values.masked_fill(~mask.cpu().bool(), torch.nan)
     values = values.flatten(2)
-    ranks = torch.tensor(stats.rankdata(values, axis=2, nan_policy="omit"))
+    ranks = torch.from_numpy(stats.rankdata(values, axis=2, nan_policy="omit"))
     centred = (ranks - ranks.nanmean(2, keepdim=True)).nan_to_num()
     a, b = centred
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
