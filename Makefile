@@ -107,6 +107,7 @@ sweep: zoo
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
+	@$(BIN)/python -m studies.pairs
 	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
 	@$(BIN)/python -m studies.run --keep-outputs $(or $(EXPERIMENTS),all)
 

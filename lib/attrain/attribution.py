@@ -158,7 +158,10 @@ def _in_chunks(
     whole: Any = None
     starts: Any = range(0, max(n, 1), chunk_size)
     if progress:
-        from tqdm.auto import tqdm
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise ImportError("progress=True needs tqdm: pip install tqdm") from None
 
         starts = tqdm(starts, unit="chunk", desc="explain")
     for start in starts:

@@ -65,7 +65,7 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     write_text(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
     write_text(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
-    (out / FINISHED).write_text(done)
+    write_text(out / FINISHED, done)  # whole or not at all: other jobs of a batch look at it meanwhile
     return out / "record.json"
 
 
