@@ -25,9 +25,7 @@ def of_tests(results: Sequence[Mapping], methods: Sequence[str], tests: Sequence
     return right, {m: {t: estimate(values) for t, values in of.items()} for m, of in right.items()}
 
 
-def accuracy_table(
-    accuracy: Mapping[str, Mapping[str, dict]], shares: Mapping[str, Sequence[float]]
-) -> "pd.io.formats.style.Styler":
+def accuracy_table(accuracy: Mapping[str, Mapping[str, dict]], shares: Mapping[str, Sequence[float]]) -> Styler:
     """A row a method: its accuracy on each test with the interval, and its share of background relevance.
 
     Args:

@@ -15,13 +15,15 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from studies import claim_tables
+from studies.digests import figure_is_whole
 from studies.files import NOTEBOOKS, ROOT, results_root, write_text
 from studies.parameters import experiments
 from studies.records import (
@@ -30,7 +32,7 @@ from studies.records import (
     claims,
     duration,
     keep,
-    load_records,
+    read_records,
     scale,
     seconds,
     seeds_in_words,
@@ -50,11 +52,12 @@ for function in (number, interval, duration, seeds_in_words, quote):
 # ---------------------------------------------------------------- HTML
 
 
-def html_page(records: list[dict], path: Path) -> str:
+def html_page(records: list[dict], path: Path, faults: Iterable[str] = ()) -> str:
     """One self-contained page: the claims of all records, then each record's figures and tables.
 
     Args:
         records: as `load_records` returns them.
+        faults: a line for each file that is none.
         path: where the page will lie; links to executed notebooks are relative to its folder.
     """
     stated = claims(records)
@@ -62,7 +65,7 @@ def html_page(records: list[dict], path: Path) -> str:
     groups = [(rows.iloc[0], rows.to_dict("records")) for _, rows in stated.groupby(about, dropna=False)]
     runs = [_run(record, path.absolute().parent) for record in records]
     page = TEMPLATES.get_template("page.html.j2")
-    return page.render(runs=runs, groups=groups, verdicts=verdicts(stated), marks=VERDICTS)
+    return page.render(runs=runs, groups=groups, verdicts=verdicts(stated), marks=VERDICTS, faults=[*faults])
 
 
 def _run(record: dict, folder: Path) -> dict:
@@ -70,17 +73,17 @@ def _run(record: dict, folder: Path) -> dict:
     names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
     there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
     links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = {name: _picture(record["folder"] / "figures" / f"{name}.png") for name in record["figures"]}
+    pictures = {name: _picture(record, name) for name in record["figures"]}
     titles = {name: re.sub(r"[_\s]+", " ", name) for name in pictures}
     found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures, "titles": titles}
     return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}
 
 
-def _picture(png: Path) -> dict | None:
-    """A figure as the page holds it; kept at 150 dots an inch, shown at 100."""
-    if not png.is_file():
+def _picture(record: dict, name: str) -> dict | None:
+    """A figure as the page holds it, None if it is not as its run drew it; kept at 150 dots an inch, shown at 100."""
+    if not figure_is_whole(record, record["folder"], name):
         return None
-    data = png.read_bytes()
+    data = (record["folder"] / "figures" / f"{name}.png").read_bytes()
     width, height = (int.from_bytes(data[i : i + 4], "big") * 2 // 3 for i in (16, 20))
     return {"base64": base64.b64encode(data).decode(), "width": width, "height": height}
 
@@ -101,31 +104,43 @@ def markdown(table) -> str:
     return re.sub(" {2,}", " ", text)  # without the padding, which would change all rows with the widest
 
 
-def record_tables(records: list[dict], here: Path) -> str:
+def record_tables(records: list[dict], here: Path, faults: Mapping[Path, str] | None = None) -> str:
     """For each record, folded, how many of its claims hold, and their table, with the paper's values if there are any.
 
     Args:
-        records: as `load_records` returns them.
+        records, faults: as `read_records` returns them.
         here: the folder of the page, for its links to the records.
     """
     parts = []
     for record in records:
         stated = claims([record])
         title = f"{record['experiment']}, {scale(record)} scale, {seeds_in_words(record['seeds'])}: {verdicts(stated)}"
-        table = "No claims." if stated.empty else markdown(_measurements(stated).map(plain))
         file = _link(record["folder"] / "record.json", here)
-        parts += [f"<details><summary>{escape(title)}</summary>", table, f"All metrics: [record]({file})", "</details>"]
+        parts += [f"<details><summary>{escape(title)}</summary>", *_claims(stated)]
+        parts += [f"All metrics: [record]({file})", "</details>"]
+    parts += [plain(fault.replace(str(file), _link(file, here))) for file, fault in (faults or {}).items()]
     return "\n\n".join(parts) or "No records are kept yet."
 
 
-def _measurements(stated):
-    """The columns that a reader of one record's claims wants."""
-    names = {"id": "Claim", "statement": "", "expected": "Expected", "measured": "Measured", "95 % CI": "95 % CI"}
-    names["verdict"] = "Verdict"
-    if stated["paper_value"].notna().any():
-        names["paper's value"] = "Paper's value"
-    of = stated["of"].map(lambda name: f" ({name})" if name else "")
-    return stated.assign(statement=stated["claim"] + of)[[*names]].rename(columns=names)
+def _claims(stated) -> list[str]:
+    """Paragraphs on the claims of a record: their tables, and what is to be known about both."""
+    if stated.empty:
+        return ["No claims."]
+    parts = []
+    for heading, table in claim_tables.tables(stated).items():
+        parts += [*([f"**{heading}**"] if heading else []), markdown(table.map(plain))]
+    named = [f"- {plain(place)}" for place in claim_tables.places(stated)]
+    parts.append(" ".join(claim_tables.notes(stated)))
+    return [*parts, *(["Where the paper has its numbers:", "\n".join(named)] if named else [])]
+
+
+def _without_runs(paper: str, records: list[dict]) -> str:
+    """The paper's numbers beside which no kept run stands, folded; "" if there are none."""
+    table = claim_tables.without_runs(paper, claims(records))
+    if table.empty:
+        return ""
+    title = f"The paper's numbers beside which no kept run of ours stands yet: {len(table)}"
+    return "\n\n".join(["", f"<details><summary>{title}</summary>", markdown(table.map(plain)), "</details>"])
 
 
 def _link(file: Path, here: Path) -> str:
@@ -152,10 +167,10 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
     here = here or NOTEBOOKS
     chosen = experiments() if chosen is None else list(chosen)
     lines = {experiment: [] for experiment in chosen}
-    for record in load_records(folder):
+    for record in read_records(folder)[0]:
         paper, _, name = record["experiment"].partition("/")
         page = folder / f"{paper}.md" if name else record["folder"] / "record.json"
-        found = f"[{verdicts(claims([record]))}]({_link(page, here)})"
+        found = f"[{verdicts(claims([record]), brief=True)}]({_link(page, here)})"
         lines.get(record["experiment"], []).append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
     table = pd.DataFrame({"Notebook": [f"[{e}]({_link(NOTEBOOKS / f'{e}.ipynb', here)})" for e in chosen]})
     table["It asks"] = [plain(question(experiment)) for experiment in chosen]
@@ -176,7 +191,7 @@ def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int 
     from IPython.display import Markdown, display
 
     name, _, figure = figure.partition("/")
-    for record in load_records(folder):
+    for record in read_records(folder)[0]:
         file = record["folder"] / "figures" / f"{figure}.png"
         if record["experiment"] == f"{paper}/{name}" and file.is_file():
             display(_small(file, width))
@@ -210,10 +225,13 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
     `<!-- verdicts: written by make report -->` and `<!-- verdicts end -->`, the overview: a row a notebook with a link,
     its question, and what each of its kept runs found with a link there. Without these lines it is left alone.
     """
-    records = load_records(folder)
-    papers = sorted({experiment.split("/")[0] for experiment in experiments() if "/" in experiment})
-    parts = {folder / f"{paper}.md": [r for r in records if r["experiment"].split("/")[0] == paper] for paper in papers}
-    texts = {page: _filled(page, record_tables(ours, folder)) for page, ours in parts.items()}
+    records, faults = read_records(folder)
+    texts = {}
+    for paper in sorted({experiment.split("/")[0] for experiment in experiments() if "/" in experiment}):
+        ours = [record for record in records if record["experiment"].split("/")[0] == paper]
+        no_records = {file: fault for file, fault in faults.items() if file.parent.parent.name == paper}
+        page = folder / f"{paper}.md"
+        texts[page] = _filled(page, record_tables(ours, folder, no_records) + _without_runs(paper, ours))
     texts[folder / "README.md"] = _filled(folder / "README.md", notebooks_table(folder=folder, here=folder))
     if README.is_file() and README_MARKERS[0] in README.read_text("utf-8"):
         texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent), README_MARKERS)
@@ -246,31 +264,41 @@ def update(page: Path, text: str) -> bool:
 # ---------------------------------------------------------------- command line
 
 
+def report(folder: Path) -> dict[Path, str]:
+    """Write report.html of all records below the folder, print where it is; return what `read_records` found amiss."""
+    records, faults = read_records(folder)
+    page = folder / "report.html"
+    update(page, html_page(records, page, faults.values()))
+    print(page, flush=True)
+    return faults
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m studies.pages", description="Render the records of runs.")
-    parser.add_argument("--write", action="store_true", help="also write the pages' tables from the kept records")
-    parser.add_argument("--check", action="store_true", help="only check the pages' tables against the kept records")
-    parser.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--write", action="store_true", help="also write the pages' tables from the kept records")
+    one.add_argument("--check", action="store_true", help="only check the pages' tables against the kept records")
+    one.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
     options = parser.parse_args(arguments)
     try:
-        if options.check:
-            for page, text in generated(RECORDS).items():
-                if not page.is_file() or page.read_bytes().decode() != text:
-                    raise ValueError(f"{page} differs from the kept records: python -m studies.pages --write")
-        elif options.keep:
+        if options.keep:
             print(keep(results_root() / options.keep, RECORDS))
-        else:
-            page = results_root() / "report.html"
-            update(page, html_page(load_records(results_root()), page))
-            print(page)
+            return 0
+        faults = {} if options.check else report(results_root())
+        for page, text in generated(RECORDS).items() if options.check or options.write else ():
             if options.write:
-                for page, text in generated(RECORDS).items():
-                    update(page, text)
-        return 0
+                update(page, text)
+            elif not page.is_file() or page.read_bytes().decode() != text:
+                raise ValueError(f"{page} differs from the kept records: python -m studies.pages --write")
+        if options.check or options.write:
+            faults |= read_records(RECORDS)[1]
     except (OSError, ValueError) as error:
         print(f"studies.pages: {error}", file=sys.stderr)
         return 1
+    for fault in faults.values():
+        print(f"studies.pages: {fault}", file=sys.stderr)
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

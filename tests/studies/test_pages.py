@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -12,8 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from studies import pages, parameters, records, statistics, study
+from studies import digests, pages, parameters, records, statistics, study
 from studies.files import ROOT, results_root
+from tests.conftest import flipped
 
 HOSTILE = '<script>alert("x")</script> & \'|`*_$~[a](b)\\'
 TIMES = {"finished": "2025-01-02T03:04:05Z", "notebook_seconds": 41.2, "seed_seconds": [12.0]}
@@ -35,10 +37,10 @@ def claim(id="ignores-mark", values=(0.91, 0.93, 0.94), of="", above=0.5, paper_
     return {"id": id, "of": of, **definition, "measured": measured, "verdict": decision, **changes}
 
 
-def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, figures=("maps",), **changes):
+def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, figures=("maps",), png=b"", **changes):
     metrics = metrics or {"accuracy": [0.91, 0.93, 0.94], "loss": [1.25e-5, 2.5e-5, 2e-5]}
     count = len(next(iter(metrics.values())))
-    return {
+    made = {
         "schema": study.SCHEMA,
         "experiment": experiment,
         "parameters": {"scale": scale, "seed": 0, "seeds": count, "device": "cpu", "threads": 1, "rate": 0.001},
@@ -46,13 +48,14 @@ def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, fi
         "metrics": metrics,
         "summary": {name: statistics.estimate(values) for name, values in metrics.items()},
         "claims": [claim()] if claims is None else claims,
-        "figures": list(figures),
+        "figures": {name: digests.sha256(png) for name in figures},
         "data": {"digits": {"digits.csv.gz": "ab" * 32}},
         "environment": {"python": "3.11.9", "torch": "2.8.0", "device": "cpu (x86_64)", "threads": 1},
         "commit": "c0ffee" * 6 + "c0ff",
         "times": TIMES | {"seed_seconds": [12.0] * count},
         **changes,
     }
+    return made | {"digest": digests.record_digest(made)}
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def put(results, png):
     """Writes a record, its figures as PNG and SVG, and what else a run leaves, below the results."""
 
     def put(root=None, extras=(), **given) -> Path:
-        made = record(**given)
+        made = record(png=png, **given)
         folder = (root or results_root()) / made["parameters"]["scale"] / made["experiment"]
         study.write_json(folder / "record.json", made)
         for name in made["figures"]:
@@ -163,14 +166,98 @@ def test_no_folder_holds_no_records(tmp_path):
     assert records.load_records(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps(record(schema=0)), '{"schema": 1}', "\udcff"])
-def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, text):
+def without(key, inside=None):
+    made = record()
+    (made if inside is None else made[inside] if isinstance(made[inside], dict) else made[inside][0]).pop(key)
+    return made
+
+
+def changed(**values):
+    """With a digest that goes with it, as who edits a record by a program might write."""
+    made = record() | values
+    return made | {"digest": digests.record_digest(made)}
+
+
+MALFORMED = {
+    "cut off": json.dumps(record())[:-1],
+    "not text": "\udcff",
+    "nested without end": "[" * 100_000,
+    "a list": [],
+    "empty": {},
+    "NaN": json.dumps(record()).replace("0.91", "NaN"),
+    "of another schema": changed(schema=0),
+    "of schema 1 with a digest": record() | {"schema": 1, "figures": ["maps"]},
+    "without a digest": without("digest"),
+    "with a key that is not known": changed(digits=1),
+    "no seeds": changed(seeds=[]),
+    "no scale": changed(parameters={}),
+    "no device": without("device", "environment"),
+    "no times": changed(times={}),
+    "a metric that is no list": changed(metrics={"accuracy": 0.5}),
+    "a summary without a mean": changed(summary={"accuracy": {}}),
+    "claims by name": changed(claims={"a": 1}),
+    "a claim without a verdict": without("verdict", "claims"),
+    "a verdict that there is not": changed(claims=[claim(verdict="certain")]),
+    "a claim without bounds": changed(claims=[{n: v for n, v in claim().items() if n != "above"}]),
+    "a figure elsewhere": changed(figures={"../../../private": ""}),
+    "data that are a text": changed(data="digits"),
+    "a number changed": record() | {"metrics": {"accuracy": [0.92, 0.93, 0.94], "loss": [1.25e-5, 2.5e-5, 2e-5]}},
+    "a verdict changed": record() | {"claims": [claim(verdict="fails")]},
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_file_that_is_no_record_costs_its_own_place_and_no_page(put, results, capsys, what):
+    put(experiment="isnet/other")
+    text = MALFORMED[what] if isinstance(MALFORMED[what], str) else json.dumps(MALFORMED[what])
     file = put() / "record.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="delete it and run its notebook again") as error:
         records.load_records(results)
-    assert str(file) in str(error.value) and "delete it and run its notebook again" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    found, faults = records.read_records(results)
+    assert [r["experiment"] for r in found] == ["isnet/other"] and faults == {file: str(error.value)}
+    assert pages.main([]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{results}/report.html\n" and captured.err == f"studies.pages: {error.value}\n"
+    page = Page((results / "report.html").read_text("utf-8"))
+    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h2")
+
+
+def test_a_kept_file_that_is_no_record_is_said_on_its_papers_page_which_has_the_others(tree, put, capsys):
+    put(tree, experiment="one/a")
+    (put(tree, experiment="one/b") / "record.json").write_text("{")
+    assert pages.main(["--write"]) == 1 and "one/b/record.json is no record" in capsys.readouterr().err
+    page = (tree / "one.md").read_text("utf-8")
+    assert "<summary>one/a, smoke scale" in page and "\nsmoke/one/b/record.json is no record (" in page
+    assert pages.main(["--check"]) == 1
+
+
+def test_a_record_from_before_digests_is_one(put, results):
+    old = {name: value for name, value in record().items() if name != "digest"}
+    (put() / "record.json").write_text(json.dumps(old | {"schema": 1, "figures": ["maps"]}))
+    assert len(render(results).all("img")) == 1
+
+
+def test_a_digest_is_of_the_values_and_not_of_how_they_are_laid_out(put, results):
+    file = put() / "record.json"
+    file.write_bytes(json.dumps(json.loads(file.read_text()), indent=4).replace("\n", "\r\n").encode())
+    assert len(records.load_records(results)) == 1
+
+
+def test_every_flipped_bit_of_a_record_is_seen_unless_it_says_the_same(put):
+    """As 1e-05 and 1E-05 do."""
+    file, draws, same = put() / "record.json", random.Random(0), 0
+    content = file.read_bytes()
+    assert len(content) > 1000
+    for bit in draws.sample(range(8 * len(content)), 300):
+        file.write_bytes(flipped(content, bit))
+        try:
+            same += {**records.load_record(file), "folder": None} == json.loads(content) | {"folder": None}
+        except ValueError:
+            continue
+    file.write_bytes(content)
+    assert same <= 3 and records.load_record(file)
 
 
 def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
@@ -181,14 +268,14 @@ def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
 
 
 def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
-    put(experiment="methods", scale="laptop")
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
+    put(experiment="methods")
     stated = records.claims(results)
     assert stated.equals(records.claims(records.load_records(results)))
     assert list(zip(stated["experiment"], stated["scale"], stated["id"])) == [
-        ("isnet/mark", "smoke", "ignores-mark"),
-        ("isnet/mark", "smoke", "single"),
-        ("methods", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "single"),
+        ("methods", "smoke", "ignores-mark"),
     ]
     first = stated.iloc[0]
     assert first["mean"] == pytest.approx(0.926667) and first["low"] < first["mean"] < first["high"]
@@ -196,7 +283,8 @@ def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(
     assert first[words].tolist() == [
         "above 0.5", "0.927", "[0.889, 0.965]", "holds", "0.5", "accuracy, mark moved", "Table 1",
     ]  # fmt: skip
-    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "no interval"]
+    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "not judged"]
+    assert stated.iloc[2]["verdict"] == "not judged", "smoke scale decides nothing"
 
 
 def test_no_records_are_an_empty_table_of_the_same_columns(put, results):
@@ -238,12 +326,12 @@ def test_durations_have_a_fitting_unit(seconds, text):
 
 
 def test_summary_has_one_line_a_record(put, results):
-    failing = claim("b", values=(0.1, 0.1), of="x")
-    put(claims=[claim(), claim("c", values=[0.9]), failing])
+    failing = claim("b", values=(0.1, 0.1, 0.2), of="x")
+    put(scale="tiny", claims=[claim(), claim("c", values=[0.9]), failing, claim("isnet-7", (2.5, 2.6, 2.55))])
     put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
     assert records.runs(results).values.tolist() == [
         ["challenger/long_name", "laptop", 1, "no claims", 41],
-        ["isnet/mark", "smoke", 3, "1 holds, 1 fails, 1 no interval", 41],
+        ["isnet/mark", "tiny", 3, "1 holds, 1 fails, 1 not judged; of ours 1 holds", 41],
     ]
 
 
@@ -253,8 +341,12 @@ def test_summary_has_one_line_a_record(put, results):
 @pytest.fixture
 def full(put, results):
     """Results with every kind of verdict, one seed and many, and a hostile text wherever one can be."""
-    values = {"holds": (0.8, 0.9), "fails": (0.1, 0.11), "undecided": (0.1, 0.9), "no interval": [0.7]}
-    put(claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())], figures=["a", "b_c"])
+    values = {"holds": (0.8, 0.9, 0.85), "fails": (0.1, 0.11, 0.1), "undecided": (0.1, 0.9, 0.5), "not judged": [0.7]}
+    put(
+        scale="laptop",
+        claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())],
+        figures=["a", "b_c"],
+    )
     put(scale=HOSTILE.replace("/", ""), metrics={HOSTILE: [0.5]}, figures=[], data={HOSTILE: {HOSTILE: HOSTILE}},
         claims=[claim(HOSTILE, of=HOSTILE, claim=HOSTILE, measure=HOSTILE, source=HOSTILE, paper_value=HOSTILE)],
         environment={"device": HOSTILE, HOSTILE: HOSTILE}, commit=HOSTILE)  # fmt: skip
@@ -296,11 +388,11 @@ def test_claims_come_before_any_figure(full):
 
 
 def test_claims_table_says_all_there_is_about_a_claim(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
     text = render(results).text("table")
-    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "smoke scale",
+    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "laptop scale",
                  "0.987", "Table 1", "above 0.5", "0.927", "[0.889, 0.965]", "t over 3 seeds", "holds",
-                 "not read", "bootstrap over 100 test images, 1 seed"):  # fmt: skip
+                 "not read", "exact over 100 test cases, 1 seed"):  # fmt: skip
         assert part in text, part
 
 
@@ -325,7 +417,7 @@ def test_page_has_a_language_a_title_and_a_skip_link_first(full):
 
 def test_every_image_has_a_speaking_alt_text(full):
     alts = [image["alt"] for image in render(full).all("img")]
-    assert alts == [f"Figure: {name}, from isnet/mark at smoke scale" for name in ("a", "b c")]
+    assert alts == [f"Figure: {name}, from isnet/mark at laptop scale" for name in ("a", "b c")]
 
 
 def test_every_table_has_a_caption_and_scoped_headers(full):
@@ -404,11 +496,15 @@ def test_notebook_is_linked_relative_to_the_page_if_it_is_there(put, results, na
     assert links == [f"smoke/isnet/mark/{name}"]
 
 
-def test_missing_and_repeated_figures_do_not_stop_the_page(put, results):
-    folder = put(figures=["here", "gone", "here"])
+def test_a_figure_that_is_not_as_its_run_drew_it_is_said_to_be_missing(put, results, png):
+    folder = put(figures=["here", "gone", "cut", "other"])
     (folder / "figures/gone.png").unlink()
+    (folder / "figures/cut.png").write_bytes(png[:-1])
+    (folder / "figures/other.png").write_bytes(b"")
     page = render(results)
-    assert len(page.all("img")) == 1 and "“gone” is not beside the record" in page.text("p")
+    assert len(page.all("img")) == 1
+    for name in ("gone", "cut", "other"):
+        assert f"“{name}” is not beside the record as its run drew it" in page.text("p")
 
 
 def test_page_of_runs_without_claims_says_so(put, results):
@@ -429,15 +525,17 @@ def test_page_without_records_says_how_to_make_some(results):
 
 
 def test_tables_are_readable(put, results):
-    put(claims=[claim(of="Selective")])
+    put(scale="laptop", claims=[claim(of="Selective")])
     assert pages.record_tables(records.load_records(results), results).splitlines() == [
-        "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
+        "<details><summary>isnet/mark, laptop scale, 3 seeds: 1 holds</summary>",
         "",
         "| Claim | | Expected | Measured | 95 % CI | Verdict |",
         "|:---|:---|:---|---:|:---|:---|",
         "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds |",
         "",
-        "All metrics: [record](smoke/isnet/mark/record.json)",
+        "Intervals: t over 3 seeds (1).",
+        "",
+        "All metrics: [record](laptop/isnet/mark/record.json)",
         "",
         "</details>",
     ]
@@ -447,14 +545,14 @@ def test_the_papers_values_are_a_column_only_of_tables_that_have_one(put, result
     put(claims=[claim(), claim("other", paper_value=0.987)])
     put(scale="laptop")
     first, second = pages.record_tables(records.load_records(results), results).split("<details>")[1:]
-    assert "| Paper's value |" in first and "| not read |" in first and "| 0.987 |" in first
-    assert "Paper's value" not in second and "not read" not in second
+    assert "| Paper's value |" in first and "| 0.987 |" in first and "- other: Table 1" in first
+    assert "Paper's value" not in second and "Table 1" not in second
 
 
 def test_hostile_text_stays_in_its_cell(full):
     lines = pages.record_tables(records.load_records(full), full).splitlines()
     rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {7, 8}  # with and without a paper's value
+    assert {row.count("|") for row in rows} == {8}  # with what would decide it, or with a paper's value
     assert not any("<script" in line.replace(r"\<", "") for line in lines)
 
 
@@ -474,7 +572,7 @@ def test_without_records_all_notebooks_are_listed(tree):
 
 def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tree, put):
     put(tree, experiment="one/a", scale="paper", claims=[], times=TIMES | {"notebook_seconds": 7200.0})
-    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1))])
+    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1, 0.2))])
     put(tree, experiment="own", scale="laptop")
     put(tree, experiment="gone/away")
     a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
@@ -606,9 +704,9 @@ def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
 
 
 def test_command_line_keeps_a_run_and_brings_the_pages_up_to_date(tree, put, results, capsys):
-    put(experiment="one/a")
-    assert pages.main(["--keep", "smoke/one/a"]) == 0
-    assert files(tree) == ["smoke/one/a/figures/maps.png", "smoke/one/a/record.json"]
+    put(experiment="one/a", scale="laptop")
+    assert pages.main(["--keep", "laptop/one/a"]) == 0
+    assert files(tree) == ["laptop/one/a/figures/maps.png", "laptop/one/a/record.json"]
     assert pages.main(["--check"]) == 1
     assert "--write" in capsys.readouterr().err
     assert pages.main(["--write"]) == 0
