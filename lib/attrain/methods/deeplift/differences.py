@@ -232,7 +232,8 @@ class DifferenceMode(Mode):
             if self.several:
                 raise OneByOne
             copy = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device)
-            base._attrain_pair = Difference(self.token, copy.copy_(base.detach()))
+            whole = not (base.is_floating_point() or base.is_complex())
+            base._attrain_pair = Difference(self.token, copy.copy_(base.detach()), whole=whole)
             base._attrain_pair.viewed = True
         own = self.of(target)
         target._attrain_pair = own
