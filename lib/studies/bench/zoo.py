@@ -188,6 +188,7 @@ def tiny(model_type: str) -> Network:
     kind = CONFIG_MAPPING[model_type]
     plain, computed = kind(), {k for k in TINY if isinstance(getattr(kind, k, None), property)}
     config = kind(**{k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), int) and k not in computed})
+    config._experts_implementation = "eager"  # a grouped product has no float64
     config._attn_implementation = "sdpa" if getattr(AutoModel, "_supports_sdpa", True) else "eager"
     try:
         body = AutoModel.from_config(config)
