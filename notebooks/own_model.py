@@ -29,17 +29,17 @@
 # ```
 #
 # `model` is a function that returns your `nn.Module`, (N, 3, H, W) in [0, 1] → logits; it is given `classes` and `channels` if it has parameters
-# of these names. (Put your normalisation inside the model.) Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
+# of these names. (Put your normalisation inside the model.) It may be any network of images: a CNN, or a vision transformer, with `attribution=AttnLRP`. Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
 # A `layer` whose name is a number is given by `-r layer 14`, as papermill's `-p` makes it a number.
 #
 # | `annotations` | what lies in the folder `data` |
 # |---|---|
-# | `coco` | `images/` and `annotations.json` with COCO's images, annotations and categories |
-# | `voc` | `images/` and `annotations/` with an XML file for each image, of its name |
+# | `coco` | `images/` and `annotations.json` with COCO's images, annotations and categories; or COCO's own layout, `annotations/instances_train2017.json` with `train2017/` (and `val2017`); or Roboflow's, `train/` and `valid/` with `_annotations.coco.json` beside the images |
+# | `voc` | `images/` and `annotations/` with an XML file for each image, of its name; or `JPEGImages/` and `Annotations/`; or XML files beside the images in `train/` and `valid/` |
 # | `masks` | `images/CLASS/` and `masks/CLASS/` with a PNG for each image, of its name: 0 is background |
 #
 # An image's labels are its objects' categories, or with `labels="folders"` the sub-folder of `images/` that it lies in. If there are folders
-# `train`, `val` and `test`, each of that form, the division is theirs. With `data=""` a small folder is written first, of digits on
+# `train`, `val` (or `valid`) and `test`, each of that form, the division is theirs; of train and one more, that one is the test, and some of train sets the thresholds. With `data=""` a small folder is written first, of digits on
 # cluttered scenes, so that you can see the whole way.
 
 # %% tags=["parameters"]
@@ -57,7 +57,7 @@ epochs: int = 15  # passes over the training images before all else; 0 for a mod
 guided_epochs: int = 3  # further passes, with each loss and (the control) without
 losses: str = "energy 3, l1 10, ppce 0.3, rrr 0.3, isnet 0.7"  # each with its λ; isnet with its P, 0 to 1
 guide_by: str = "boxes"  # where relevance may lie: boxes, or pixels (the objects' outlines)
-attribution: str = "IxG"  # the map: IxG (input × gradient), LRP, DeepLIFT, GradCAM or BCos
+attribution: str = "IxG"  # the map: IxG (input × gradient), LRP, AttnLRP (transformers), DeepLIFT, GradCAM or BCos
 layer: str = ""  # the module where the map is read, as layer4; "" for the input
 epsilon: float = 1.0e-2  # LRP's ε, also that of isnet
 batch_size: int = 16  # images a step
@@ -70,12 +70,25 @@ threads: int = 1  # CPU threads of this run; results depend on it in the last bi
 out: str = ""  # folder of the results; "" for results/<scale>/own_model
 
 # %%
+from studies.early import check_early
+
+check_early(data, annotations, model, weights, guide_by, attribution, layer, losses)  # before what is slow to import
+
+# %%
+from studies.own_model import check_layer, check_logits, check_map, load_model, model_checksums
+
+if layer:
+    check_layer(load_model(model, max(2, len(classes.split(",")))), layer)  # before any image is read
+
+# %% [markdown]
+# What you named is there and fits together. The rest takes a few seconds to import.
+
+# %%
 import tempfile
 from functools import partial
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain
@@ -83,10 +96,9 @@ from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit_copy, plain_step, ranged_isnet_step
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values, mask_of
 from data_prep import example_folder, folder
-from studies.own_model import check_logits, load_model, model_checksums
 from studies.pictures import charts
 from studies.statistics import estimate, number
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 study = Study("own_model", globals())
 
@@ -102,8 +114,6 @@ with tempfile.TemporaryDirectory() as scratch:
     images, names, left_out = folder.load(place, annotations, **options)
     study.data(f"folder ({annotations})", folder.checksums(place, annotations))
 study.data("model", model_checksums(model, weights))
-if guide_by not in ("boxes", "pixels"):
-    raise ValueError(f"guide_by must be boxes or pixels, got {guide_by!r}")
 area = "boxes" if guide_by == "boxes" else "objects"
 parts = {
     split: [images[f"{split}_{key}"].to(study.device) for key in ("x", "y", area, "classes")] for split in folder.SPLITS
@@ -123,7 +133,10 @@ own = mask_of(areas[shown], kinds[shown] == targets[:, None], x.shape[-2:]).cpu(
 pictures = as_images(x[shown]).cpu()
 titles = [names[t] for t in targets.tolist()]
 rows = {"image": pictures, guide_by: pictures * (0.25 + 0.75 * own[:, None].float())}
-study.figure(charts.image_rows(rows, titles), "images")
+caption = "What is marked is bright in the lower row. Are these the objects that the network should look at?"
+study.figure(
+    charts.image_rows(rows, titles), "images", caption, "Test images, and the same with what is not marked darkened"
+)
 
 # %% tags=["nbval-check-output"]
 print(
@@ -145,18 +158,18 @@ print(
 METHODS = {
     "IxG": at.InputXGradient,
     "LRP": partial(at.LRP, epsilon),
+    "AttnLRP": at.AttnLRP,
     "DeepLIFT": at.DeepLift,
     "GradCAM": partial(at.GradCAM, layer),
     "BCos": at.BCos,
 }
-if attribution not in METHODS:
-    raise ValueError(f"attribution must be one of {', '.join(METHODS)}, got {attribution!r}")
 how = dict(method=METHODS[attribution](), layer=layer)
 brought = load_model(model, len(names), x.shape[1], weights).to(study.device).eval()
 check_logits(brought, as_images(x[:2]), len(names))
 found = explain(brought, as_images(x[:2]), method=how["method"], layers=[layer] if layer else [])
 print(f"{model}: {sum(p.numel() for p in brought.parameters()):,} parameters, logits {tuple(found.logits.shape)}")
-print(f"{attribution}: map {tuple(found.layers[layer].shape if layer else found.heatmap.shape)}")
+heatmap = found.layers[layer] if layer else found.heatmap
+print(f"{attribution}: map {tuple(heatmap.shape)}", check_map(heatmap, layer, image_size))
 
 # %% [markdown]
 # ## Five ways to train on a map
@@ -169,12 +182,13 @@ print(f"{attribution}: map {tuple(found.layers[layer].shape if layer else found.
 # | l1 | $\lambda\cdot$ mean $\lvert A^+/\max A^+ - M\rvert$ | it fills them, and nothing else |
 # | ppce | $-\lambda\cdot$ mean over the marks of $\ln (A^+/\max A^+)$ | it fills them |
 # | rrr | $\lambda\sum (1-M)\,(A/\max\lvert A\rvert)^2$ | nothing lies outside |
-# | isnet | $(1-P)\cdot$ classification $+\,P\,(L_\mathrm{bg}+L_\mathrm{fg})$ of the LRP-ε map, $M$ of all classes | the background's relevance is small beside the foreground's, whose amount stays in its range |
+# | isnet | $(1-P)\cdot$ classification $+\,P\,(L_\mathrm{bg}+L_\mathrm{fg})$ of the LRP-ε map (with `attribution=AttnLRP` of that), $M$ of all classes | the background's relevance is small beside the foreground's, whose amount stays in its range |
 #
 # The energy loss is a good start; a λ too large shows in the report as lost accuracy. *No guidance* is the control: as many further
-# passes without any. What all do better than *before* is no merit of a loss.
+# passes without any. What all of them, this one too, do better than *before* comes from longer training, not from a loss.
 
 # %%
+RELEVANCE = at.AttnLRP() if attribution == "AttnLRP" else at.LRP(epsilon)  # that isnet trains on
 LOSSES = {"energy": at.energy_loss, "l1": at.l1_loss, "ppce": at.ppce_loss, "rrr": at.rrr_loss, "isnet": None}
 weight_of = {name: float(weight) for name, weight in map(str.split, listed(losses))}
 check_known("losses", weight_of, LOSSES)
@@ -189,7 +203,7 @@ def guidance(loss, plain, seed):
     if loss == "isnet":  # an image without marks has no background: all of it may be relevant
         target = at.selective_target(1e-7) if single else at.stochastic_target(draws)
         some = map(as_images, train_x[:500].split(50))
-        step = ranged_isnet_step(plain, some, target=target, method=at.LRP(epsilon), P=weight_of[loss])
+        step = ranged_isnet_step(plain, some, target=target, method=RELEVANCE, P=weight_of[loss])
         return step, (train_x, truth, marked["train"] | ~known)
     settings = dict(loss=LOSSES[loss], weight=weight_of[loss], reduction="mean", generator=draws)
     return partial(guided_step, **settings, **how), (train_x, truth, train_area, train_kinds)
@@ -198,9 +212,17 @@ def guidance(loss, plain, seed):
 # %%
 def trained(net, step, tensors, seed, epochs, lr):
     """A copy of a network after more training; all copies of a seed see the images in one order."""
-    on_images = lambda net, x, *rest: step(net, as_images(x), *rest)  # noqa: E731
+
+    def on_images(net, x, *rest):
+        return step(net, as_images(x), *rest)
+
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=1.0, on_epoch=bar.update)
     return fit_copy(net, tensors, on_images, seed=seed, **settings)
+
+
+# %% [markdown]
+# Each loss starts from a copy of the network as brought (or trained first). Measured are test images; the threshold of IoU comes from
+# validation images.
 
 
 # %%
@@ -221,7 +243,7 @@ KEYS = (score, "EPG", "IoU", "background share")
 
 
 def per_image(values, key):
-    """One number an image; that of a map is the mean over the image's classes that are marked."""
+    """One number for each image; that of a map is the mean over the image's classes that are marked."""
     if key == "accuracy":
         return values[key].numpy()
     return pd.Series(values[key].numpy()).groupby(values["image"].numpy()).mean().dropna().to_numpy()
@@ -229,6 +251,10 @@ def per_image(values, key):
 
 def mean(values, key):
     return (micro_f1(values["decisions"], y.cpu()) if key == "F1" else per_image(values, key).mean()).item()
+
+
+# %% [markdown]
+# Each seed trains all networks, in the same order of images.
 
 
 # %%
@@ -246,16 +272,18 @@ def run(seed):
 
 
 # %%
-with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(weight_of))), desc="passes") as bar:
+with progress(seeds * (epochs + guided_epochs * (1 + len(weight_of))), "passes") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
 # ## The report
 #
 # - **accuracy** (one class an image) or **F1** (several; over all decisions): does it still know its classes?
-# - **EPG**: the share of positive relevance inside the marks of the class. **IoU**: how well the large values cover them, at a threshold chosen
+# - For each class of an image that is marked there, its map is made, whether or not the network finds the class.
+# - **EPG**: the share of positive relevance inside the marks of the class. A map that is negative everywhere, all blue below, has none and counts as 0. **IoU**: how well the large values cover them, at a threshold chosen
 #   on the validation images.
-# - **background share**: the share of all relevance, for or against, outside the marks.
+# - **background share**: the share of all relevance, for or against, outside the marks; so an all-blue map on the object has an EPG of 0, and a low
+#   background share.
 
 
 # %%
@@ -270,29 +298,41 @@ def measured(name, key):
     return estimate([per_image(values, key)])
 
 
+# %%
 models = ["before", "no guidance", *weight_of]
 report = {name: {key: measured(name, key) for key in KEYS} for name in models}
-cell = lambda e: number(e["mean"]) + (f" [{number(e['low'])}, {number(e['high'])}]" if e["low"] is not None else "")  # noqa: E731
+
+
+def cell(e):
+    return number(e["mean"]) + (f" [{number(e['low'])}, {number(e['high'])}]" if e["low"] is not None else "")
+
+
 table = pd.DataFrame({name: {key: cell(e) for key, e in row.items()} for name, row in report.items()}).T
 table.style.set_caption(f"Test images, 95 % intervals: {report['before']['EPG']['interval']}")
 
 # %%
-study.figure(charts.interval_rows({m: {k: report[m][k] for k in KEYS[:2]} for m in models}, "on test images"), "report")
+figure = charts.interval_panels({m: {k: report[m][k] for k in KEYS[:2]} for m in models})
+caption = "Left: does the network still know its classes? Right: is more of its relevance in the marks than with *no guidance*?"
+study.figure(
+    figure, "report", caption, f"{score} and EPG on test images, a panel each, before and after training on maps"
+)
 
 # %% [markdown]
 # The same images before and after, for the class above each column. Red speaks for it, blue against; the grey line is what is marked.
 
 # %%
 maps = {name: results[0]["values"][name]["map"] for name in models}
-study.figure(charts.map_rows(pictures, maps, titles, masks=own), "maps")
+figure = charts.map_rows(pictures, maps, titles, masks=own)
+caption = "Red within the outline is where guidance wants it. Compare each row with *no guidance*."
+study.figure(figure, "maps", caption, "Test images and, below, one row of maps for each network")
 
 # %% tags=["nbval-check-output"]
 base = report["no guidance"]
 most = max(weight_of, key=lambda loss: report[loss]["EPG"]["mean"])
-more = report[most]["EPG"]["mean"] > base["EPG"]["mean"] + 0.01
-print(
-    f"most of the relevance lies in the marks with {most}:", "more than" if more else "no more than", "without guidance"
-)
+inside = report[most]["EPG"]["mean"]
+more, much = inside > base["EPG"]["mean"] + 0.01, inside > 0.5
+print(f"of the losses, {most} brings the largest share of positive relevance into the marks:")
+print("more" if more else "no more", "than without guidance,", "and most of it" if much else "and less than half of it")
 for loss in weight_of:
     falls = report[loss][score]["mean"] < base[score]["mean"] - 0.1
     print(f"{loss}: {score} {'falls by more than 0.1' if falls else 'falls by 0.1 at most'}")
