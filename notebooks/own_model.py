@@ -310,6 +310,9 @@ def cell(e):
 table = pd.DataFrame({name: {key: cell(e) for key, e in row.items()} for name, row in report.items()}).T
 table.style.set_caption(f"Test images, 95 % intervals: {report['before']['EPG']['interval']}")
 
+# %% [markdown]
+# The two that matter most, as a picture:
+
 # %%
 figure = charts.interval_panels({m: {k: report[m][k] for k in KEYS[:2]} for m in models})
 caption = "Left: does the network still know its classes? Right: is more of its relevance in the marks than with *no guidance*?"
