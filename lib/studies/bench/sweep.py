@@ -330,7 +330,7 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("patterns", nargs="*", help="names such as torchvision/resnet*; all without")
     parser.add_argument("--one", metavar="NAME", help="print one network's record")
     parser.add_argument("--seconds", type=float, default=60, help="of processor time, a network")
