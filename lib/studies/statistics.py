@@ -49,8 +49,10 @@ def estimate(values, draws=None) -> dict:
         {"mean", "low", "high", "interval"}; low and high are None for a single number.
     """
     values = np.asarray(values, float)
-    if values.ndim not in (1, 2) or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"values must be finite, (seeds,) or (seeds, images), got shape {values.shape}")
+    lost = int((~np.isfinite(values)).sum())
+    if values.ndim not in (1, 2) or values.size == 0 or lost:
+        but = f", {lost} of them not finite" if lost else ""
+        raise ValueError(f"values must be finite, (seeds,) or (seeds, images), got shape {values.shape}{but}")
     seeds = len(values)
     per_seed = values.reshape(seeds, -1).mean(1)
     if seeds > 1:

@@ -24,7 +24,18 @@ import torch
 import yaml
 
 from studies import digests, parameters, records
-from studies.files import NOTE, NOTEBOOKS, ROOT, SCHEMA, check_writable, results_root, sole, write_bytes, write_json
+from studies.files import (
+    NOTE,
+    NOTEBOOKS,
+    ROOT,
+    SCHEMA,
+    SHOWS_OR_RUNS,
+    check_writable,
+    results_root,
+    sole,
+    write_bytes,
+    write_json,
+)
 from studies.statistics import estimate, verdict
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
@@ -97,14 +108,14 @@ class Study:
         seeds: range(seed, seed + seeds).
 
     Raises:
-        ValueError: unknown or ill-typed parameters, an unusable device, no seeds.
+        ValueError: unknown or ill-typed parameters or such out of range, an unusable device.
         OSError: the output folder cannot be written to.
     """
 
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
         self.experiment = experiment
-        self.parameters = parameters.of_notebook(namespace)
+        self.parameters = parameters.of_notebook(namespace, experiment)
         self._namespace = namespace
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
@@ -156,7 +167,7 @@ class Study:
         if "__file__" in self._namespace:  # run as a script
             cells.append(digests.code(Path(self._namespace["__file__"]).read_text("utf-8")))
         parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
-        code = [digests.code_digest(without=digests.SHOWS_OR_RUNS), *(version(package) for package in PACKAGES)]
+        code = [digests.code_digest(without=SHOWS_OR_RUNS), *(version(package) for package in PACKAGES)]
         state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, code]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
