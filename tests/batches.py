@@ -52,8 +52,11 @@ def write_notebook(folder: Path, name: str, cells: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
+    return write_notebooks(tmp_path_factory.mktemp("note books"))
+
+
+def write_notebooks(folder: Path) -> Path:
     """Three toys: a study with a claim and a figure, one that can fail, and one of two seeds that is of no paper."""
-    folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
     (folder / "params/toy").mkdir(parents=True)

@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_writable(folder)
         with sole(folder / "batch", f"waiting: another batch is writing to {folder}"):
             failed = snakemake(folder, options.jobs, config)
-            remove_scratch()
+            remove_scratch()  # of runs that were killed
             runs = records.runs(records.read_records(folder)[0])
             ours = runs[runs["scale"].isin(scales) & runs["experiment"].isin(chosen)]
             print(f"\n{ours.to_string(index=False)}\n", flush=True)

@@ -4,6 +4,7 @@ Results are written to the folder named by the environment variable ATTRAIN_RESU
 in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -43,17 +44,18 @@ def check_writable(folder: Path) -> None:
 def scratch_folder():
     """A folder for what a kernel puts aside, its sockets too; removed at the end, or by the next run after a kill."""
     remove_scratch()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_scratch()) as folder, FileLock(Path(folder, "lock")):
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_scratch()) as folder, open(Path(folder, "new"), "wb") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(Path(folder, "lock"))  # held before anyone can see it
         yield folder
 
 
 def remove_scratch() -> None:
     """Remove the scratch folders of processes that were killed: those whose lock nobody holds."""
     for lock in _scratch().glob(f"{SCRATCH}*/lock"):
-        with (
-            suppress(OSError, NotImplementedError),
-            FileLock(lock, blocking=False),
-        ):  # held: an OSError
+        with suppress(OSError), open(lock, "rb") as file:  # gone, or held
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent)
 
 

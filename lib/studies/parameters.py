@@ -2,8 +2,9 @@
 
     lr: float = 2.0e-3  # learning rate [lr > 0]
 
-A comment says what the parameter is for and, in brackets at its end, which values it takes: an expression of Python,
-that may name other parameters. Of a text that lists numbers it is said of each. A number must be finite in any case.
+A comment says what the parameter is for and, in brackets at its end, which values it takes: an expression of Python
+with ≤ and ≥ (papermill finds no parameter in a line of several =), that may name other parameters. Of a text that
+lists numbers it is said of each. A number must be finite in any case.
 """
 
 import ast
@@ -20,9 +21,9 @@ SCALES = ("smoke", "laptop", "paper")
 PAGES = ("benchmarks", "index")  # notebooks that show what is on record, and no experiments themselves
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
 RANGES = {  # of the parameters that every notebook has
-    "seed": "0 <= seed < 2**32",
-    "seeds": "seeds >= 1",
-    "threads": "1 <= threads <= 1024",  # far more than a machine has cores end the kernel
+    "seed": "0 ≤ seed < 2**32",
+    "seeds": "seeds ≥ 1",
+    "threads": "1 ≤ threads ≤ 1024",  # far more than a machine has cores end the kernel
 }
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _READ = {**_TYPES, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
@@ -95,8 +96,9 @@ def check_ranges(values: dict, ranges: dict[str, str]) -> None:
         ranges: name -> condition, as `declared` has them.
     """
     for name, within in ranges.items():
+        condition = within.replace("≤", "<=").replace("≥", ">=")
         for number in _numbers(name, values[name]) if within else ():
-            if not eval(within, {"__builtins__": {}}, values | {name: number}):
+            if not eval(condition, {"__builtins__": {}}, values | {name: number}):
                 raise ValueError(f"parameter {name} must satisfy {within}, got {values[name]!r}")
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -27,11 +27,11 @@
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
-steps: int = 10  # integrated gradients' steps [steps >= 1]
-networks: int = 100  # random networks of the last section [networks >= 1]
-hidden: int = 8  # their units in each hidden layer [hidden >= 1]
-depth: int = 2  # their hidden layers [depth >= 1]
-inputs: int = 50  # inputs of each [inputs >= 1]
+steps: int = 10  # integrated gradients' steps [steps ≥ 1]
+networks: int = 100  # random networks of the last section [networks ≥ 1]
+hidden: int = 8  # their units in each hidden layer [hidden ≥ 1]
+depth: int = 2  # their hidden layers [depth ≥ 1]
+inputs: int = 50  # inputs of each [inputs ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each with random networks of its own
 device: str = "cpu"  # cpu, cuda, cuda:1

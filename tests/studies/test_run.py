@@ -144,7 +144,7 @@ def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(note
 
 def test_declared_reads_type_default_and_help_of_each_parameter():
     found = parameters.declared("toy/steps")
-    ranges = {"seed": "0 <= seed < 2**32", "seeds": "seeds >= 1", "threads": "1 <= threads <= 1024", "rate": "rate > 0"}
+    ranges = {"seed": "0 ≤ seed < 2**32", "seeds": "seeds ≥ 1", "threads": "1 ≤ threads ≤ 1024", "rate": "rate > 0"}
     for name, (kind, value, text) in PARAMETERS.items():
         assert found.pop(name) == {"type": kind, "default": value, "help": text, "range": ranges.get(name, "")}
     assert not found
@@ -172,7 +172,7 @@ def test_settings_are_the_scales_file_then_what_is_given():
 @pytest.mark.parametrize(
     ("text", "message"),
     [("{", "is no YAML"), ("- 1", "is no YAML"), ("scale: other", "must say scale: own"), ("rat: 1", "'rat'"),
-     ("rate: 1e-4", "rate must be float"), ("seeds: 0", "satisfy seeds >= 1"), ("", None), ("rate: 2", None)],
+     ("rate: 1e-4", "rate must be float"), ("seeds: 0", "satisfy seeds ≥ 1"), ("", None), ("rate: 2", None)],
 )  # fmt: skip
 def test_settings_file_is_checked(notebooks, text, message):
     file = notebooks / "params/toy/steps.own.yaml"
@@ -273,16 +273,16 @@ def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outpu
         (["toy/steps", "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
         (["toy/steps", "-p", "sed", "1"], "unknown parameter 'sed'; this notebook takes action, device, "),
         (["toy/steps", "-p", "seeds", "two"], "parameter seeds must be int, got 'two'"),
-        (["toy/steps", "-p", "seeds", "0"], "parameter seeds must satisfy seeds >= 1, got 0"),
-        (["toy/steps", "-p", "threads", "0"], "parameter threads must satisfy 1 <= threads <= 1024, got 0"),
-        (["toy/steps", "-p", "threads", "100000"], "parameter threads must satisfy 1 <= threads <= 1024, got 100000"),
-        (["toy/steps", "-p", "seed", "-1"], "parameter seed must satisfy 0 <= seed < 2**32, got -1"),
+        (["toy/steps", "-p", "seeds", "0"], "parameter seeds must satisfy seeds ≥ 1, got 0"),
+        (["toy/steps", "-p", "threads", "0"], "parameter threads must satisfy 1 ≤ threads ≤ 1024, got 0"),
+        (["toy/steps", "-p", "threads", "100000"], "parameter threads must satisfy 1 ≤ threads ≤ 1024, got 100000"),
+        (["toy/steps", "-p", "seed", "-1"], "parameter seed must satisfy 0 ≤ seed < 2**32, got -1"),
         (["toy/steps", "-p", "rate", "nan"], "parameter rate must satisfy rate > 0, got nan"),
         (["toy/steps", "-p", "rate", "inf"], "parameter rate must be finite, got inf"),
-        ([REAL, "-p", "P", "3"], "parameter P must satisfy 0 <= P <= 1, got 3.0"),
+        ([REAL, "-p", "P", "3"], "parameter P must satisfy 0 ≤ P ≤ 1, got 3.0"),
         ([REAL, "-p", "lr", "0"], "parameter lr must satisfy lr > 0, got 0.0"),
-        ([REAL, "-p", "epochs", "-1"], "parameter epochs must satisfy epochs >= 1, got -1"),
-        ([REAL, "-p", "sweep_P", "0.1, 3"], "parameter sweep_P must satisfy 0 <= sweep_P <= 1, got '0.1, 3'"),
+        ([REAL, "-p", "epochs", "-1"], "parameter epochs must satisfy epochs ≥ 1, got -1"),
+        ([REAL, "-p", "sweep_P", "0.1, 3"], "parameter sweep_P must satisfy 0 ≤ sweep_P ≤ 1, got '0.1, 3'"),
         ([REAL, "-p", "sweep_P", "much"], "parameter sweep_P must list numbers, got 'much'"),
         (["toy/steps", "-p", "out", "there"], "parameter out is given by --out"),
         (["toy/steps", "-p", "device", "gpu"], "device 'gpu' cannot be used here"),

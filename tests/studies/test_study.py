@@ -198,7 +198,7 @@ def test_a_parameter_injected_by_papermill_that_the_notebook_does_not_have_is_na
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 0}, "seeds must satisfy seeds >= 1"),
+        ({"seeds": 0}, "seeds must satisfy seeds ≥ 1"),
         ({"threads": 0}, "threads must satisfy"),
         ({"seed": -1}, "seed must satisfy"),
         ({"lr": math.inf}, "lr must be finite"),
@@ -213,7 +213,7 @@ def test_an_impossible_value_is_named(changes, message, results):
 def test_a_notebook_that_runs_checks_its_own_ranges(results):
     """As in JupyterLab, where nothing has looked at the parameters before."""
     kinds = {name: about["type"] for name, about in parameters.declared("tour").items()}
-    with pytest.raises(ValueError, match=r"parameter P must satisfy 0 <= P <= 1, got 3\.0"):
+    with pytest.raises(ValueError, match=r"parameter P must satisfy 0 ≤ P ≤ 1, got 3\.0"):
         Study("tour", {"__annotations__": kinds, **parameters.defaults("tour"), "P": 3.0})
 
 
