@@ -94,8 +94,9 @@ validate: $(READY)
 	  scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && ATTRAIN_RESULTS="$$scratch" \
 	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env $$chosen
 
+# From here, and not from notebooks/: only so are notebooks saved with their scripts, and results within reach.
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb --KernelManager.transport_encryption=auto
 
 report: $(READY)
 	@$(BIN)/python -m studies.pages --write
@@ -113,6 +114,7 @@ sweep: zoo
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
+	@$(BIN)/python -m studies.pairs
 	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
 	@$(BIN)/python -m studies.run --keep-outputs -- "$${EXPERIMENTS:-all}"
 

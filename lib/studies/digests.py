@@ -15,6 +15,9 @@ from pathlib import Path
 
 from studies.files import ROOT, write_bytes
 
+# Of the kit: what does not change what a seed finds.
+SHOWS_OR_RUNS = "batch bench claim_tables findings needs pages pairs pictures records run verdicts".split()
+
 
 def sha256(content: bytes) -> str:
     """The digest in hexadecimal digits."""
@@ -57,7 +60,7 @@ def code_digest(without: Sequence[str] = ()) -> str:
     """sha256 of the code that results come from, by what it does: the library, the data code and the kit.
 
     Args:
-        without: modules and packages of the kit to leave out: `studies.files.SHOWS_OR_RUNS` for what a seed depends on.
+        without: modules and packages of the kit to leave out: `SHOWS_OR_RUNS` for what a seed depends on.
     """
     kit = ROOT / "lib/studies"
     left_out = {*without, *(f"{name}.py" for name in without)}
@@ -78,7 +81,7 @@ def write_sealed(file: Path, content: bytes) -> None:
 
 
 def read_sealed(file: Path) -> bytes:
-    """What `write_sealed` wrote; ValueError if the file is damaged, renamed or not of its making."""
+    """What `write_sealed` wrote; ValueError if the file is damaged, cut off, renamed or something else wrote it."""
     seal, _, content = file.read_bytes().partition(b"\n")
     if seal != _seal(file, content):
         raise ValueError(f"{file} is not as it was written")

@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
 SCHEMA = 2  # of a record
-SHOWS_OR_RUNS = "batch bench pages pictures records run".split()  # of the kit: what does not change what a seed finds
 SCRATCH = "attrain-"  # begins the names of folders in the temporary folder
 NOTE = "note: "  # begins a line on a notebook's stderr that who runs it without looking should see
 

@@ -13,9 +13,10 @@ from studies.digests import figure_is_whole, record_digest
 from studies.files import ROOT, atomic_write
 from studies.parameters import scale_order
 from studies.statistics import expectation, interval, number
+from studies.verdicts import judged
 
 RECORDS = ROOT / "notebooks" / "results"
-VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "no interval": "–"}
+VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "not judged": "–"}
 SHAPE = Path(__file__).with_name("record.schema.json")
 
 
@@ -104,24 +105,26 @@ def claims(found: Path | Iterable[dict] = RECORDS):
         found: a folder of records, by default those that are kept; or records, as `load_records` returns them.
 
     Returns:
-        a row a record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
-        scale, id, claim, of, measure, mean, low, high, interval, verdict, paper_value, source, as records have them,
-        and in words expected, measured, 95 % CI, paper's value.
+        a row per record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
+        scale, id, claim, of, measure, mean, low, high, interval, verdict, alone, family, decided by, ours, paper_value,
+        source, setting, same_at, reproduced, of `studies.verdicts.judged`, and in words expected, measured, 95 % CI,
+        paper's value (with its setting, where that is not ours).
 
     Example:
         >>> claims()[["id", "of", "measured", "95 % CI", "verdict"]].to_string(index=False)  # doctest: +SKIP
     """
     import pandas as pd  # slow to import, and a batch's jobs make no tables
 
-    rows = {}
-    for n, record in enumerate(load_records(found) if isinstance(found, Path) else found):
-        for claim in record["claims"]:
+    rows = []
+    for record in load_records(found) if isinstance(found, Path) else found:
+        for claim in judged(record):
             row = {"experiment": record["experiment"], "scale": scale(record), **claim, **claim["measured"]}
             row |= {"expected": expectation(claim), "measured": number(claim["measured"]["mean"])}
-            row |= {"95 % CI": interval(claim["measured"]), "paper's value": paper_value(claim)}
-            rows[n, claim["id"], claim["of"]] = row
-    columns = "experiment scale id claim of measure mean low high interval verdict paper_value source expected measured"
-    return pd.DataFrame(rows.values(), columns=[*columns.split(), "95 % CI", "paper's value"])
+            row |= {"95 % CI": interval(claim["measured"]), "paper's value": paper_value(claim, scale(record))}
+            rows.append(row)
+    columns = "experiment scale id claim of measure mean low high interval verdict alone family ours paper_value source"
+    words = ["setting", "same_at", "reproduced", "decided by", "expected", "measured", "95 % CI", "paper's value"]
+    return pd.DataFrame(rows, columns=[*columns.split(), *words])
 
 
 def runs(found: Path | Iterable[dict] = RECORDS):
@@ -133,19 +136,41 @@ def runs(found: Path | Iterable[dict] = RECORDS):
     return pd.DataFrame(rows, columns=["experiment", "scale", "seeds", "verdicts", "seconds"])
 
 
-def verdicts(stated) -> str:
-    """How many rows of a table of claims hold, fail and so on, in words."""
+def verdicts(stated, brief: bool = False) -> str:
+    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask.
+
+    Args:
+        stated: rows of `claims`.
+        brief: leave out ours where there are some of the paper's.
+    """
+    ours = stated["ours"].notna()
+    papers, own = _counted(stated[~ours]), _counted(stated[ours])
+    if brief and papers:
+        return papers
+    return "; ".join(part for part in (papers, own and f"of ours {own}") if part) or "no claims"
+
+
+def _counted(stated) -> str:
     counts = stated["verdict"].value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts) or "no claims"
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
 
 
 # ---------------------------------------------------------------- words and numbers
 
 
-def paper_value(claim: dict) -> str:
-    """The paper's number or words as they stand there, or "not read"."""
-    value = claim["paper_value"]
-    return "not read" if value is None else value if isinstance(value, str) else str(value).replace("-", "−")
+def paper_value(claim: dict, scale: str = "") -> str:
+    """The paper's number or words as they stand there, with their setting where that is not ours, or "not read"."""
+    value = plain_value(claim["paper_value"])
+    if not value:
+        return "not read"
+    setting = claim.get("setting")
+    return value if not setting or scale in claim.get("same_at", ()) else f"{value} (another setting: {setting})"
+
+
+def plain_value(value) -> str:
+    """A number or words of claims.yaml; "" where there is none."""
+    missing = value is None or value != value  # NaN, as pandas has it
+    return "" if missing else value if isinstance(value, str) else str(value).replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from studies.digests import code, code_digest, figure_is_whole, record_digest
-from studies.files import NOTE, NOTEBOOKS, check_writable, results_root, scratch_folder, write_text
+from studies.files import NOTE, NOTEBOOKS, ROOT, check_writable, results_root, scratch_folder, write_text
 from studies.parameters import (
     NOT_RECORDED,
     PAGES,
@@ -78,7 +78,7 @@ def run(experiment: str, scale: str, given: dict, out: Path, checked: bool = Fal
     write_text(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
     write_text(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
-    (out / FINISHED).write_text(done)
+    write_text(out / FINISHED, done)  # whole or not at all: other jobs of a batch look at it meanwhile
     return out / "record.json"
 
 
@@ -120,7 +120,10 @@ def keep_outputs(experiment: str) -> None:
         part.metadata.pop("execution", None)
         if not part.metadata.get("tags", True):  # papermill's, of a cell without
             del part.metadata["tags"]
-    write_text(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
+    folder, text = (NOTEBOOKS / experiment).parent, nbformat.writes(notebook)
+    text = text.replace(os.path.relpath(scratch, folder), os.path.relpath(ROOT / "results", folder))  # in links
+    text = text.replace(scratch, "results")
+    write_text(NOTEBOOKS / f"{experiment}.ipynb", text + "\n")
 
 
 def _execute(experiment: str, running: Path, parameters: dict):

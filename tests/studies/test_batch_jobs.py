@@ -137,6 +137,7 @@ def test_dry_run_on_slurm_has_a_job_a_seed_and_asks_for_a_gpu(start, tmp_path):
         plan(start, tmp_path / "a", "--executor", "slurm", "--jobs", 20, config=["scale=laptop", "device=cuda"])
     )
     assert set(found) == LAPTOP and all("gpu=1" in resources for resources in found.values())
+    assert all("runtime=1440" in resources and "mem_mb=16000" in resources for resources in found.values())
 
 
 @pytest.mark.skipif(not find_spec("snakemake_storage_plugin_fs"), reason="needs snakemake-storage-plugin-fs")

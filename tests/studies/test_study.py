@@ -10,16 +10,13 @@ import signal
 import time
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 import yaml
-from scipy import stats
 
 from studies import digests, files, parameters, study
 from studies.files import atomic_write
 from studies.parameters import check_parameters
-from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
 from studies.study import Study
 from tests.conftest import flipped
 
@@ -43,6 +40,12 @@ def run(seed):
     return {"metrics": {"x": seed + 0.5}, "array": torch.full((2,), float(seed))}
 
 
+def written(study, results) -> dict:
+    """The record that a study writes."""
+    study.finish(results)
+    return json.loads((study.out / "record.json").read_text())
+
+
 def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(results, monkeypatch):
     from tests.pretended_device import NAME
 
@@ -53,81 +56,18 @@ def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(resul
     assert not torch.backends.cudnn.allow_tf32
 
 
-# ---------------------------------------------------------------- intervals
-
-
-def test_t_interval_equals_the_textbook_value():
-    low, high = t_interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
-
-
-def test_t_interval_covers_the_mean_of_three_seeds_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(size=(2000, 3))
-    covered = np.mean([low < 0 < high for low, high in map(t_interval, draws)])
-    assert covered == pytest.approx(0.95, abs=0.02)
-
-
-def test_bootstrap_interval_over_many_images_is_near_the_normal_one_and_repeats():
-    values = np.random.default_rng(0).random(1000) < 0.3
-    low, high = bootstrap_interval(values)
-    error = 1.96 * stats.sem(values)
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.003)
-    assert (low, high) == bootstrap_interval(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "interval"),
-    [
-        ([0.5], "none"),
-        ([0.5, 0.6, 0.7], "t over 3 seeds"),
-        ([[1.0, 0.0, 1.0]], "bootstrap over 3 test images, 1 seed"),
-        ([[1.0, 0.0], [1.0, 1.0]], "t over 2 seeds"),
-    ],
-)
-def test_intervals_are_over_seeds_where_there_are_several_else_over_images(values, interval):
-    measured = estimate(values)
-    assert measured["interval"].startswith(interval)
-    assert measured["mean"] == pytest.approx(np.mean(values))
-
-
-def test_draws_of_patients_give_the_interval_of_one_seed_only():
-    draws = np.arange(1001) / 1000
-    measured = estimate([0.6], draws)
-    assert measured == {"mean": 0.6, "low": 0.025, "high": 0.975, "interval": "bootstrap over patients, 1 seed"}
-    assert estimate([0.6, 0.7], draws) == estimate([0.6, 0.7])
-
-
-@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [[1.0, 1.0]]])
-def test_values_without_spread_have_an_interval_without_width(values):
-    assert estimate(values) | {"interval": ""} == {"mean": 1.0, "low": 1.0, "high": 1.0, "interval": ""}
-
-
-@pytest.mark.parametrize("values", [[], [float("nan")], 1.0, [[[1.0]]]])
-def test_values_that_are_no_measurement_are_refused(values):
-    with pytest.raises(ValueError, match="values must be finite"):
-        estimate(values)
-
-
-def test_values_that_are_not_finite_are_counted():
-    with pytest.raises(ValueError, match=r"got shape \(2, 3\), 2 of them not finite"):
-        estimate([[1.0, math.nan, 2.0], [math.inf, 1.0, 1.0]])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "bounds", "expected"),
-    [
-        (0.6, 0.7, {"above": 0.5}, "holds"),
-        (0.4, 0.7, {"above": 0.5}, "undecided"),
-        (0.3, 0.5, {"above": 0.5}, "fails"),
-        (-0.005, 0.005, {"above": -0.01, "below": 0.01}, "holds"),
-        (0.01, 0.02, {"above": -0.01, "below": 0.01}, "fails"),
-        (-0.02, 0.02, {"above": -0.01, "below": 0.01}, "undecided"),
-        (0.05, 0.2, {"below": 0.1}, "undecided"),
-        (None, None, {"below": 0.1}, "no interval"),
-    ],
-)
-def test_verdicts(low, high, bounds, expected):
-    assert verdict(low, high, **bounds) == expected
+def test_what_a_users_start_up_file_has_set_of_torch_is_set_back(results):
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    try:
+        Study("isnet/x", namespace())
+        made = torch.rand(1)
+        assert made.dtype == torch.float32 and made.device.type == "cpu" and torch.is_grad_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
 
 
 # ---------------------------------------------------------------- files
@@ -267,16 +207,16 @@ def tree(tmp_path, monkeypatch):
      ("lib/studies/bench/cases.py", False), ("lib/studies/page.html.j2", False)],
 )  # fmt: skip
 def test_a_seed_is_stale_by_the_content_of_what_it_depends_on_and_not_by_what_shows_it(tree, edited, stale):
-    before = digests.code_digest(files.SHOWS_OR_RUNS)
+    before = digests.code_digest(digests.SHOWS_OR_RUNS)
     for file in tree.rglob("*.py"):
         os.utime(file, (0, 0))
-    assert digests.code_digest(files.SHOWS_OR_RUNS) == before, "the times of files say nothing"
+    assert digests.code_digest(digests.SHOWS_OR_RUNS) == before, "the times of files say nothing"
     with open(tree / edited, "a") as file:
         file.write("\n# edited\n")
-    assert digests.code_digest(files.SHOWS_OR_RUNS) == before, "nor do comments"
+    assert digests.code_digest(digests.SHOWS_OR_RUNS) == before, "nor do comments"
     with open(tree / edited, "a") as file:
         file.write("edited = 1\n")
-    assert (digests.code_digest(files.SHOWS_OR_RUNS) != before) == stale
+    assert (digests.code_digest(digests.SHOWS_OR_RUNS) != before) == stale
 
 
 def test_a_new_file_that_is_not_python_changes_no_digest_and_a_module_that_goes_does(tree):
@@ -305,14 +245,15 @@ def test_code_is_known_by_what_it_does(source, other, same):
 
 
 def test_what_only_shows_or_runs_is_there_and_nothing_that_a_seed_depends_on_imports_it():
-    """But for the study, which shows its claims by the table of all records."""
+    """But for the study, which shows its claims by the table of all records, and judges them as that does."""
     names = {path.parts[0].removesuffix(".py") for path in KIT}
-    assert {*files.SHOWS_OR_RUNS} <= names
-    shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(files.SHOWS_OR_RUNS)})\b")
+    assert {*digests.SHOWS_OR_RUNS} <= names
+    shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(digests.SHOWS_OR_RUNS)})\b")
     for path in KIT:
-        if path.parts[0].removesuffix(".py") not in files.SHOWS_OR_RUNS:
+        if path.parts[0].removesuffix(".py") not in digests.SHOWS_OR_RUNS:
             imported = {*shown.findall((files.ROOT / "lib/studies" / path).read_text("utf-8"))}
-            assert imported <= ({"records"} if path.name == "study.py" else set()), path
+            allowed = {"records", "findings", "pictures", "verdicts"} if path.name == "study.py" else set()
+            assert imported <= allowed, path
 
 
 def test_a_change_of_data_runs_a_seed_again(results):
@@ -376,7 +317,7 @@ def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
         for stage, value in ((first, 1.0), (second, 2.0)):
             assert current.seed(3, stage)["metrics"] == {"x": value}
             current._seconds[3] += value
-        times = json.loads(current.finish([second(3)]).read_text())["times"]
+        times = written(current, [second(3)])["times"]
         assert times["seed_seconds"] == [pytest.approx(3.0, abs=0.2)]
     assert len(list(results.rglob("*.seed"))) == 2
 
@@ -430,27 +371,28 @@ def test_a_kept_seed_in_the_place_of_another_is_run_again(kept, results, capsys)
 
 
 def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
-    current = Study("isnet/x", namespace())
+    current = Study("isnet/x", namespace(scale="laptop"))
     current.data("digits", {"file": "abc"})
     runs = [current.seed(seed, run) for seed in current.seeds]
     current.claim("isnet-1", [0.7, 0.8], of="net")
-    current.claim("isnet-1", [0.9, 0.9], of="net")
+    current.claim("isnet-1", [[0.9, 0.8] * 2, [1.0, 0.9] * 2], of="net")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
-    current.figure(figure, "line")
-    plt.close(figure)
-    record = json.loads(current.finish(runs).read_text())
-    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"}
+    current.figure(figure, "line", "It rises.", "A line")
+    record = written(current, runs)
+    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"} | {"scale": "laptop"}
     assert record["seeds"] == [3, 4] and record["metrics"] == {"x": [3.5, 4.5]}
-    assert record["summary"]["x"]["interval"] == "t over 2 seeds"
+    assert record["summary"]["x"] == {"mean": 4.0, "low": None, "high": None, "interval": "none: 2 seeds"}
     (claim,) = record["claims"]
     assert claim["measured"]["mean"] == 0.9 and claim["verdict"] == "holds", "a claim stated again replaces the first"
+    assert claim["measured"]["per_seed"] == pytest.approx([0.85, 0.95]) and claim["measured"]["error"] > 0
     assert claim["paper_value"] is None and claim["source"]
     assert record["data"] == {"digits": {"file": "abc"}}
     assert record["environment"]["torch"] == torch.__version__.split("+")[0] or record["environment"]["torch"]
     assert {"commit", "times", "schema"} <= set(record)
-    assert (results / "smoke/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
-    assert not list((results / "smoke").rglob(".*"))
+    assert (results / "laptop/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
+    assert record["captions"] == {"line": {"caption": "It rises.", "alt": "A line"}} and not plt.get_fignums()
+    assert not list((results / "laptop").rglob(".*"))
 
 
 def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_path):
@@ -459,7 +401,7 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
         current = Study("isnet/x", namespace(out=str(tmp_path / out)))
         runs = [current.seed(seed, run) for seed in current.seeds]
         current.claim("isnet-1", [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
-        record = json.loads(current.finish(runs).read_text())
+        record = written(current, runs)
         assert record.pop("times") and record.pop("digest")
         records.append(json.dumps(record))
     assert records[0] == records[1]
@@ -475,7 +417,7 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
 def test_a_metric_that_is_undefined_in_a_seed_is_null_there_and_said_to_be(results, seeds, mean, interval):
     current = Study("isnet/x", namespace())
     runs = [current.seed(seed, lambda s: {"metrics": {"x": seeds.get(s, s + 0.5)}}) for seed in current.seeds]
-    record = json.loads(current.finish(runs).read_text())
+    record = written(current, runs)
     assert record["metrics"]["x"] == [None, None if mean is None else 4.5]
     assert record["summary"]["x"] == {"mean": mean, "low": None, "high": None, "interval": interval}
 
@@ -492,15 +434,22 @@ def test_an_unknown_claim_is_named(results):
 
 
 def test_the_table_of_claims_shows_each_once_with_its_words(results):
-    current = Study("isnet/x", namespace())
-    assert current.claims_table().empty
-    current.claim("isnet-1", [0.7, 0.8], of="net")
+    current = Study("isnet/x", namespace(scale="laptop"))
+    assert current.claims_table().data.empty
+    current.claim("isnet-1", [[0.7, 0.2, 0.8]], of="net")
     current.claim("isnet-2", [[0.0, 0.0]])
-    table = current.claims_table()
+    table = current.claims_table().data
     assert list(table.index) == ["isnet-1", "isnet-2"]
     assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
-    assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
-    assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
+    assert table["measured"].tolist() == ["0.567", "0.000"] and table["verdict"].tolist() == ["undecided", "not judged"]
+    assert table["95 % interval"].tolist() == ["[−0.232, 1.365]", "none"]
+
+
+def test_at_smoke_scale_no_verdict_is_spoken_and_a_line_says_why(results, capsys):
+    current = Study("isnet/x", namespace())
+    assert current.claim("isnet-1", [0.7, 0.71, 0.72])["verdict"] == "not judged"
+    assert list(current.claims_table().data.columns) == ["claim", "of", "expected", "measured", "95 % interval"]
+    assert capsys.readouterr().out.startswith("Smoke scale shows that everything works")
 
 
 def test_all_claims_are_declared_whole():

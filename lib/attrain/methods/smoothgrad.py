@@ -109,5 +109,5 @@ def _noise(x: Tensor, generators: list | None) -> Tensor:
         return torch.randn_like(x)
     if not generators:
         return torch.zeros_like(x)
-    drawn = [torch.randn(x.shape[1:], generator=g, device="cpu") for g in generators]
+    drawn = [torch.randn(x.shape[1:], generator=g, dtype=torch.float32, device="cpu") for g in generators]
     return torch.stack(drawn).to(x)
