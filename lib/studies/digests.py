@@ -60,7 +60,7 @@ def code_digest(without: Sequence[str] = ()) -> str:
     """sha256 of the code that results come from, by what it does: the library, the data code and the kit.
 
     Args:
-        without: modules and packages of the kit to leave out, as `SHOWS_OR_RUNS` for what a seed depends on.
+        without: modules and packages of the kit to leave out: `SHOWS_OR_RUNS` for what a seed depends on.
     """
     kit = ROOT / "lib/studies"
     left_out = {*without, *(f"{name}.py" for name in without)}
