@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
 SCHEMA = 1  # of a record
-SHOWS_OR_RUNS = "batch bench pages pictures records run".split()  # of the kit: what does not change what a seed finds
+# Of the kit: what does not change what a seed finds.
+SHOWS_OR_RUNS = "batch bench figures outline pages pictures records report run".split()
 
 
 def results_root() -> Path:

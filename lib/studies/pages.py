@@ -1,4 +1,4 @@
-"""The looks of records: `report.html` beside the results, the Markdown of the results pages and of the index.
+"""The pages that show records: `report.html` beside the results, the Markdown of the results pages and of the index.
 
     python -m studies.pages            # writes results/report.html, which needs no network and prints
     python -m studies.pages --write    # also the generated parts of the pages in notebooks/results (`make report`)
@@ -10,7 +10,6 @@ that is added appears by itself.
 """
 
 import argparse
-import base64
 import io
 import os
 import re
@@ -20,9 +19,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from studies.files import NOTEBOOKS, ROOT, results_root, write_text
+from studies.files import NOTEBOOKS, results_root, write_text
+from studies.outline import README, question
 from studies.parameters import experiments
 from studies.records import (
     RECORDS,
@@ -36,54 +34,10 @@ from studies.records import (
     seeds_in_words,
     verdicts,
 )
-from studies.statistics import interval, number
+from studies.report import html_page
 
-README = ROOT / "README.md"
 MARKERS = ("<!-- records: written by make report -->", "<!-- records end -->")
 README_MARKERS = ("<!-- verdicts: written by make report -->", "<!-- verdicts end -->")
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
-)
-for function in (number, interval, duration, seeds_in_words, quote):
-    TEMPLATES.filters[function.__name__] = function
-
-# ---------------------------------------------------------------- HTML
-
-
-def html_page(records: list[dict], path: Path) -> str:
-    """One self-contained page: the claims of all records, then each record's figures and tables.
-
-    Args:
-        records: as `load_records` returns them.
-        path: where the page will lie; links to executed notebooks are relative to its folder.
-    """
-    stated = claims(records)
-    about = ["id", "claim", "measure", "expected", "paper's value", "source"]
-    groups = [(rows.iloc[0], rows.to_dict("records")) for _, rows in stated.groupby(about, dropna=False)]
-    runs = [_run(record, path.absolute().parent) for record in records]
-    page = TEMPLATES.get_template("page.html.j2")
-    return page.render(runs=runs, groups=groups, verdicts=verdicts(stated), marks=VERDICTS)
-
-
-def _run(record: dict, folder: Path) -> dict:
-    """What the template shows of a record; `folder` is the page's."""
-    names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
-    there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
-    links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = {name: _picture(record["folder"] / "figures" / f"{name}.png") for name in record["figures"]}
-    titles = {name: re.sub(r"[_\s]+", " ", name) for name in pictures}
-    found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures, "titles": titles}
-    return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}
-
-
-def _picture(png: Path) -> dict | None:
-    """A figure as the page holds it; kept at 150 dots an inch, shown at 100."""
-    if not png.is_file():
-        return None
-    data = png.read_bytes()
-    width, height = (int.from_bytes(data[i : i + 4], "big") * 2 // 3 for i in (16, 20))
-    return {"base64": base64.b64encode(data).decode(), "width": width, "height": height}
-
 
 # ---------------------------------------------------------------- Markdown
 
@@ -130,13 +84,6 @@ def _measurements(stated):
 
 def _link(file: Path, here: Path) -> str:
     return quote(Path(os.path.relpath(file, here)).as_posix())
-
-
-def question(experiment: str) -> str:
-    """A notebook's title: the first heading of its script."""
-    text = (NOTEBOOKS / f"{experiment}.py").read_text("utf-8")
-    heading = re.search(r"^# # (.+)$", text, re.MULTILINE)
-    return heading[1] if heading else experiment
 
 
 def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS, here: Path | None = None) -> str:
