@@ -57,6 +57,8 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
+smartquotes = False  # "mean" is what one types
 
 
 EXAMPLES = re.compile(r"(^ *>>>.*(?:\n.*\S.*)*)", re.MULTILINE)
@@ -116,7 +118,7 @@ def contents() -> str:
     lists["Carrying it on"] = ["CONTRIBUTING", "CHANGELOG"]
     text = ""
     for name, pages in lists.items():
-        entries = "\n".join("README <self>" if page == root_doc else f"/{page}" for page in pages)
+        entries = "\n".join("About <self>" if page == root_doc else f"/{page}" for page in pages)
         text += f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n{entries}\n```\n\n"
     return text
 
