@@ -87,8 +87,9 @@ validate: $(READY)
 	  scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
 	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env $(VALIDATED)
 
+# From here, and not from notebooks/: only so are notebooks saved with their scripts, and results within reach.
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/index.ipynb
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb --KernelManager.transport_encryption=auto
 
 report: $(READY)
 	@$(BIN)/python -m studies.pages --write

@@ -30,7 +30,7 @@ from pathlib import Path
 DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "cifar10_jpeg", "deeplift_authors")
 DATASETS += ("booking_requests", "trec", "sst2", "waves", "ucr")  # text and time series
 DATASETS += ("scenes", "shifted_backgrounds", "voc2007", "coco2014", "waterbirds")  # with boxes
-DATASETS += ("curved_plane",)  # with its true boundary
+DATASETS += ("curved_plane", "efficientnet_lite0")  # with its true boundary; weights
 
 
 class DataError(RuntimeError):

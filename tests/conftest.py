@@ -46,3 +46,10 @@ def mnist_data():
 def free_environment(**more: str) -> dict[str, str]:
     """The environment for a subprocess, with some variables set."""
     return os.environ | {"PYTHONUNBUFFERED": "1"} | more
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """The same but for one bit, counted from the first."""
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)

@@ -4,11 +4,9 @@ Results are written to the folder named by the environment variable ATTRAIN_RESU
 in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,9 +14,8 @@ from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
-SCHEMA = 1  # of a record
-# Of the kit: what does not change what a seed finds.
-SHOWS_OR_RUNS = "batch bench figures outline pages pictures records report run".split()
+SCHEMA = 2  # of a record
+NOTE = "note: "  # begins a line on a notebook's stderr that who runs it without looking should see
 
 
 def results_root() -> Path:
@@ -87,31 +84,20 @@ def sole(path: Path, waiting: str = ""):
         lock.release()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text, line ends as they are, at once and not in part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once and not in part."""
     try:
         with atomic_write(path) as temporary:
-            temporary.write_bytes(text.encode())
+            temporary.write_bytes(content)
     except OSError as error:  # that of a full disk does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, line ends as they are, at once and not in part."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value) -> None:
     """Write a value as JSON, at once and not in part; ValueError for NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def code_digest(without: Sequence[str] = ()) -> str:
-    """sha256 of the code that results come from, by content: the library, the data code and the kit.
-
-    Args:
-        without: modules and packages of the kit to leave out, as `SHOWS_OR_RUNS` for what a seed depends on.
-    """
-    kit = ROOT / "lib/studies"
-    left_out = {*without, *(f"{name}.py" for name in without)}
-    sources = [file for folder in ("lib/attrain", "data_prep") for file in (ROOT / folder).rglob("*.py")]
-    sources += [file for file in kit.rglob("*.py") if file.relative_to(kit).parts[0] not in left_out]
-    digest = hashlib.sha256()
-    for file in sorted(sources):
-        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()

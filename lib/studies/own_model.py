@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from studies.checkpoints import load_weights, weights_file
 from studies.nets.small import classifier
 
 
@@ -21,11 +22,11 @@ def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -
             given `classes` and `channels` if it has parameters of these names. Without a colon a name for
             `studies.nets.small.classifier`, such as "cnn-norm" or "resnet18".
         classes: how many logits there are; channels: of the images.
-        weights: file of a state dict as `torch.save` writes it, alone or under the key "state_dict" or "model"; "" for
-            those that the model comes with.
+        weights: a file as trainers write them, see `studies.checkpoints.load_weights`; "" for those that the model
+            comes with.
 
     Raises:
-        ValueError: no such module, function or model, or weights that do not fit; the message says which.
+        ValueError: no such module, function or model, weights that do not fit, or NaN; the message says which.
         FileNotFoundError: no such file.
     """
     if ":" not in model:
@@ -35,7 +36,7 @@ def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -
     if not isinstance(network, nn.Module):
         raise ValueError(f"model {model!r} must return an nn.Module, got {type(network).__name__}")
     if weights:
-        network.load_state_dict(_state(weights, network))
+        load_weights(network, weights)
     return network
 
 
@@ -55,7 +56,7 @@ def check_logits(model: nn.Module, x: torch.Tensor, classes: int) -> None:
 def model_checksums(model: str, weights: str = "") -> dict[str, str]:
     """sha256 of the files that hold the model's code and weights, for the record."""
     files = [Path(_module(model).__file__)] if ":" in model else []
-    files += [Path(weights)] if weights else []
+    files += [weights_file(weights)] if weights else []
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -84,22 +85,3 @@ def _module(model: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _state(weights: str, model: nn.Module) -> dict[str, torch.Tensor]:
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"weights: there is no file {Path(weights).absolute()}")
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch have many
-        raise ValueError(f"weights {weights} are no state dict ({str(error).splitlines()[0]})") from None
-    for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, dict) else {}
-    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    wrong = sorted(shapes.keys() ^ expected.keys()) or [name for name in shapes if shapes[name] != expected[name]]
-    if wrong:
-        raise ValueError(
-            f"weights {weights} are not of this model: {len(wrong)} names or shapes differ, as {wrong[0]!r}"
-        )
-    return state

@@ -14,7 +14,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -28,7 +28,7 @@ from studies.records import (
     claims,
     duration,
     keep,
-    load_records,
+    read_records,
     scale,
     seconds,
     seeds_in_words,
@@ -55,11 +55,11 @@ def markdown(table) -> str:
     return re.sub(" {2,}", " ", text)  # without the padding, which would change all rows with the widest
 
 
-def record_tables(records: list[dict], here: Path) -> str:
+def record_tables(records: list[dict], here: Path, faults: Mapping[Path, str] | None = None) -> str:
     """For each record, folded, how many of its claims hold, and their table, with the paper's values if there are any.
 
     Args:
-        records: as `load_records` returns them.
+        records, faults: as `read_records` returns them.
         here: the folder of the page, for its links to the records.
     """
     parts = []
@@ -69,6 +69,7 @@ def record_tables(records: list[dict], here: Path) -> str:
         table = "No claims." if stated.empty else markdown(_measurements(stated).map(plain))
         file = _link(record["folder"] / "record.json", here)
         parts += [f"<details><summary>{escape(title)}</summary>", table, f"All metrics: [record]({file})", "</details>"]
+    parts += [plain(fault.replace(str(file), _link(file, here))) for file, fault in (faults or {}).items()]
     return "\n\n".join(parts) or "No records are kept yet."
 
 
@@ -99,7 +100,7 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
     here = here or NOTEBOOKS
     chosen = experiments() if chosen is None else list(chosen)
     lines = {experiment: [] for experiment in chosen}
-    for record in load_records(folder):
+    for record in read_records(folder)[0]:
         paper, _, name = record["experiment"].partition("/")
         page = folder / f"{paper}.md" if name else record["folder"] / "record.json"
         found = f"[{verdicts(claims([record]))}]({_link(page, here)})"
@@ -123,7 +124,7 @@ def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int 
     from IPython.display import Markdown, display
 
     name, _, figure = figure.partition("/")
-    for record in load_records(folder):
+    for record in read_records(folder)[0]:
         file = record["folder"] / "figures" / f"{figure}.png"
         if record["experiment"] == f"{paper}/{name}" and file.is_file():
             display(_small(file, width))
@@ -157,10 +158,13 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
     `<!-- verdicts: written by make report -->` and `<!-- verdicts end -->`, the overview: a row a notebook with a link,
     its question, and what each of its kept runs found with a link there. Without these lines it is left alone.
     """
-    records = load_records(folder)
-    papers = sorted({experiment.split("/")[0] for experiment in experiments() if "/" in experiment})
-    parts = {folder / f"{paper}.md": [r for r in records if r["experiment"].split("/")[0] == paper] for paper in papers}
-    texts = {page: _filled(page, record_tables(ours, folder)) for page, ours in parts.items()}
+    records, faults = read_records(folder)
+    texts = {}
+    for paper in sorted({experiment.split("/")[0] for experiment in experiments() if "/" in experiment}):
+        ours = [record for record in records if record["experiment"].split("/")[0] == paper]
+        no_records = {file: fault for file, fault in faults.items() if file.parent.parent.name == paper}
+        page = folder / f"{paper}.md"
+        texts[page] = _filled(page, record_tables(ours, folder, no_records))
     texts[folder / "README.md"] = _filled(folder / "README.md", notebooks_table(folder=folder, here=folder))
     if README.is_file() and README_MARKERS[0] in README.read_text("utf-8"):
         texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent), README_MARKERS)
@@ -193,31 +197,41 @@ def update(page: Path, text: str) -> bool:
 # ---------------------------------------------------------------- command line
 
 
+def report(folder: Path) -> dict[Path, str]:
+    """Write report.html, of all records below the folder, and print where it is; returns what `read_records` found amiss."""
+    records, faults = read_records(folder)
+    page = folder / "report.html"
+    update(page, html_page(records, page, faults.values()))
+    print(page, flush=True)
+    return faults
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m studies.pages", description="Render the records of runs.")
-    parser.add_argument("--write", action="store_true", help="also write the pages' tables from the kept records")
-    parser.add_argument("--check", action="store_true", help="only check the pages' tables against the kept records")
-    parser.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--write", action="store_true", help="also write the pages' tables from the kept records")
+    one.add_argument("--check", action="store_true", help="only check the pages' tables against the kept records")
+    one.add_argument("--keep", metavar="SCALE/EXPERIMENT", help="only copy this run to notebooks/results")
     options = parser.parse_args(arguments)
     try:
-        if options.check:
-            for page, text in generated(RECORDS).items():
-                if not page.is_file() or page.read_bytes().decode() != text:
-                    raise ValueError(f"{page} differs from the kept records: python -m studies.pages --write")
-        elif options.keep:
+        if options.keep:
             print(keep(results_root() / options.keep, RECORDS))
-        else:
-            page = results_root() / "report.html"
-            update(page, html_page(load_records(results_root()), page))
-            print(page)
+            return 0
+        faults = {} if options.check else report(results_root())
+        for page, text in generated(RECORDS).items() if options.check or options.write else ():
             if options.write:
-                for page, text in generated(RECORDS).items():
-                    update(page, text)
-        return 0
+                update(page, text)
+            elif not page.is_file() or page.read_bytes().decode() != text:
+                raise ValueError(f"{page} differs from the kept records: python -m studies.pages --write")
+        if options.check or options.write:
+            faults |= read_records(RECORDS)[1]
     except (OSError, ValueError) as error:
         print(f"studies.pages: {error}", file=sys.stderr)
         return 1
+    for fault in faults.values():
+        print(f"studies.pages: {fault}", file=sys.stderr)
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

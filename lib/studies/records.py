@@ -5,52 +5,86 @@ The records that the results pages and `notebooks/index.ipynb` speak of are thos
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
-from studies.files import ROOT, SCHEMA, atomic_write
+from studies.digests import figure_is_whole, record_digest
+from studies.files import ROOT, atomic_write
 from studies.parameters import scale_order
 from studies.statistics import expectation, interval, number
+from studies.verdicts import judged
 
 RECORDS = ROOT / "notebooks" / "results"
-VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "no interval": "–"}
-KEYS = set("experiment parameters seeds metrics summary claims figures data environment commit times".split())
+VERDICTS = {"holds": "✓", "fails": "✗", "undecided": "?", "not judged": "–"}
+SHAPE = Path(__file__).with_name("record.schema.json")
 
 
 def load_record(file: Path) -> dict:
-    """The record in a file, with its folder added; ValueError if it is none of this version's."""
-    remedy = "delete it and run its notebook again"
+    """The record in a file, with its folder added; ValueError with one line if it is none, or not as it was written.
+
+    Records of schema 1, from before 2026-11-28, have no digest, so that of them only the form is checked.
+    """
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no valid JSON ({error}): {remedy}") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not KEYS <= record.keys():
-        raise ValueError(f"{file} is no record of schema {SCHEMA}: {remedy}")
+        record = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        _shape()(record)
+        if record["schema"] > 1 and record["digest"] != record_digest(record):
+            raise ValueError("it is not as it was written: its digest is of something else")
+    except (ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is no record ({reason}): delete it and run its notebook again") from None
     return {**record, "folder": file.parent}
 
 
-def load_records(folder: Path) -> list[dict]:
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no number of JSON")
+
+
+@cache
+def _shape() -> Callable[[object], object]:
+    """Raises ValueError for what is not of the form of a record."""
+    import fastjsonschema  # here: a kernel that only runs a study reads no record
+
+    return fastjsonschema.compile(json.loads(SHAPE.read_text("utf-8")))
+
+
+def read_records(folder: Path) -> tuple[list[dict], dict[Path, str]]:
     """All records `<scale>/[<paper>/]<name>/record.json` below a folder, by experiment, then by scale.
 
-    Raises:
-        ValueError: a file is no valid JSON or of another schema; names the file.
+    Returns:
+        the records; and of each file that is none a line that says so, as it should cost no more than its own section.
     """
     files = [*folder.glob("*/*/record.json"), *folder.glob("*/*/*/record.json")]
-    found = [load_record(file) for file in files if "seeds" not in file.relative_to(folder).parts]
-    return sorted(found, key=lambda record: (record["experiment"], scale_order(scale(record)), str(record["folder"])))
+    found, faults = [], {}
+    for file in sorted(file for file in files if "seeds" not in file.relative_to(folder).parts):
+        try:
+            found.append(load_record(file))
+        except ValueError as error:
+            faults[file] = str(error)
+    return sorted(found, key=lambda r: (r["experiment"], scale_order(scale(r)), str(r["folder"]))), faults
+
+
+def load_records(folder: Path) -> list[dict]:
+    """As `read_records`, where there must be no file that is no record: ValueError with the first such file's line."""
+    found, faults = read_records(folder)
+    if faults:
+        raise ValueError(next(iter(faults.values())))
+    return found
 
 
 def keep(folder: Path, records_dir: Path = RECORDS) -> Path:
     """Copy a finished run's record and PNG figures to `<records_dir>/<scale>/<experiment>`; returns that folder.
 
     Figures of an earlier run that this one no longer has are removed there. ValueError if the run has not
-    finished, or if its code was in no commit, as nobody could then repeat it.
+    finished, if a figure is not the run's, or if its code was in no commit, as nobody could then repeat it.
     """
     if not (folder / "record.json").is_file():
         raise ValueError(f"{folder} holds no record.json: finish this run first")
     record = load_record(folder / "record.json")
     if not record["commit"] or record["commit"].endswith("+changes"):
         raise ValueError(f"{folder} was not run from a commit (it says {record['commit']}): commit and run again")
+    if lost := [name for name in record["figures"] if not figure_is_whole(record, folder, name)]:
+        raise ValueError(f"{folder} has not the figures that its run drew ({', '.join(lost)}): run it again")
     target = records_dir / scale(record) / record["experiment"]
     names = [f"figures/{name}.png" for name in record["figures"]]
     for name in [*names, "record.json"]:  # the record last: it never names a figure that is not there yet
@@ -72,23 +106,25 @@ def claims(found: Path | Iterable[dict] = RECORDS):
 
     Returns:
         a row a record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
-        scale, id, claim, of, measure, mean, low, high, interval, verdict, paper_value, source, as records have them,
-        and in words expected, measured, 95 % CI, paper's value.
+        scale, id, claim, of, measure, mean, low, high, interval, verdict, alone, family, decided by, ours, paper_value,
+        source, setting, same_at, reproduced, of `studies.verdicts.judged`, and in words expected, measured, 95 % CI,
+        paper's value (with its setting, where that is not ours).
 
     Example:
         >>> claims()[["id", "of", "measured", "95 % CI", "verdict"]].to_string(index=False)  # doctest: +SKIP
     """
     import pandas as pd  # slow to import, and a batch's jobs make no tables
 
-    rows = {}
-    for n, record in enumerate(load_records(found) if isinstance(found, Path) else found):
-        for claim in record["claims"]:
+    rows = []
+    for record in load_records(found) if isinstance(found, Path) else found:
+        for claim in judged(record):
             row = {"experiment": record["experiment"], "scale": scale(record), **claim, **claim["measured"]}
             row |= {"expected": expectation(claim), "measured": number(claim["measured"]["mean"])}
-            row |= {"95 % CI": interval(claim["measured"]), "paper's value": paper_value(claim)}
-            rows[n, claim["id"], claim["of"]] = row
-    columns = "experiment scale id claim of measure mean low high interval verdict paper_value source expected measured"
-    return pd.DataFrame(rows.values(), columns=[*columns.split(), "95 % CI", "paper's value"])
+            row |= {"95 % CI": interval(claim["measured"]), "paper's value": paper_value(claim, scale(record))}
+            rows.append(row)
+    columns = "experiment scale id claim of measure mean low high interval verdict alone family ours paper_value source"
+    words = ["setting", "same_at", "reproduced", "decided by", "expected", "measured", "95 % CI", "paper's value"]
+    return pd.DataFrame(rows, columns=[*columns.split(), *words])
 
 
 def runs(found: Path | Iterable[dict] = RECORDS):
@@ -101,18 +137,33 @@ def runs(found: Path | Iterable[dict] = RECORDS):
 
 
 def verdicts(stated) -> str:
-    """How many rows of a table of claims hold, fail and so on, in words."""
+    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask."""
+    ours = stated["ours"].notna()
+    papers, own = _counted(stated[~ours]), _counted(stated[ours])
+    return "; ".join([*([papers] if papers else []), *([f"of ours {own}"] if own else [])]) or "no claims"
+
+
+def _counted(stated) -> str:
     counts = stated["verdict"].value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts) or "no claims"
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
 
 
 # ---------------------------------------------------------------- words and numbers
 
 
-def paper_value(claim: dict) -> str:
-    """The paper's number or words as they stand there, or "not read"."""
-    value = claim["paper_value"]
-    return "not read" if value is None else value if isinstance(value, str) else str(value).replace("-", "−")
+def paper_value(claim: dict, scale: str = "") -> str:
+    """The paper's number or words as they stand there, with their setting where that is not ours, or "not read"."""
+    value = plain_value(claim["paper_value"])
+    if not value:
+        return "not read"
+    setting = claim.get("setting")
+    return value if not setting or scale in claim.get("same_at", ()) else f"{value} (another setting: {setting})"
+
+
+def plain_value(value) -> str:
+    """A number or words of claims.yaml; "" where there is none."""
+    missing = value is None or value != value  # NaN, as pandas has it
+    return "" if missing else value if isinstance(value, str) else str(value).replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -3,12 +3,13 @@
 import base64
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from studies.digests import figure_is_whole
 from studies.figures import WIDTH, Figure, figures, shrunk, words_of
 from studies.outline import chapters, question
 from studies.records import VERDICTS, claims, duration, scale, seconds, seeds_in_words, verdicts
@@ -22,12 +23,13 @@ for function in (number, interval, duration, seeds_in_words, quote):
     TEMPLATES.filters[function.__name__] = function
 
 
-def html_page(records: Sequence[dict], path: Path) -> str:
+def html_page(records: Sequence[dict], path: Path, faults: Iterable[str] = ()) -> str:
     """What came of all records at a glance, then by paper the claims, and each record's figures and tables.
 
     Args:
         records: as `load_records` returns them.
         path: where the page will lie; links to executed notebooks are relative to its folder.
+        faults: a line for each file that is no record.
     """
     pictures = sum(len(record["figures"]) for record in records)
     width = round(WIDTH * min(1, math.sqrt(MANY / max(pictures, 1))))
@@ -36,17 +38,19 @@ def html_page(records: Sequence[dict], path: Path) -> str:
         ours = [record for entry in chapter.studies for record in records if record["experiment"] == entry.experiment]
         about = {"title": chapter.title, "about": words_of(chapter.about), "anchor": f"paper-{chapter.paper or 'none'}"}
         parts.append(about | _claims(ours) | {"runs": [_run(record, path.absolute().parent, width) for record in ours]})
-    return TEMPLATES.get_template("page.html.j2").render(chapters=parts, marks=VERDICTS, **_claims(records))
+    return TEMPLATES.get_template("page.html.j2").render(
+        chapters=parts, marks=VERDICTS, faults=[*faults], **_claims(records)
+    )
 
 
 def _claims(records: Sequence[dict]) -> dict:
-    """How many claims of some records hold and so on, and their rows, grouped by claim."""
+    """How many of the papers' claims hold and so on, how many are ours, and the rows of both, grouped by claim."""
     stated = claims(records)
     about = ["id", "claim", "measure", "expected", "paper's value", "source"]
     groups = [(rows.iloc[0], rows.to_dict("records")) for _, rows in stated.groupby(about, dropna=False, sort=False)]
-    counts = stated["verdict"].value_counts()
-    counted = [(verdict, int(counts[verdict])) for verdict in VERDICTS if verdict in counts]
-    return {"groups": groups, "counts": counted, "verdicts": verdicts(stated)}
+    papers = stated[stated["ours"].isna()]["verdict"].value_counts()
+    counts = [(verdict, int(papers[verdict])) for verdict in VERDICTS if verdict in papers]
+    return {"groups": groups, "counts": counts, "ours": int(stated["ours"].notna().sum()), "verdicts": verdicts(stated)}
 
 
 def _run(record: dict, folder: Path, width: int) -> dict:
@@ -54,16 +58,16 @@ def _run(record: dict, folder: Path, width: int) -> dict:
     names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
     there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
     links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = [_picture(figure, width) for figure in figures(record)]
+    pictures = [_picture(record, figure, width) for figure in figures(record)]
     found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures}
-    found |= {"question": words_of(question(record["experiment"])), "counts": _claims([record])["counts"]}
+    found |= {"question": words_of(question(record["experiment"])), "claimed": _claims([record])}
     return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}
 
 
-def _picture(figure: Figure, width: int) -> dict:
-    """A figure as the page holds it; without "base64" if its file is gone."""
+def _picture(record: dict, figure: Figure, width: int) -> dict:
+    """A figure as the page holds it; without "base64" if its file is not as its run drew it."""
     found = figure._asdict()
-    if figure.file.is_file():
+    if figure_is_whole(record, record["folder"], figure.name):
         data, wide, high = shrunk(figure.file, width)
         found |= {"base64": base64.b64encode(data).decode(), "width": wide, "height": high}
     return found

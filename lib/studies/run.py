@@ -20,7 +20,10 @@ import threading
 import time
 from pathlib import Path
 
-from studies.files import NOTEBOOKS, check_writable, code_digest, results_root, scratch_folder, write_text
+import yaml
+
+from studies.digests import code, code_digest, figure_is_whole, record_digest
+from studies.files import NOTE, NOTEBOOKS, check_writable, results_root, scratch_folder, write_text
 from studies.parameters import NOT_RECORDED, PAGES, code_cells, experiments, parse_values, settings
 
 # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 % of a
@@ -48,7 +51,7 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     values = settings(experiment, scale, given)
     check_device(values.get("device", "cpu"))
     check_writable(out)
-    code = digest(experiment)
+    done = digest(experiment)
     (out / FINISHED).unlink(missing_ok=True)
     with scratch_folder() as scratch:
         running = Path(scratch, "notebook.ipynb")
@@ -57,30 +60,37 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
         except RuntimeError as error:
             raise RuntimeError(str(error) + _keep_failed(running, out)) from None
         notebook.metadata.papermill["output_path"] = str(out / "notebook.ipynb")
+    for note in notes(notebook):
+        print(f"{NOTE}{experiment}: {note}", file=sys.stderr)
     write_text(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
     write_text(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
-    (out / FINISHED).write_text(code)
+    (out / FINISHED).write_text(done)
     return out / "record.json"
 
 
 def digest(experiment: str) -> str:
-    """sha256 of what a run's record and figures depend on beside its parameters: all code, the notebook, the claims."""
-    claims = (NOTEBOOKS / "claims.yaml").read_text("utf-8")
-    state = [code_digest(), code_cells(experiment), claims]
+    """sha256 of what a run's record and figures depend on beside its parameters: all code, the notebook, the claims.
+
+    By what these say, without comments, and not by the times of files.
+    """
+    claims = yaml.safe_load((NOTEBOOKS / "claims.yaml").read_text("utf-8"))
+    state = [code_digest(), [code(cell) for cell in code_cells(experiment)], claims]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def is_finished(experiment: str, out: Path, parameters: dict) -> bool:
-    """Has a run of this notebook, as it is now, with these parameters finished in the folder `out`?"""
+    """Has a run of this notebook, as it is now, with these parameters finished in the folder `out`, and is it whole?"""
     try:
-        code = (out / FINISHED).read_text()
+        mark = (out / FINISHED).read_text()
         record = json.loads((out / "record.json").read_text("utf-8"))
+        whole = record["digest"] == record_digest(record)
+        whole = whole and all(figure_is_whole(record, out, name) for name in record["figures"])
         recorded = record["parameters"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     wanted = {name: value for name, value in parameters.items() if name not in NOT_RECORDED}
-    return recorded == wanted and code == digest(experiment)
+    return whole and recorded == wanted and mark == digest(experiment)
 
 
 def keep_outputs(experiment: str) -> None:
@@ -126,6 +136,13 @@ def _execute(experiment: str, running: Path, parameters: dict):
     notebook = nbformat.read(running, as_version=4)
     collapse_progress(notebook)
     return notebook
+
+
+def notes(notebook) -> list[str]:
+    """What the notebook's code had to say to who does not read its outputs."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    said = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    return re.findall(f"{NOTE}(.+)", "\n".join(said))
 
 
 def collapse_progress(notebook) -> None:

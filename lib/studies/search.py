@@ -12,7 +12,7 @@ from attrain.attribution import explain
 from attrain.methods import InputXGradient
 from attrain.metrics import calibration, effective_rank, erase, filter_similarity
 from attrain.training import fit_fresh
-from studies.statistics import estimate
+from studies.statistics import FEWEST_SEEDS, estimate, holm
 
 Methods = Mapping[str, tuple[Callable, Sequence[Mapping]]]  # method -> (kind, its settings to search among)
 Controls = Mapping[str, tuple[str, Mapping]]  # control -> (whose best settings it takes, what it changes in them)
@@ -144,8 +144,9 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
 
     Returns:
         a row a method: "difference" (its mean), "low" and "high" (95 %, Student's t), the p-values "t" and "wilcoxon"
-        (two-sided; 1 where no seed differs), and "holm": of "t", corrected for the number of methods
-        (Holm 1979). Of a single seed there is the difference alone, and NaN for the rest.
+        (two-sided; 1 where all seeds differ by the same, which is no sign of certainty), and "holm": of "t", corrected
+        for the number of methods (Holm 1979). Of fewer than three seeds there is the difference alone, and NaN
+        for the rest.
     """
     from scipy import stats  # slow to import, as in `studies.statistics`
 
@@ -153,11 +154,9 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
     for name in [name for name in values if name != against]:
         gains = torch.tensor(values[name], dtype=torch.float64) - torch.tensor(values[against], dtype=torch.float64)
         estimated = estimate(gains)
-        p = dict.fromkeys(("t", "wilcoxon"), 1.0 if len(gains) > 1 else math.nan)
-        if len(gains) > 1 and gains.any():
-            error = stats.sem(gains)
-            p["t"] = stats.ttest_1samp(gains, 0).pvalue if error > 0 else 0.0
-            p["wilcoxon"] = stats.wilcoxon(gains).pvalue
+        p = dict.fromkeys(("t", "wilcoxon"), 1.0 if len(gains) >= FEWEST_SEEDS else math.nan)
+        if estimated["low"] is not None:
+            p = {"t": stats.ttest_1samp(gains, 0).pvalue, "wilcoxon": stats.wilcoxon(gains).pvalue}
         rows[name] = {"difference": estimated["mean"], "low": estimated["low"], "high": estimated["high"], **p}
     table = pd.DataFrame(rows).T.astype(float)
     return table.assign(holm=math.nan if table["t"].isna().any() else holm(table["t"]))
@@ -178,18 +177,3 @@ def means_and_differences(values: Mapping[str, Sequence[float]], against: str) -
     differences = " (" + tests["difference"].map("{:+.3f}".format) + stars + ")"
     means = pd.Series({name: f"{sum(each) / len(each):.3f}" for name, each in values.items()})
     return means + differences.reindex(means.index, fill_value="")
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down method (1979), in [0, 1].
-
-    Example:
-        >>> [round(x, 2) for x in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
-    """
-    p = [float(x) for x in p]
-    corrected, least = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        least = max(least, min(1.0, (len(p) - rank) * p[i]))
-        corrected[i] = least
-    return corrected

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
-from studies import files, parameters, records
-from studies.files import NOTEBOOKS, ROOT, SCHEMA, atomic_write, check_writable, results_root, sole, write_json
-from studies.statistics import estimate, verdict
+from studies import digests, parameters, records
+from studies.files import NOTE, ROOT, SCHEMA, check_writable, results_root, sole, write_bytes, write_json
+from studies.statistics import estimate
+from studies.verdicts import REQUIRED, SMOKE, judged, load_claims, stated
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "zennit")
 
@@ -36,17 +36,6 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
-
-
-def load_claims(path: Path = NOTEBOOKS / "claims.yaml") -> dict[str, dict]:
-    """Claims by id, each with `claim`, `measure`, `above` and/or `below`, `paper_value`, `source`."""
-    claims = yaml.safe_load(path.read_text("utf-8"))
-    keys = {"claim", "measure", "above", "below", "paper_value", "source"}
-    for name, claim in claims.items():
-        wrong = set(claim) - keys | {"claim", "measure", "paper_value", "source"} - set(claim)
-        if wrong or not {"above", "below"} & set(claim):
-            raise ValueError(f"{path.name}: {name} must have {sorted(keys)} (above or below), see {sorted(wrong)}")
-    return claims
 
 
 def listed(text: str) -> list[str]:
@@ -132,30 +121,31 @@ class Study:
         `run` returns a dict of plain values and tensors, with "metrics": name -> float, NaN where one is
         undefined. Everything is: the parameters (but for which seeds, and where to), the cells executed so far
         and the name of `run`, the code (the library, data_prep, and the kit but for what only shows or runs studies),
-        the data's checksums and the packages' versions; a change to any of these runs it anew. A study of several
-        stages calls this once a stage, with functions of different names; the record's time of a seed is that of all
-        of them. Where another process is at the same `run(seed)`, as the jobs of a batch are that share a stage, this
-        one waits for its result.
+        the data's checksums and the packages' versions; a change to any of these runs it anew, but none of comments
+        or docstrings. A kept result that is not as it was written (`studies.digests`) is set aside with a word, and run
+        anew too. A study of several stages calls this once a stage, with functions of different names; the record's
+        time of a seed is that of all of them. Where another process is at the same `run(seed)`, as the jobs of a batch
+        are that share a stage, this one waits for its result.
         """
-        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.pt"
-        if not file.exists():
-            with sole(file):
-                if not file.exists():  # still, after the wait
-                    seed_everything(seed)
-                    started = time.time()
-                    result = {**run(seed), "seconds": time.time() - started}
-                    with atomic_write(file) as temporary:
-                        torch.save(result, temporary)
-        result = torch.load(file, map_location="cpu")  # also when just made: both ways give the same
+        file = results_root() / "seeds" / self.experiment / f"{seed}-{self._fingerprint(seed, run)}.seed"
+        with sole(file):
+            if not _is_kept(file):
+                seed_everything(seed)
+                started = time.time()
+                result, content = {**run(seed), "seconds": time.time() - started}, io.BytesIO()
+                torch.save(result, content)
+                digests.write_sealed(file, content.getvalue())
+            content = io.BytesIO(digests.read_sealed(file))
+        result = torch.load(content, map_location="cpu")  # also when just made: both ways give the same
         self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
         return result
 
     def _fingerprint(self, seed: int, run: Callable) -> str:
-        cells = [c for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
+        cells = [digests.code(c) for c in self._namespace.get("In", []) if not c.startswith("# Parameters")]
         if "__file__" in self._namespace:  # run as a script
-            cells.append(Path(self._namespace["__file__"]).read_text("utf-8"))
+            cells.append(digests.code(Path(self._namespace["__file__"]).read_text("utf-8")))
         parameters = {k: v for k, v in self.parameters.items() if k not in ("seed", "seeds", "scale")}
-        code = [files.code_digest(without=files.SHOWS_OR_RUNS), *(version(package) for package in PACKAGES)]
+        code = [digests.code_digest(without=digests.SHOWS_OR_RUNS), *(version(package) for package in PACKAGES)]
         state = [seed, getattr(run, "__name__", ""), parameters, cells, self._data, code]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -169,15 +159,14 @@ class Study:
             of: what of several things was measured, as a variant's name.
 
         Returns:
-            the claim's entry in the record, with "measured" and "verdict".
+            the claim's entry in the record, with "measured" and "verdict", see `studies.verdicts.judged`.
         """
         if id not in self._definitions:
             raise ValueError(f"unknown claim {id!r}; claims.yaml has {', '.join(self._definitions)}")
-        definition = self._definitions[id]
-        bounds = {k: float(definition[k]) for k in ("above", "below") if k in definition}
-        measured = estimate(values, draws)
-        decision = verdict(measured["low"], measured["high"], **bounds)
-        entry = {"id": id, "of": of, **definition, "measured": measured, "verdict": decision}
+        definition = {key: value for key, value in stated(id, of).items() if key in (*REQUIRED, "above", "below")}
+        share = self._definitions[id].get("unit") == "share"
+        entry = {"id": id, "of": of, **definition, "measured": estimate(values, draws, share)}
+        entry["verdict"] = judged({"parameters": self.parameters, "claims": [entry]})[0]["verdict"]
         self._claims[id, of] = entry
         return entry
 
@@ -187,10 +176,16 @@ class Study:
         return list(self._claims.values())
 
     def claims_table(self):
-        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict."""
+        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict.
+
+        At smoke scale it is without verdicts, and a line says why.
+        """
         ours = {"experiment": self.experiment, "parameters": self.parameters, "claims": self.claims}
         table = records.claims([ours]).set_index("id").rename(columns={"95 % CI": "95 % interval"})
-        return table[["claim", "of", "expected", "measured", "95 % interval", "verdict"]]
+        smoke = self.parameters["scale"] == "smoke"
+        if smoke:
+            print(SMOKE)
+        return table[["claim", "of", "expected", "measured", "95 % interval", *([] if smoke else ["verdict"])]]
 
     def figure(self, figure, name: str) -> None:
         """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
@@ -213,7 +208,7 @@ class Study:
             "metrics": metrics,
             "summary": {name: _summary(values) for name, values in metrics.items()},
             "claims": self.claims,
-            "figures": list(self._figures),
+            "figures": {name: digests.sha256(picture) for name, picture in self._figures.items()},
             "data": self._data,
             "environment": environment(self.device),
             "commit": commit(),
@@ -224,10 +219,22 @@ class Study:
             },
         }
         for name, picture in self._figures.items():
-            with atomic_write(self.out / "figures" / f"{name}.png") as temporary:
-                temporary.write_bytes(picture)
-        write_json(self.out / "record.json", record)
+            write_bytes(self.out / "figures" / f"{name}.png", picture)
+        write_json(self.out / "record.json", record | {"digest": digests.record_digest(record)})
         return self.out / "record.json"
+
+
+def _is_kept(file: Path) -> bool:
+    """Is a seed's file there, as it was written? One that is not is set aside."""
+    try:
+        digests.read_sealed(file)
+        return True
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        aside = file.replace(file.with_name(f"{file.name}.damaged"))
+        print(f"{NOTE}{error}: set aside as {aside.name}, and run again", file=sys.stderr)
+        return False
 
 
 def _defined(value) -> float | None:

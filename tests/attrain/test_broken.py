@@ -9,6 +9,7 @@ from torch import nn
 
 from attrain import (
     LRP,
+    ZB,
     AttnLRP,
     BCos,
     DeepLift,
@@ -254,3 +255,12 @@ def test_a_refused_training_step_leaves_the_buffers_as_they_were():
         explain(model, torch.randn(5, 4), 0, LRP(), create_graph=True)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", ["view_as", "expand_as", "reshape_as", "type_as"])
+def test_an_activation_in_the_shape_of_itself_is_an_activation(name):
+    a, b, x = nn.Linear(4, 5), nn.Linear(5, 3), torch.randn(2, 4)
+    model = lambda x: b(getattr(x, name)(x).relu()) if x.shape[1] == 5 else model(a(getattr(x, name)(x)))  # noqa: E731
+    plain = lambda x: b(a(x).relu())  # noqa: E731
+    for method in [*METHODS.values(), DeepLift(1.0), DeepLift(1.0, "reveal_cancel"), LRP(first_layer=ZB(-9, 9))]:
+        torch.testing.assert_close(explain(model, x, 0, method).heatmap, explain(plain, x, 0, method).heatmap)

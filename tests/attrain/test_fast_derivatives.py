@@ -39,3 +39,28 @@ def test_a_derivative_more_equals_that_of_the_plain_twin_too(name):
         third.append(torch.autograd.grad(sum(d.square().sum() for d in gradients), (g, x)))
     for found, expected in zip(*third):
         assert torch.allclose(found, expected, rtol=1e-10)
+
+
+POINTS = {
+    "apart": (torch.randn(4, 5), torch.randn(4, 5)),
+    "one row for all": (torch.randn(1, 5), torch.randn(4, 5)),
+    "equal in places": (
+        torch.tensor([[1.0, -1.0, 0.0, 2.0]]),
+        torch.tensor([[1.0, -1.0, 0.0, -3.0], [0.0, 0.0, 1.0, 2.0]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("further", [False, True])
+@pytest.mark.parametrize("name", POINTS)
+def test_secants_of_relu_equal_those_of_the_plain_twin_with_their_derivatives(name, further):
+    found, expected = [], []
+    for function, results in ((derivatives.relu_secant, found), (derivatives.plain_relu_secant, expected)):
+        a, b = (p.double().requires_grad_() for p in POINTS[name])
+        results.append(function(a, b))
+        gradients = torch.autograd.grad(results[0].square().sum(), (a, b), create_graph=further)
+        results.extend(gradients)
+        if further:
+            results.extend(torch.autograd.grad(sum(g.square().sum() for g in gradients), (a, b)))
+    for f, e in zip(found, expected):
+        torch.testing.assert_close(f, e, rtol=1e-10, atol=1e-12)

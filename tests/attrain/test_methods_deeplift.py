@@ -617,12 +617,93 @@ def test_large_and_masked_scores_do_not_overflow():
     torch.testing.assert_close(result.heatmap.sum(1), result.delta, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.Dropout(0.5)])
-def test_training_mode_is_refused(layer):
-    net = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 2)).train()
+def test_active_dropout_is_refused():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
     with pytest.raises(UnsupportedOperation, match=r"call model.eval\(\) first"):
         explain(net, torch.rand(3, 4), 0, DeepLift())
     assert explain(net.eval(), torch.rand(3, 4), 0, DeepLift()).delta.shape == (3,)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_without_running_statistics_is_refused(training):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)).train(training)
+    with pytest.raises(UnsupportedOperation, match="without running statistics"):
+        explain(net, torch.rand(3, 4), 0, DeepLift())
+
+
+# ---------------------------------------------------------------- batch norm in training mode
+
+
+def normed(seed=0):
+    """Layers with batch norm of each form."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3, bias=False),
+        nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4, 5), nn.BatchNorm1d(5),
+    ).double()  # fmt: skip
+
+
+def frozen(net, x):
+    """The network in evaluation mode, with the statistics that x has in training mode."""
+    h = x
+    for layer in net:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            channels = h.transpose(0, 1).flatten(1)
+            layer.running_mean, layer.running_var = channels.mean(1), channels.var(1, correction=0)
+            layer.eval()
+        h = layer(h).detach()
+    return net
+
+
+REFERENCES = {
+    "black": lambda x: 0.0,
+    "one for all": lambda x: x.mean(0, keepdim=True),
+    "another of the batch": lambda x: x.roll(1, 0),
+    "three": lambda x: torch.stack([x[:1], x[1:2], -x[:1]]),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_batch_statistics_are_constants_for_the_inputs_and_the_reference(reference, rule):
+    x = torch.randn(6, 2, 6, 6).double()
+    method = DeepLift(REFERENCES[reference](x), rule)
+    found = explain(normed(), x, 0, method, layers=["2"])
+    wanted = explain(frozen(normed(), x), x, 0, method, layers=["2"])
+    for a, b in zip(found, wanted):
+        a, b = (a["2"], b["2"]) if isinstance(a, dict) else (a, b)
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(found.heatmap.flatten(1).sum(1), found.delta)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_loss_of_a_map_under_batch_statistics_has_the_derivative_that_differences_show(rule):
+    net, x = normed(), torch.randn(5, 2, 6, 6).double()
+    weight = torch.rand_like(x)
+
+    def loss():
+        explanation = explain(net, x, 0, DeepLift(x.roll(1, 0), rule), create_graph=True)
+        return (explanation.heatmap.abs() * weight).sum() + explanation.logits.pow(2).sum()
+
+    loss().backward()
+    for parameter in net.parameters():
+        at, step = int(parameter.grad.abs().argmax()), 1e-6
+        with torch.no_grad():
+            value = parameter.view(-1)
+            value[at] += step
+            above = loss().item()
+            value[at] -= 2 * step
+            below = loss().item()
+            value[at] += step
+        assert parameter.grad.view(-1)[at].item() == pytest.approx((above - below) / (2 * step), rel=1e-4, abs=1e-5)
+
+
+def test_a_training_step_on_deeplifts_maps_updates_the_running_statistics_as_a_plain_one():
+    net, plain, x = normed(), normed(), torch.randn(5, 2, 6, 6).double()
+    explain(net, x, 0, DeepLift(x.roll(1, 0)), create_graph=True)
+    plain(x)
+    for found, wanted in zip(net.buffers(), plain.buffers()):
+        torch.testing.assert_close(found, wanted)
 
 
 class Cube(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -12,8 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from studies import figures, outline, pages, parameters, records, statistics, study
+from studies import digests, figures, outline, pages, parameters, records, statistics, study
 from studies.files import ROOT, results_root
+from tests.conftest import flipped
 
 HOSTILE = '<script>alert("x")</script> & \'|`*_$~[a](b)\\'
 TIMES = {"finished": "2025-01-02T03:04:05Z", "notebook_seconds": 41.2, "seed_seconds": [12.0]}
@@ -35,10 +37,10 @@ def claim(id="ignores-mark", values=(0.91, 0.93, 0.94), of="", above=0.5, paper_
     return {"id": id, "of": of, **definition, "measured": measured, "verdict": decision, **changes}
 
 
-def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, figures=("maps",), **changes):
+def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, figures=("maps",), png=b"", **changes):
     metrics = metrics or {"accuracy": [0.91, 0.93, 0.94], "loss": [1.25e-5, 2.5e-5, 2e-5]}
     count = len(next(iter(metrics.values())))
-    return {
+    made = {
         "schema": study.SCHEMA,
         "experiment": experiment,
         "parameters": {"scale": scale, "seed": 0, "seeds": count, "device": "cpu", "threads": 1, "rate": 0.001},
@@ -46,13 +48,14 @@ def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, fi
         "metrics": metrics,
         "summary": {name: statistics.estimate(values) for name, values in metrics.items()},
         "claims": [claim()] if claims is None else claims,
-        "figures": list(figures),
+        "figures": {name: digests.sha256(png) for name in figures},
         "data": {"digits": {"digits.csv.gz": "ab" * 32}},
         "environment": {"python": "3.11.9", "torch": "2.8.0", "device": "cpu (x86_64)", "threads": 1},
         "commit": "c0ffee" * 6 + "c0ff",
         "times": TIMES | {"seed_seconds": [12.0] * count},
         **changes,
     }
+    return made | {"digest": digests.record_digest(made)}
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def put(results, png):
     """Writes a record, its figures as PNG and SVG, and what else a run leaves, below the results."""
 
     def put(root=None, extras=(), **given) -> Path:
-        made = record(**given)
+        made = record(png=png, **given)
         folder = (root or results_root()) / made["parameters"]["scale"] / made["experiment"]
         study.write_json(folder / "record.json", made)
         for name in made["figures"]:
@@ -166,14 +169,98 @@ def test_no_folder_holds_no_records(tmp_path):
     assert records.load_records(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps(record(schema=0)), '{"schema": 1}', "\udcff"])
-def test_a_corrupt_record_is_an_error_that_names_file_and_remedy(put, results, text):
+def without(key, inside=None):
+    made = record()
+    (made if inside is None else made[inside] if isinstance(made[inside], dict) else made[inside][0]).pop(key)
+    return made
+
+
+def changed(**values):
+    """With a digest that goes with it, as who edits a record by a program might write."""
+    made = record() | values
+    return made | {"digest": digests.record_digest(made)}
+
+
+MALFORMED = {
+    "cut off": json.dumps(record())[:-1],
+    "not text": "\udcff",
+    "nested without end": "[" * 100_000,
+    "a list": [],
+    "empty": {},
+    "NaN": json.dumps(record()).replace("0.91", "NaN"),
+    "of another schema": changed(schema=0),
+    "of schema 1 with a digest": record() | {"schema": 1, "figures": ["maps"]},
+    "without a digest": without("digest"),
+    "with a key that is not known": changed(digits=1),
+    "no seeds": changed(seeds=[]),
+    "no scale": changed(parameters={}),
+    "no device": without("device", "environment"),
+    "no times": changed(times={}),
+    "a metric that is no list": changed(metrics={"accuracy": 0.5}),
+    "a summary without a mean": changed(summary={"accuracy": {}}),
+    "claims by name": changed(claims={"a": 1}),
+    "a claim without a verdict": without("verdict", "claims"),
+    "a verdict that there is not": changed(claims=[claim(verdict="certain")]),
+    "a claim without bounds": changed(claims=[{n: v for n, v in claim().items() if n != "above"}]),
+    "a figure elsewhere": changed(figures={"../../../private": ""}),
+    "data that are a text": changed(data="digits"),
+    "a number changed": record() | {"metrics": {"accuracy": [0.92, 0.93, 0.94], "loss": [1.25e-5, 2.5e-5, 2e-5]}},
+    "a verdict changed": record() | {"claims": [claim(verdict="fails")]},
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_file_that_is_no_record_costs_its_own_place_and_no_page(put, results, capsys, what):
+    put(experiment="isnet/other")
+    text = MALFORMED[what] if isinstance(MALFORMED[what], str) else json.dumps(MALFORMED[what])
     file = put() / "record.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="delete it and run its notebook again") as error:
         records.load_records(results)
-    assert str(file) in str(error.value) and "delete it and run its notebook again" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    found, faults = records.read_records(results)
+    assert [r["experiment"] for r in found] == ["isnet/other"] and faults == {file: str(error.value)}
+    assert pages.main([]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{results}/report.html\n" and captured.err == f"studies.pages: {error.value}\n"
+    page = Page((results / "report.html").read_text("utf-8"))
+    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h2")
+
+
+def test_a_kept_file_that_is_no_record_is_said_on_its_papers_page_which_has_the_others(tree, put, capsys):
+    put(tree, experiment="one/a")
+    (put(tree, experiment="one/b") / "record.json").write_text("{")
+    assert pages.main(["--write"]) == 1 and "one/b/record.json is no record" in capsys.readouterr().err
+    page = (tree / "one.md").read_text("utf-8")
+    assert "<summary>one/a, smoke scale" in page and "\nsmoke/one/b/record.json is no record (" in page
+    assert pages.main(["--check"]) == 1
+
+
+def test_a_record_from_before_digests_is_one(put, results):
+    old = {name: value for name, value in record().items() if name != "digest"}
+    (put() / "record.json").write_text(json.dumps(old | {"schema": 1, "figures": ["maps"]}))
+    assert len(render(results).all("img")) == 1
+
+
+def test_a_digest_is_of_the_values_and_not_of_how_they_are_laid_out(put, results):
+    file = put() / "record.json"
+    file.write_bytes(json.dumps(json.loads(file.read_text()), indent=4).replace("\n", "\r\n").encode())
+    assert len(records.load_records(results)) == 1
+
+
+def test_every_flipped_bit_of_a_record_is_seen_unless_it_says_the_same(put):
+    """As 1e-05 and 1E-05 do."""
+    file, draws, same = put() / "record.json", random.Random(0), 0
+    content = file.read_bytes()
+    assert len(content) > 1000
+    for bit in draws.sample(range(8 * len(content)), 300):
+        file.write_bytes(flipped(content, bit))
+        try:
+            same += {**records.load_record(file), "folder": None} == json.loads(content) | {"folder": None}
+        except ValueError:
+            continue
+    file.write_bytes(content)
+    assert same <= 3 and records.load_record(file)
 
 
 def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
@@ -503,11 +590,15 @@ def test_notebook_is_linked_relative_to_the_page_if_it_is_there(put, results, na
     assert links == [f"smoke/isnet/mark/{name}"]
 
 
-def test_missing_and_repeated_figures_do_not_stop_the_page(put, results):
-    folder = put(figures=["here", "gone", "here"])
+def test_a_figure_that_is_not_as_its_run_drew_it_is_said_to_be_missing(put, results, png):
+    folder = put(figures=["here", "gone", "cut", "other"])
     (folder / "figures/gone.png").unlink()
+    (folder / "figures/cut.png").write_bytes(png[:-1])
+    (folder / "figures/other.png").write_bytes(b"")
     page = render(results)
-    assert len(page.all("img")) == 1 and "“gone” is not beside the record" in page.text("p")
+    assert len(page.all("img")) == 1
+    for name in ("gone", "cut", "other"):
+        assert f"“{name}” is not beside the record as its run drew it" in page.text("p")
 
 
 def test_page_of_runs_without_claims_says_so(put, results):

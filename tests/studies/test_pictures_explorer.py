@@ -3,12 +3,14 @@
 import subprocess
 import sys
 import time
+import types
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 
 import attrain as at
 from studies.nets.small import SmallCNN
@@ -104,30 +106,52 @@ def test_the_map_follows_in_well_under_a_second(panel):
     assert sorted(took)[2] < 0.8, took
 
 
+EXPLORE = (
+    "import torch, attrain; from studies.pictures import explorer; from studies.nets.small import SmallCNN\n"
+    "f = explorer.explore(SmallCNN(width=2), torch.rand(1, 1, 28, 28), {'a': attrain.LRP()}); print(len(f.axes))"
+)
+
+
 @pytest.mark.parametrize("widgets", [False, True, None])
-def test_widgets_are_shown_in_jupyterlab_and_a_picture_elsewhere(network, monkeypatch, widgets):
+def test_widgets_are_shown_if_asked_for_and_outside_of_notebooks_a_picture(network, monkeypatch, widgets):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     figure = explorer.explore(network, torch.rand(2, 1, 28, 28), METHODS, widgets=widgets)
     assert len(figure.axes) == 3 and plt.fignum_exists(figure.number) == (not widgets)
     assert [type(widget) for widget in shown] == [ipywidgets.HBox] * bool(widgets)
-    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    explorer.explore(network, torch.rand(2, 1, 28, 28), METHODS, widgets=widgets)
-    assert len(shown) == {False: 0, True: 2, None: 1}[widgets]
+
+
+def test_widgets_are_shown_where_somebody_can_be_asked_for_input_as_in_jupyterlab_and_vs_code():
+    manager, client = start_new_kernel()
+    try:
+        found = {}
+        for somebody in (True, False):  # False: as papermill, nbconvert and nbval ask a kernel
+            shown = []
+            answer = client.execute_interactive(EXPLORE, allow_stdin=somebody, output_hook=shown.append, timeout=240)
+            assert answer["content"]["status"] == "ok", answer["content"]
+            kinds = [kind for message in shown for kind in message["content"].get("data", {})]
+            found[somebody] = {"application/vnd.jupyter.widget-view+json", "image/png"} & set(kinds)
+        assert found == {True: {"application/vnd.jupyter.widget-view+json"}, False: {"image/png"}}
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_widgets_are_shown_in_colab(network, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    explorer.explore(network, torch.rand(2, 1, 28, 28), METHODS)
+    assert len(shown) == 1
 
 
 def test_without_ipywidgets_there_is_the_picture():
     program = (
-        "import sys; sys.modules['ipywidgets'] = None\n"
-        "import torch, attrain, os; os.environ['JPY_SESSION_NAME'] = 'x'\n"
+        "import sys; sys.modules['ipywidgets'] = None; sys.modules['google.colab'] = sys\n"
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name: None if name == 'ipywidgets' else find(name)\n"
-        "from studies.pictures import explorer; from studies.nets.small import SmallCNN\n"
-        "f = explorer.explore(SmallCNN(width=2), torch.rand(1, 1, 28, 28), {'a': attrain.LRP()})\n"
-        "print(len(f.axes))"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", program + EXPLORE], capture_output=True, text=True)
     assert run.stdout == "3\n", run.stderr
 
 

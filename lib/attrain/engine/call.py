@@ -60,7 +60,8 @@ class Call:
         found = [t for t in self.tensors if is_active(t)]
         if found and self.name in _TEMPLATES:
             template = self.given.get(_TEMPLATES[self.name])
-            found = [t for t in found if t is not template]
+            if template is not self.given.get("input"):  # h.view_as(h)
+                found = [t for t in found if t is not template]
         self.active, self.times = list({id(t): t for t in found}.values()), len(found)
         if found and not self.inplace and kwargs.get("inplace", self.name in _POSITIONAL_INPLACE):
             self.inplace = bool(self.given.get("inplace", False))
@@ -106,6 +107,22 @@ _POSITIONAL_INPLACE = frozenset(
     """relu relu6 leaky_relu elu selu celu silu mish hardtanh hardsigmoid hardswish threshold rrelu
     dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout""".split()
 )
+
+
+# Where they return a value of the shape that they are given, it is that value.
+_COPIES = frozenset(
+    """clone contiguous alias to type type_as float double half bfloat16 cpu cuda view view_as reshape reshape_as
+    flatten unflatten squeeze unsqueeze expand expand_as broadcast_to
+    dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout""".split()
+)
+
+
+def is_copy(call: Call, out) -> bool:
+    """Whether a call hands its activation on as it is."""
+    if call.name not in _COPIES or not isinstance(out, Tensor) or not out.is_floating_point() or call.inplace:
+        return False
+    drops = call.kind == "dropouts" and call.given.get("training", call.given.get("train", True))
+    return not drops and len(call.active) == 1 and out.shape == call.active[0].shape
 
 
 def by_name(func, name: str | None, args: tuple, kwargs: dict) -> dict:

@@ -24,12 +24,16 @@ _OF_REGISTERED = {"linear": "linear_maps", "elementwise": "functions", "product"
 
 
 class Backward:
-    """Whether the backward pass follows the rules, and for which reference; autograd nodes keep this and no tensors."""
+    """Whether the backward pass follows the rules, and for which reference; autograd nodes keep this and no tensors.
 
-    __slots__ = ("explaining", "last", "reference")
+    Attributes:
+        ends: whether nothing passes a rule, so that it is seen what comes to the rules from the explained number alone.
+    """
+
+    __slots__ = ("ends", "explaining", "last", "reference")
 
     def __init__(self):
-        self.explaining, self.reference, self.last = False, 0, False
+        self.explaining, self.reference, self.last, self.ends = False, 0, False, False
 
 
 class Mode(TorchFunctionMode):

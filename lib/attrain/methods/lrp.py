@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from attrain.engine.call import ADVICE, Call, UnsupportedOperation
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import geometry_of, input_gradient
 from attrain.engine.mode import Mode, Tensors, derivative
@@ -109,7 +109,7 @@ def epsilon_relu(mode: "LRPMode", call: Call):
     x = call.tensors[0]
     if not x.requires_grad:
         return call.run()
-    return _EpsilonReLU.apply(x, mode.epsilon, mode.backward, call.inplace)
+    return EpsilonReLU.apply(x, mode.epsilon, mode.backward, call.inplace)
 
 
 def weighted(mode: Mode, call: Call):
@@ -220,10 +220,18 @@ class LRPMode(InputXGradientMode):
                 f"{self.title} has no rule for {call} with what has no derivative but is made of the input (a "
                 f"comparison, an index, a detached value): it selects or scales by values of activations{self.instead}"
             )
+        originals = [self.original(t) for t in call.tensors]  # as they are before a call in place
         out = super().answer(call, registered)
-        if self.first is not None and any(t.requires_grad for t in tensors(out)):
-            self.first.observe(call, out)
+        if is_copy(call, out):
+            out._attrain_copy = (self.token, self.original(call.active[0]), out._version)
+        elif self.first is not None and any(t.requires_grad for t in tensors(out)):
+            self.first.observe(call, out, originals)
         return out
+
+    def original(self, value: Tensor) -> Tensor:
+        """The tensor that a value is an unchanged copy of, or the value itself."""
+        token, original, version = getattr(value, "_attrain_copy", (None, None, None))
+        return original if token is self.token and value._version == version else value
 
     def roots(self):
         return super().roots() if self.first is None else [self.first.output]
@@ -259,12 +267,13 @@ class FirstLayer:
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = self.terms = None
 
-    def observe(self, call: Call, out) -> None:
-        """Follow the chain as the model runs."""
-        enters = any(t is self.entry for t in call.tensors)
-        follows = bool(call.tensors) and call.tensors[0] is self.output
+    def observe(self, call: Call, out, originals: list[Tensor]) -> None:
+        """Follow the chain as the model runs; `originals` goes into the call, of a copy what it is a copy of."""
+        enters = any(t is self.entry for t in originals)
+        follows = bool(originals) and originals[0] is self.output
         view = bool(call.tensors) and call.tensors[0]._base is self.output  # in place there changes the output too
-        if self.stage and call.inplace and (view or (follows and call.name != "relu")):
+        changes = bool(call.tensors) and call.tensors[0] is self.output and call.name != "relu"
+        if self.stage and call.inplace and (view or changes):
             raise UnsupportedOperation(
                 f"the z^B rule needs the first layer's output as it is, but {call} changes it in place; use "
                 "first_layer=None, or write the operation out of place"
@@ -347,7 +356,9 @@ class FirstLayer:
         return bound if isinstance(bound, (int, float)) else sum(bound) / len(bound)
 
 
-class _EpsilonReLU(Function):
+class EpsilonReLU(Function):
+    """ReLU; while explaining, its gradient is multiplied by y/(y+ε)."""
+
     @staticmethod
     def forward(ctx, x, epsilon, backward, inplace):
         y = x.relu_() if inplace else x.relu()
@@ -360,7 +371,7 @@ class _EpsilonReLU(Function):
 
     @staticmethod
     def backward(ctx, g):
-        if g is None:
+        if g is None or ctx.rules.ends:
             return None, None, None, None
         (y,) = ctx.saved_tensors
         if ctx.rules.explaining and ctx.epsilon > 0:

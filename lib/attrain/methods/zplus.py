@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.graph import GradientEdge
 
 from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.batchnorm import affine
@@ -36,8 +37,10 @@ class ZPlus(Method):
         epsilon: > 0, added to every denominator (the authors' code: 1e-2).
         first_layer: `ZB(low, high)` for the z^B rule at the input, or None for z⁺ there too.
 
-    Where the logits come from a linear layer, the relevance that starts at logit k is its positive part
-    with positive weights and biases only, z_k; otherwise it is the logit.
+    Where the logits come from a layer with a weight, the relevance that starts at logit k is its positive part with
+    positive weights and biases only, z_k: also where they are handed on by what keeps its derivative (a copy, a shape,
+    a selection, a mean, a factor), to whatever the model returns and the target takes. Where they come from a ReLU or
+    a sum, it is the logit.
 
     Example:
         >>> from attrain import explain
@@ -91,7 +94,7 @@ def batch_norm(mode: "ZPlusMode", call: Call):
     """Folded into the layer whose output it takes, as in z^B; any other is a layer with one weight a channel."""
     out, x = lrp.normalisation(mode, call), call.given["input"]
     scale, mean, shift = affine(out, **call.given)
-    if mode.is_output(x) and mode.layer.weight.ndim == x.ndim:
+    if mode.is_output(mode.original(x)) and mode.layer.weight.ndim == x.ndim:
         folded = (mode.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
         constant = shift + scale.detach() * (mode.layer.bias - mean)
         return mode.weigh(out, mode.input, replace(mode.layer, weight=folded, bias=constant))
@@ -156,6 +159,7 @@ class ZPlusMode(LRPMode):
         super().__init__(*args, epsilon=epsilon, first_layer=first_layer)
         self.positive = Backward()  # that of these rules; `backward` is LRP-ε's
         self.output = self.input = self.layer = self.version = None  # of the last layer
+        self.started: list[_Layer] = []  # where the explained number comes from
 
     @contextmanager
     def explaining(self, reference: int = 0, last: bool = False):
@@ -165,11 +169,30 @@ class ZPlusMode(LRPMode):
         finally:
             self.positive.explaining = self.backward.explaining = False
 
-    def forward(self, run):
-        output = super().forward(run)
-        if self.is_output(getattr(output, "logits", output)):
-            self.layer.last = True
-        return output
+    def start(self, output, score):
+        start, weight = super().start(output, score)
+        if self.positive.explaining:
+            self._start_layers(start)
+        return start, weight
+
+    def _start_layers(self, start: Tensor) -> None:
+        """Give the layers from which the explained number comes, without a ReLU or a sum between, their part of it."""
+        for layer in self.started:
+            layer.start = None
+        nodes = _last(start.grad_fn)
+        self.started = [node.layer for node in nodes]
+        if not nodes:
+            return
+        edges = [GradientEdge(node, 0) for node in nodes]
+        self.positive.ends = self.backward.ends = True
+        try:
+            found = torch.autograd.grad(
+                start, edges, create_graph=self.create_graph, retain_graph=True, allow_unused=True
+            )
+        finally:
+            self.positive.ends = self.backward.ends = False
+        for layer, gradient in zip(self.started, found):
+            layer.start = gradient
 
     def is_output(self, x) -> bool:
         """Is this the last layer's output, not since changed in place?"""
@@ -206,6 +229,22 @@ class DualMode(ZPlusMode):
         return super().start(output, score)
 
 
+def _last(node) -> list:
+    """The layers' nodes at which a graph arrives before it comes to a rule."""
+    seen, queue, found = {None}, [node], []
+    while queue:
+        node = queue.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        kind = getattr(type(node), "_forward_cls", None)
+        if kind is _ZPlus:
+            found.append(node)
+        elif kind not in (_Share, lrp.EpsilonReLU):
+            queue.extend(following for following, _ in node.next_functions)
+    return found
+
+
 @dataclass
 class _Layer:
     """A layer apply(input, weight) + bias."""
@@ -216,20 +255,23 @@ class _Layer:
     channel_dim: int
     epsilon: float
     backward: Backward = field(default_factory=Backward)  # of a convolution that is cheap to differentiate twice
-    last: bool = False  # its output is the logits
+    start: Tensor | None = None  # the explained number's gradient at its output, not by way of other rules
 
 
 def _layer(mode: Mode, call: Call) -> "_Layer":
-    """The layer that a call of a convolution or of `linear` is."""
+    """The layer that a call of a convolution or of `linear` is, in the precision of that call."""
     given = {k: v for k, v in call.given.items() if k not in ("input", "bias")}
     bias, backward = call.given.get("bias"), Backward()
     bias = 0.0 if bias is None else bias.detach()
+    device = call.given["weight"].device.type
+    cast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
     def apply(x: Tensor, weight: Tensor) -> Tensor:
         y = None
-        if call.kind == "convolutions":
-            y = convolution(call.name, given | {"input": x, "weight": weight}, backward, at_entry=False)
-        return call.func(x, **given | {"weight": weight}) if y is None else y
+        with torch.autocast(device, enabled=cast[0], dtype=cast[1]):
+            if call.kind == "convolutions":
+                y = convolution(call.name, given | {"input": x, "weight": weight}, backward, at_entry=False)
+            return call.func(x, **given | {"weight": weight}) if y is None else y
 
     return _Layer(apply, call.given["weight"], bias, -1 if call.name == "linear" else 1, mode.epsilon, backward)
 
@@ -246,7 +288,9 @@ class _ZPlus(Function):
 
     @staticmethod
     def backward(ctx, g):
-        if g is None or not ctx.rules.explaining:
+        if g is None or ctx.rules.ends:
+            return None, None, None, None, None, None, None
+        if not ctx.rules.explaining:
             return None, None, None, g, None, None, None
         x, weight, active = ctx.saved_tensors
         layer, create_graph = ctx.layer, torch.is_grad_enabled()
@@ -259,7 +303,8 @@ class _ZPlus(Function):
             z = sum(positive)
             if isinstance(layer.bias, Tensor):
                 z = z + along(layer.bias.clamp(min=0), layer.channel_dim, z.ndim)
-            share = g * (z if layer.last else active) / (z + layer.epsilon)
+            relevance = g * active if layer.start is None else layer.start * z + (g - layer.start) * active
+            share = relevance / (z + layer.epsilon)
             layer.backward.explaining = True
             gradients = torch.autograd.grad(positive, parts, [share] * len(parts), create_graph=create_graph)
             layer.backward.explaining = False
@@ -279,5 +324,7 @@ class _Share(Function):
 
     @staticmethod
     def backward(ctx, g):
+        if ctx.rules.ends:
+            return None, None, None, None
         explained = g is not None and ctx.rules.explaining
         return g * ctx.saved_tensors[0] if explained else g, None, None, None

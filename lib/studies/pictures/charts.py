@@ -12,9 +12,9 @@ from studies.pictures.style import (
     COLOURS,
     DASHES,
     LETTER_COLOURS,
-    STYLE,
     legend_below,
     panel_axes,
+    picture,
     point_styles,
 )
 
@@ -25,7 +25,7 @@ __all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "int
 SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of colours, and what is at its lower end
 
 
-@plt.rc_context(STYLE)
+@picture()
 def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
     """Means with 95 % intervals: a row a model, a marker with its interval a test.
 
@@ -71,7 +71,7 @@ def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
     return max(limits[0], -0.03), min(limits[1], 1.03)
 
 
-@plt.rc_context(STYLE)
+@picture()
 def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width: float = 2.3) -> Figure:
     """Where many values lie: one panel a case, one box a row, from quartile to quartile, with whiskers from 5 to 95 %.
 
@@ -98,7 +98,7 @@ def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width:
     return figure
 
 
-@plt.rc_context(STYLE | {"lines.markersize": 6})
+@picture(lines_markersize=6)
 def labelled_paths(
     paths: Mapping[str, Mapping[str, tuple[float, float]]], xlabel: str, ylabel: str, size: float = 3.8
 ) -> Figure:
@@ -121,7 +121,7 @@ def labelled_paths(
     return figure
 
 
-@plt.rc_context(STYLE | {"font.size": 9, "lines.markersize": 2.5})
+@picture(font_size=9, lines_markersize=2.5)
 def scatter_grid(
     panels: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]], xlabel: str, size: float = 1.55
 ) -> Figure:
@@ -151,7 +151,7 @@ def scatter_grid(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def pareto_fronts(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], xlabel: str, control: str = "control"
 ) -> Figure:
@@ -175,7 +175,7 @@ def pareto_fronts(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
     """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
 
@@ -195,7 +195,7 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     xlabel: str = "epoch",
@@ -237,7 +237,7 @@ def curves(
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]]) -> Figure:
     """Sentences, one a row, each word on the colour of its value.
 
@@ -264,7 +264,7 @@ def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]
     return figure
 
 
-@plt.rc_context(STYLE | {"font.size": 9})
+@picture(font_size=9)
 def series_columns(columns: Sequence[tuple[str, Mapping[str, np.ndarray], np.ndarray]], width: float = 3.2) -> Figure:
     """Series side by side, each with the relevance of its values below: red for, blue against.
 

@@ -1,7 +1,7 @@
-"""Explore a network's maps: sliders in JupyterLab, with ipywidgets, and one picture elsewhere."""
+"""Explore a network's maps: sliders where somebody can move them, with ipywidgets, and one picture elsewhere."""
 
 import io
-import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from html import escape
@@ -33,19 +33,26 @@ def explore(
         methods: name -> method of `attrain`; the first is shown first. ε and the reference start as methods have them.
         layers: names of modules whose maps can be chosen too.
         classes: names of the logits; by default their numbers.
-        widgets: show sliders; None: in JupyterLab and Jupyter Notebook, if ipywidgets is installed. Batch runs, GitHub
-            and printed pages have no kernel to move a slider for.
+        widgets: show sliders; None: if ipywidgets is installed and somebody is at the notebook, in JupyterLab, Jupyter
+            Notebook, VS Code or Colab. Batch runs, GitHub and printed pages have no kernel to move a slider for.
 
     Returns:
         the picture at the start, to keep with a record; closed if there are sliders, so that it is not shown twice.
     """
     figure, _ = draw(model, images, methods, classes, **_start(methods))
-    if widgets if widgets is not None else "JPY_SESSION_NAME" in os.environ and find_spec("ipywidgets"):
+    if widgets if widgets is not None else _somebody_is_there() and find_spec("ipywidgets"):
         from IPython.display import display
 
         plt.close(figure)
         display(panel(model, images, methods, layers, classes))
     return figure
+
+
+def _somebody_is_there() -> bool:
+    """Whoever can be asked for input can move a slider: papermill, nbconvert and nbval say that nobody can."""
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+    return "google.colab" in sys.modules or bool(getattr(kernel, "_allow_stdin", False))
 
 
 def draw(model, images, methods, classes=(), *, image, target, method, layer, epsilon, reference) -> tuple[Figure, str]:

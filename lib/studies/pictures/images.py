@@ -9,10 +9,10 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, STYLE
+from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, picture
 
 
-@plt.rc_context(STYLE)
+@picture()
 def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
     """Rows of images on one scale from 0 to 1, grey or in colour.
 
@@ -28,7 +28,7 @@ def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = No
     return figure
 
 
-@plt.rc_context(STYLE)
+@picture()
 def map_rows(
     images: np.ndarray,
     rows: Mapping[str, np.ndarray],
@@ -71,7 +71,7 @@ def map_rows(
     return figure
 
 
-@plt.rc_context(STYLE | {"axes.grid": False})
+@picture(axes_grid=False)
 def sequence_logos(
     rows: Mapping[str, np.ndarray],
     start: int = 0,

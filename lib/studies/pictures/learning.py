@@ -3,19 +3,18 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from studies.pictures.style import STYLE, legend_below, line_styles, panel_axes
+from studies.pictures.style import legend_below, line_styles, panel_axes, picture
 
 THICK = {"linewidth": 2.2, "markersize": 6, "zorder": 3}
 THIN = {"linewidth": 1, "markersize": 4, "alpha": 0.75, "zorder": 2}
 TRUE, LEARNED = ({"color": "black", "linestyle": "-"}, {"color": "#007A5A", "linestyle": "--"})  # boundaries
 
 
-@plt.rc_context(STYLE)
+@picture()
 def learning_curves(
     panels: Mapping[str, Mapping[str, Mapping[int, Mapping]]],
     styles: Mapping[str, Mapping] | None = None,
@@ -72,7 +71,7 @@ def _limits_of_means(lines: Mapping[str, Mapping[int, Mapping]]) -> tuple[float,
     return max(least - margin, 0) if least >= 0 else least - margin, largest + margin
 
 
-@plt.rc_context(STYLE)
+@picture()
 def reliability_diagrams(
     bins: Mapping[str, tuple], styles: Mapping[str, Mapping] | None = None, size: float = 2.7
 ) -> Figure:
@@ -102,7 +101,7 @@ def reliability_diagrams(
     return figure
 
 
-@plt.rc_context(STYLE | {"axes.grid": False})
+@picture(axes_grid=False)
 def decision_surface(
     surfaces: Mapping[str, np.ndarray],
     truth: np.ndarray,

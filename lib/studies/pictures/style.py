@@ -1,16 +1,42 @@
 """One style for all pictures: colour-blind safe, opaque for dark pages, and readable in grey.
 
 Colour never stands alone: lines differ by their dashes too, points by their shape, bars and shades by their hatching.
+
+Importing this sets matplotlib to its own defaults, but for fonts, whose signs a user's names may need: a matplotlibrc
+with `text.usetex: True` or `image.origin: lower` changes no picture here. A notebook shows its figures, whatever
+MPLBACKEND says, as machines without a screen set it for programs.
 """
 
 import math
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-# Now, as a notebook's backend, loaded within `rc_context` below, would lose its setting to show figures when that ends.
-plt.switch_backend(plt.get_backend())
+NOTEBOOK_BACKENDS = ("inline", "ipympl", "widget", "nbagg", "notebook")  # parts of names: they draw below the cell
+
+
+def _forget_matplotlibrc() -> None:
+    fonts = {name: value for name, value in plt.rcParams.items() if name.startswith("font.")}
+    plt.style.use("default")
+    plt.rcParams.update(fonts)
+
+
+def _show_in_notebooks() -> None:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    backends = os.environ.get("MPLBACKEND", "inline"), plt.get_backend()
+    if hasattr(shell, "kernel") and not any(part in name for part in NOTEBOOK_BACKENDS for name in backends):
+        shell.enable_matplotlib("inline")
+    # Now, as a notebook's backend, loaded within `rc_context` below, would lose its setting to show figures then.
+    plt.switch_backend(plt.get_backend())
+
+
+_forget_matplotlibrc()
+_show_in_notebooks()
 
 # Okabe and Ito's palette without yellow, which vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -30,6 +56,36 @@ STYLE = {
     "lines.markersize": 5,
     "svg.hashsalt": "attrain",
 }
+
+
+def picture(**settings) -> Callable:
+    """Decorator of a function that draws: in `STYLE`, and with all texts as they are, as a "$" in a class's name.
+
+    Args:
+        settings: of matplotlib, beside those of `STYLE`; with "_" for "." in their names, as axes_grid=False.
+    """
+    style = STYLE | {name.replace("_", ".", 1): value for name, value in settings.items()}
+
+    def decorate(draw):
+        @wraps(draw)
+        def drawn(*args, **kwargs):
+            with plt.rc_context(style):
+                return draw(*_without_mathematics(args), **_without_mathematics(kwargs))
+
+        return drawn
+
+    return decorate
+
+
+def _without_mathematics(value):
+    """The same with "$" in all its texts escaped, at any depth: two would set what is between them as a formula."""
+    if isinstance(value, str):
+        return value.replace("$", r"\$")
+    if isinstance(value, Mapping):
+        return {_without_mathematics(key): _without_mathematics(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return type(value)(map(_without_mathematics, value))
+    return value
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:

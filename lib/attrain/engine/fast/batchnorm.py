@@ -32,7 +32,7 @@ def batch_norm(
     if not by_batch or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, backward, through)
-    y._attrain_statistics = mean, inverse.detach()
+    y._attrain_statistics = mean, inverse
     return y
 
 
@@ -41,7 +41,7 @@ def affine(
 ) -> tuple[Tensor, Tensor, Tensor | float]:
     """What `batch_norm` that gave out does to a channel, scale · (x − mean) + shift; mean and shift are constants."""
     if training or running_mean is None:
-        mean, inverse = out._attrain_statistics
+        mean, inverse = out._attrain_statistics[0], out._attrain_statistics[1].detach()
     else:
         mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
     return inverse * (1 if weight is None else weight), mean, 0.0 if bias is None else bias.detach()
@@ -62,7 +62,9 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx, g, of_inverse, _):
         x, weight, mean, inverse = ctx.saved_tensors
-        if g is not None and ctx.rules.explaining:
+        if ctx.rules.explaining:  # μ and σ are constants of a map, or part of the gradient through g alone
+            if g is None:
+                return (None,) * 9
             if ctx.through:
                 return _InputGradient.apply(g, x, weight, mean.detach(), inverse.detach(), ctx.eps), *[None] * 8
             scale = inverse if weight is None else inverse * weight

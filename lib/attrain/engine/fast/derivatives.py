@@ -1,4 +1,4 @@
-"""Derivatives of norms, GELU and softmax that are cheap to differentiate once more, as training on a map does.
+"""Derivatives of norms, GELU and softmax, and ReLU's secants, cheap to differentiate as training on a map does.
 
 Torch writes these out in many passes over memory, or has none. `plain_…` beside each is the same in torch's operations,
 which further derivatives take.
@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from attrain.tensors import finite
 
 
 def gelu_multiplied(g: Tensor, x: Tensor) -> Tensor:
@@ -122,6 +124,41 @@ def softmax_second_derivative(g: Tensor, y: Tensor, dim: int, h: Tensor) -> tupl
     total, total_h = (torch.linalg.vecdot(t, y, dim=dim).unsqueeze(dim) for t in (g, h))
     of_y = (g - total).mul_(h).addcmul_(g, total_h, value=-1)
     return torch._softmax_backward_data(h, y, dim, y.dtype), of_y
+
+
+def relu_secant(a: Tensor, b: Tensor) -> Tensor:
+    """(ReLU(b) − ReLU(a)) / (b − a), and ReLU'(a) where a = b; a may have one row for all of b's."""
+    return _ReLUSecant.apply(a, b)
+
+
+def plain_relu_secant(a: Tensor, b: Tensor) -> Tensor:
+    """The same in torch's operations."""
+    d = b - a
+    return torch.where(d == 0, (a > 0).to(d.dtype), (b.relu() - a.relu()) / d.masked_fill(d == 0, 1.0))
+
+
+class _ReLUSecant(Function):
+    """By b its derivative is (ReLU'(b) − s) / (b − a), by a the same of a with the other sign; none where a = b."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        d = b - a
+        s = (b.relu() - a.relu()).div_(d)
+        if not finite(s):  # 0/0
+            s = torch.where(d == 0, (a > 0).to(d.dtype), s)
+        ctx.save_for_backward(a, b, s, d)
+        return s
+
+    @staticmethod
+    def backward(ctx, h):
+        a, b, s, d = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _plainly(plain_relu_secant, a, b, h)
+        h = h / d
+        h = h if finite(h) else h.masked_fill_(d == 0, 0.0)
+        of_a = (s - (a > 0).to(s.dtype)).mul_(h).sum_to_size(a.shape) if ctx.needs_input_grad[0] else None
+        of_b = ((b > 0).to(s.dtype) - s).mul_(h) if ctx.needs_input_grad[1] else None
+        return of_a, of_b
 
 
 def _plainly(plain: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation
+from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
 from attrain.engine.fast.convolution import convolution
 from attrain.methods.deeplift.selections import choice, continuous
 from attrain.methods.deeplift.spread import absolute_linear
@@ -83,26 +84,49 @@ def weighted(mode, call: Call):
         else:
             change = {id(x): size, id(weight): weight.abs(), id(bias): None}
             spread = call.run(lambda t: change.get(id(t), t))
-    out = None
-    if call.kind == "convolutions" and x is mode.entries[0]:
-        out = convolution(call.name, call.given, mode.backward, True)
+    out, at_entry = None, x is mode.entries[0]
+    if call.kind == "convolutions" and (mode.create_graph or at_entry):
+        out = convolution(call.name, call.given, mode.backward, at_entry)
     out = call.run() if out is None else out
     return mode.attach(call, out, mode.on_reference(call, out), spread, "dense" if dense else "conv")
 
 
 def batch_norm(mode, call: Call):
-    """An affine map a·x + b in evaluation mode: the parts pass through, exchanged where a < 0."""
+    """An affine map a·x + b of each channel: the parts pass through, exchanged where a < 0."""
     x, weight = call.given["input"], call.given.get("weight")
     if call.times > 1:
         raise UnsupportedOperation(f"DeepLIFT has no rule for {call} with numbers made of the input; {ADVICE}")
-    if call.given.get("training") or call.given.get("running_mean") is None:
-        raise UnsupportedOperation("DeepLIFT has no rule for batch norm in training mode: call model.eval() first")
+    if call.given.get("running_mean") is None:
+        raise UnsupportedOperation(
+            "DeepLIFT has no rule for batch norm without running statistics, as its reference would be normalised by "
+            "statistics of its own"
+        )
+    if call.given.get("training"):
+        return _by_batch(mode, call, x, weight)
     spread = None
     if mode.wants_spread(call):
         scale = (call.given["running_var"] + call.given.get("eps", 1e-5)).rsqrt()
         scale = scale if weight is None else scale * weight.abs()
         spread = mode.spread_of(x) * along(scale, 1, x.ndim)
     return linear(mode, call, spread, mode.of(x).layer)
+
+
+def _by_batch(mode, call: Call, x, weight):
+    """Batch norm in training mode: the inputs' statistics are constants of the map, for the reference too.
+
+    So a reference need not be like a batch, and the maps sum to f(x) − f(reference) under the statistics as they are;
+    LRP takes them as constants likewise. The loss's derivative knows that they are made of the batch.
+    """
+    if x.numel() <= x.shape[1]:
+        return call.run()  # torch's own error
+    out = fast_batch_norm(mode.backward, False, **call.given)
+    with mode.graph():
+        inverse = out._attrain_statistics[1]
+        scale = along(inverse if weight is None else inverse * weight, 1, x.ndim).to(out.dtype)
+        first = (slice(1), slice(None), *[slice(1)] * (x.ndim - 2))
+        reference = mode.of(x).reference * scale + (out[first] - x[first] * scale)
+    spread = mode.spread_of(x) * scale.abs() if mode.wants_spread(call) else None
+    return mode.attach(call, out, reference, spread, mode.of(x).layer)
 
 
 def dropout(mode, call: Call):

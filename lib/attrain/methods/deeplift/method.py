@@ -33,7 +33,8 @@ class DeepLift(Method):
         hypothetical: of one-hot input, the contribution of each category were it there, with these multipliers.
         multipliers: the map before it is multiplied by the difference of the input.
 
-    Maps sum to `Explanation.delta`: the explained number less that of the reference. Where a map misses it by more than
+    Maps sum to `Explanation.delta`: the explained number less that of the reference. Batch norm in training mode takes
+    the statistics of the inputs for both; they are constants of the map. Where a map misses it by more than
     rounding, a warning says by how much.
 
     Example:

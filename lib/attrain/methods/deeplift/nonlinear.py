@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation
 from attrain.engine.fast import tiles
+from attrain.engine.fast.derivatives import relu_secant
 from attrain.methods.deeplift.differences import Link
 from attrain.methods.deeplift.secants import phi, ratio, secant_of
 from attrain.methods.deeplift.selections import choice
@@ -41,7 +42,10 @@ def elementwise(mode, call: Call):
 
         return mode.link(call, y, y0, mode.guard(pull, (*kept, r, y0)))
     with mode.graph():
-        s = slope(r, x, y0, y)
+        if call.name == "relu" and mode.create_graph and y.dtype == x.dtype == r.dtype:
+            s = relu_secant(r, x.clone() if call.inplace else x)
+        else:
+            s = slope(r, x, y0, y)
     return mode.link(call, y, y0, lambda _, g: (g * s,))
 
 
