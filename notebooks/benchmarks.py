@@ -14,9 +14,10 @@
 # %% [markdown]
 # # What does attribution cost, and how far is that from what it must cost?
 #
-# A map is one pass forward and one back; training on it doubles a step. This page shows how near to that we come, beside
+# A map is one pass forward and one back; training on it doubles a step. This page shows how close we get to that, beside
 # captum, zennit, shap and tangermeme, before and after the last round of work on speed. **It measures nothing itself:** it
-# shows the records of `make bench`, which are kept in `notebooks/results/benchmarks`. To measure on your machine:
+# shows the records of `make bench`, which are kept in `notebooks/results/benchmarks`. It is a page for those who work on the library's speed:
+# the pictures come first, every number and what was tried in appendices. To measure on your machine:
 #
 # ```
 # make bench                     # all cases, about ten minutes on two quiet cores
@@ -26,6 +27,7 @@
 
 # %%
 from studies.bench import tables
+from studies.pictures.captions import show_figure
 
 before, after = tables.load("cpu", "before"), tables.load("cpu", "after")
 runs = {"before": before, "after": after}
@@ -72,7 +74,7 @@ for name, run in runs.items():
 # above its bound, the reason is what is *not* a product: activations, norms, the rules, the losses, and Python. The bound of an epoch is
 # that of its steps; what both sides pay besides, the optimiser, the batches and Python, can take the epochs of small networks below it.
 #
-# **Share of the peak** (`of peak`) asks the same of the machine. A large product and a large copy tell what it can do in a second. For
+# **Share of the peak** (`of peak`) asks the same of the machine. The speed of a large matrix product and of a large copy shows what the machine can do in a second. For
 # each operation the longer of its two times at these rates, that of its arithmetic or that of its operands, is the least that it
 # can take (the *roofline*); their sum for the numerator, divided by the time it took, is the share. Small operands that are still in
 # a cache beat the copy, so the share is no strict limit.
@@ -85,25 +87,31 @@ print(f"peak: {rate['flops'] / 1e9:.0f} GFLOP/s (product of matrices), {rate['by
 # ## All ratios at a glance
 #
 # A dot left of 1 is faster than what it is compared with. The black tick is the bound: how far right of it is the dot? Pale dots are
-# those before. The diamonds are other packages.
+# those before, diamonds other packages.
+#
+# First **maps**, each in units of another map.
 
 # %%
-figure = tables.ratios(runs)
+caption = "Maps: blue dots close to the black ticks are as cheap as they can be. Diamonds right of the dot above them are slower packages."
+show_figure(tables.ratios(runs, "map"), caption, "Ratios of the times of maps, with intervals and bounds")
 
 # %% [markdown]
-# ## The same in numbers
-#
-# *above it*: how far the ratio is above its bound. A target *holds* if the whole interval is within it, *fails* if none is, and is
-# *undecided* otherwise. Before, intervals were all of nine ratios, and two bounds, those of Dual and of maps at the last layers,
-# were not yet understood.
+# **Training steps**, in units of a plain step of the same network. A step on one map cannot take less than two.
 
 # %%
-tables.styled(tables.table(runs), "Ratios with intervals; the other columns are those of the last run")
+caption = "Steps: with one map two plain steps are the bound; only the original and Dual ISNet need many more, as their bounds do."
+show_figure(tables.ratios(runs, "step"), caption, "Ratios of the times of training steps, with intervals and bounds")
 
-# %% tags=["nbval-check-output"]
-targets = [row for row in after["cases"] if row["target"]]
-for said in ("holds", "undecided", "fails"):
-    print(f"{said}: {sum(row['verdict'] == said for row in targets)} of {len(targets)} targets")
+# %% [markdown]
+# **Losses** beside loops over images and boxes, and **epochs** of the studies, in units of a plain epoch.
+
+# %%
+caption = "Losses: a dot left of 1 is faster than a loop over images and boxes."
+show_figure(tables.ratios(runs, "loss"), caption, "Ratios of the times of losses")
+caption = (
+    "Epochs of the studies at smoke scale: what is left of a step's ratio when batches and the optimiser count too."
+)
+show_figure(tables.ratios(runs, "epoch"), caption, "Ratios of the times of epochs")
 
 # %% [markdown]
 # ## How it grows
@@ -113,7 +121,15 @@ for said in ("holds", "undecided", "fails"):
 # in a ResNet-18. With the number of classes nothing should grow (0), and with references less than their number, as all samples share them.
 
 # %%
-figure = tables.scaling(after)
+caption = "Straight lines are powers, and the number at the end of each is its exponent. A line near 0 does not grow."
+show_figure(
+    tables.scaling(after),
+    caption,
+    "Time and memory against batch, image edge, number of classes and number of references",
+)
+
+# %% [markdown]
+# The exponents with their intervals:
 
 # %%
 growth = tables.scaling_table(after)
@@ -141,15 +157,30 @@ for step, times in operations.items():
     print(f"{step}: convolutions take more than half of its time:", convolutions > 0.5 * times["sum"])
 
 # %% [markdown]
-# ## What was tried
+# ## Measure again
+#
+# `make bench KEEP=after` measures all cases of code that is committed and keeps the record as `cpu-after.json`; then
+# `make notebooks EXPERIMENTS=benchmarks` brings this page up to it. For another state of the code keep it under another label, and load that above.
+
+# %% [markdown]
+# ## Appendix: all ratios in numbers
+#
+# *above it*: how far the ratio is above its bound. A target *holds* if the whole interval is within it, *fails* if none is, and is
+# *undecided* otherwise. Before, intervals were all of nine ratios, and two bounds, those of Dual and of maps at the last layers,
+# were not yet understood.
+
+# %%
+tables.styled(tables.table(runs), "Ratios with intervals; the other columns are those of the last run")
+
+# %% tags=["nbval-check-output"]
+targets = [row for row in after["cases"] if row["target"]]
+for said in ("holds", "undecided", "fails"):
+    print(f"{said}: {sum(row['verdict'] == said for row in targets)} of {len(targets)} targets")
+
+# %% [markdown]
+# ## Appendix: what was tried
 #
 # Not everything that ought to help does.
 
 # %%
 tables.styled(tables.tried(after), "What was tried").hide(axis="index")
-
-# %% [markdown]
-# ## Measure again
-#
-# `make bench KEEP=after` measures all cases of code that is committed and keeps the record as `cpu-after.json`; then
-# `make notebooks EXPERIMENTS=benchmarks` brings this page up to it. For another state of the code keep it under another label, and load that above.

@@ -40,7 +40,6 @@ out: str = ""  # folder of the results; "" for results/<scale>/tour
 # %%
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import LRP, ZB, background_share, explain, stochastic_target
 from attrain.training import correct, fit, plain_step, ranged_isnet_step
@@ -49,7 +48,7 @@ from data_prep.marks import add_mark, foreground_mask, other_classes
 from studies.nets.small import classifier
 from studies.pictures import charts
 from studies.statistics import estimate
-from studies.study import Study
+from studies.study import Study, progress
 
 study = Study("tour", globals())
 
@@ -57,8 +56,7 @@ study = Study("tour", globals())
 # ## 1. The trap
 #
 # Training images carry the mark of their class. Three tests show the same digits: *biased*, marked as in training; *unbiased*,
-# without a mark; *deceiving*, with the mark of **another** class. Compare the top row with the bottom row: the digits are
-# the same, the squares have moved.
+# without a mark; *deceiving*, with the mark of **another** class.
 
 # %% tags=["nbval-check-output"]
 source = data_module(dataset)
@@ -71,7 +69,14 @@ deceiving = add_mark(clean, other_classes(truth), mark_size)
 tests = {"biased": add_mark(clean, truth, mark_size), "unbiased": clean, "deceiving": deceiving}
 shown = [int((truth == c).nonzero()[0]) for c in range(8)]
 rows = {name: x[shown].cpu() for name, x in tests.items()}
-study.figure(charts.image_rows(rows, [f"class {c}" for c in range(8)]), "tests")
+caption = "Compare the top row with the bottom row: the digits are the same, the squares have moved."
+figure = charts.image_rows(rows, [f"class {c}" for c in range(8)])
+study.figure(
+    figure,
+    "tests",
+    caption,
+    "Three rows of the same eight digits: with a white square in the border, without, with it elsewhere",
+)
 print(f"{len(images)} training images of {tuple(images.shape[1:])}, {len(clean)} test images")
 
 # %% [markdown]
@@ -85,7 +90,7 @@ def train(step, seed, title):
     """A new network, trained with a step; both networks of a seed start alike and see the images in one order."""
     torch.manual_seed(seed)
     net, order = classifier(model, channels=images.shape[1]).to(study.device), torch.Generator().manual_seed(seed)
-    with tqdm(total=epochs, desc=title) as bar:
+    with progress(epochs, title) as bar:
         settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=1.0, generator=order, on_epoch=bar.update)
         fit(net, (marked, labels, masks), step, **settings)
     return net
@@ -122,17 +127,14 @@ pd.DataFrame({"standard": caught}).T.style.format("{:.0%}").set_caption("Accurac
 # %% [markdown]
 # ## 3. See that it cheats
 #
-# An accuracy on images like those of training would never have told us. The deceiving test does, if one thinks of it. The map
-# tells it without any test: red pixels speak for the class that the network reads, blue ones against it, and the thin line is the
+# An accuracy on images like those of training would never have told us. The deceiving test does, but somebody has to think of it first. The map
+# needs no such test: red pixels speak for the class that the network reads, blue ones against it, and the thin line is the
 # digit's outline. Where is the red?
 
-# %% tags=["nbval-check-output"]
+# %%
 figure = charts.map_rows(rows["deceiving"], {"standard": cheats[0]["maps"]}, [f"class {c}" for c in range(8)])
-study.figure(figure, "cheat")
-print("perfect where the mark is right:", caught["biased"] > 0.95)
-print("worse than guessing where it lies:", caught["deceiving"] < 0.1)
-share = cheats[0]["metrics"]["standard: background share"]
-print("more than a third of the relevance lies off the digit:", share > 1 / 3)
+caption = "Where is the red: on the digit, or on the square?"
+study.figure(figure, "cheat", caption, "Eight digits with a wrong mark and the standard network's maps below")
 
 # %% [markdown]
 # ## 4. Fix it
@@ -160,32 +162,63 @@ fixes = [study.seed(s, fix) for s in study.seeds]
 # %% [markdown]
 # ## 5. Before and after
 #
-# The same eight images, the same starting weights. The squares are still there, and the second network no longer cares. It is
+# The same eight images, the same starting weights. The squares are still there. The second network is
 # right less often than the first one *seemed* to be: digits are harder to read than squares, and eight passes are few.
 
 # %%
 maps = {"standard": cheats[0]["maps"], "ISNet": fixes[0]["maps"]}
-study.figure(charts.map_rows(rows["deceiving"], maps, [f"class {c}" for c in range(8)]), "maps")
+figure = charts.map_rows(rows["deceiving"], maps, [f"class {c}" for c in range(8)])
+caption = "Has the red moved from the squares to the digits? Small circles mark where the squares still are."
+study.figure(
+    figure, "maps", caption, "Eight digits with a wrong mark, the standard network's maps, and the ISNet's maps"
+)
+
+# %% [markdown]
+# Does it also read the digit? The three tests, before and after:
 
 # %%
 pairs = {"standard": cheats, "ISNet": fixes}
 accuracy = {
     n: {t: estimate(torch.stack([r["right"][t] for r in found]).double()) for t in tests} for n, found in pairs.items()
 }
-text = lambda a: f"{a['mean']:.2f} [{a['low']:.2f}, {a['high']:.2f}]"  # noqa: E731
+
+
+def text(a):
+    return f"{a['mean']:.2f} [{a['low']:.2f}, {a['high']:.2f}]"
+
+
 table = pd.DataFrame({n: {t: text(a) for t, a in by_test.items()} for n, by_test in accuracy.items()}).T
 shares = {n: sum(r["metrics"][f"{n}: background share"] for r in found) / seeds for n, found in pairs.items()}
 table["relevance off the digit"] = pd.Series(shares).map("{:.0%}".format)
 table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['ISNet']['biased']['interval']})")
 
-# %% tags=["nbval-check-output"]
-for name, by_test in accuracy.items():
-    lost = by_test["biased"]["mean"] - by_test["deceiving"]["mean"]
-    print(
-        f"{name}: a lying mark costs",
-        "next to nothing" if lost < 0.1 else "almost everything" if lost > 0.9 else "much",
+# %% [markdown]
+# ## What came out
+#
+# Each sentence is printed only if it is true of the numbers above.
+
+
+# %%
+def came_out(m):
+    lost = {name: m[f"{name}: biased"] - m[f"{name}: deceiving"] for name in ("standard", "ISNet")}
+    yield (
+        lost["standard"] > 0.9,
+        f"A misleading mark takes {100 * lost['standard']:.0f} points of accuracy from the standard network: it cheats.",
     )
-print("less than a tenth of the relevance is left off the digit:", shares["ISNet"] < 0.1 * shares["standard"])
+    yield (
+        lost["ISNet"] < 0.1,
+        f"From the second network it takes {100 * max(lost['ISNet'], 0):.0f} points: that one reads digits.",
+    )
+    yield (
+        lost["ISNet"] >= 0.1,
+        f"From the second network it still takes {100 * lost['ISNet']:.0f} points: it is not fixed.",
+    )
+    share = {name: m[f"{name}: background share"] for name in lost}
+    yield True, f"The share of relevance off the digit changes from {share['standard']:.0%} to {share['ISNet']:.0%}."
+
+
+together = [{"metrics": before["metrics"] | after["metrics"]} for before, after in zip(cheats, fixes)]
+study.tell(came_out, together)
 
 # %% [markdown]
 # **Is it that easy?** No. Set `P=0.3` above and run all again, or `mark_size=4`; a network that keeps its clean map may still fall for
@@ -200,5 +233,28 @@ print("less than a tenth of the relevance is left off the digit:", shares["ISNet
 # - Your own network: `explain(your_model, x)` works as it stands; `isnet_step(your_model, x, y, mask)` gives logits and a loss to call
 #   `backward` on.
 
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
+
+# %% tags=["nbval-check-output"]
+print("perfect where the mark is right:", caught["biased"] > 0.95)
+print("worse than guessing where it misleads:", caught["deceiving"] < 0.1)
+share = cheats[0]["metrics"]["standard: background share"]
+print("more than a third of the relevance lies off the digit:", share > 1 / 3)
+
+# %% tags=["nbval-check-output"]
+for name, by_test in accuracy.items():
+    lost = by_test["biased"]["mean"] - by_test["deceiving"]["mean"]
+    print(
+        f"{name}: a misleading mark costs",
+        "next to nothing" if lost < 0.1 else "almost everything" if lost > 0.9 else "much",
+    )
+print("less than a tenth of the relevance is left off the digit:", shares["ISNet"] < 0.1 * shares["standard"])
+
+# %% [markdown]
+# ## Files
+
 # %%
-study.finish([{"metrics": before["metrics"] | after["metrics"]} for before, after in zip(cheats, fixes)])
+study.finish(together)

@@ -33,7 +33,8 @@ def explain(
 
     Args:
         model: a module, or a callable that closes over one. It comes back as it went in: mode, hooks, parameters,
-            `.grad` and, unless `create_graph`, buffers and tensors that it keeps.
+            `.grad` and, unless `create_graph`, buffers and the attributes of its modules: numbers, tensors, lists and
+            dicts. (What an object of another class among them holds, as a cache of transformers', stays as it became.)
         x: input (N, ...), floating point, finite. Never modified. Or a tuple or dict of tensors, of which the model is
             called as model(*x) or model(**x): then `heatmap` has the same form. Whole numbers (token ids) go through
             as they are and have no map (but by `Occlusion`): ask for maps at `layers=("…embeddings",)`.
@@ -50,7 +51,7 @@ def explain(
             that both can be trained on. This is then the forward pass of a training step: batch norm
             in training mode updates its running statistics, as it would without `explain`.
         at_input: without, only the maps at the layers are made, by a backward pass no longer than they need, and
-            `heatmap` is an empty (N, 0).
+            `heatmap` is an empty (N, 0), of whole numbers None as ever.
         chunk_size: explain at most so many samples at once, so that memory does not grow with N; for maps that
             are only looked at, not with `create_graph`. x, and what belongs to its samples (classes, references,
             tensors of args and kwargs whose first size is N), may lie elsewhere than the model, on the CPU or in a
@@ -97,7 +98,8 @@ def explain(
     inputs = Inputs(x, args, kwargs)
     whole = not any(t.is_floating_point() for t in inputs.tensors)
     if whole and not layers and not method.maps_whole_numbers:
-        raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {no_map_of_integers(model)}")
+        why = no_map_of_integers(model, getattr(method, "layer", None))
+        raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {why}")
     target = check_target(target, len(inputs))
     if chunk_size is not None:
         if create_graph:

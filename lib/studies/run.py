@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from studies.digests import code, code_digest, figure_is_whole, record_digest
-from studies.files import NOTE, NOTEBOOKS, check_writable, results_root, scratch_folder, write_text
+from studies.files import NOTE, NOTEBOOKS, ROOT, check_writable, results_root, scratch_folder, write_text
 from studies.parameters import NOT_RECORDED, PAGES, code_cells, experiments, parse_values, settings
 
 # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 % of a
@@ -107,7 +107,10 @@ def keep_outputs(experiment: str) -> None:
         part.metadata.pop("execution", None)
         if not part.metadata.get("tags", True):  # papermill's, of a cell without
             del part.metadata["tags"]
-    write_text(NOTEBOOKS / f"{experiment}.ipynb", nbformat.writes(notebook).replace(scratch, "results") + "\n")
+    folder, text = (NOTEBOOKS / experiment).parent, nbformat.writes(notebook)
+    text = text.replace(os.path.relpath(scratch, folder), os.path.relpath(ROOT / "results", folder))  # in links
+    text = text.replace(scratch, "results")
+    write_text(NOTEBOOKS / f"{experiment}.ipynb", text + "\n")
 
 
 def _execute(experiment: str, running: Path, parameters: dict):

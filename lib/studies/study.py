@@ -1,8 +1,8 @@
 """Inside a notebook: its study, of which a record stays: what ran, what it measured, what that says about the claims.
 
 A notebook makes one `Study` right below its parameters, runs each seed through `Study.seed` (which keeps
-finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, and ends
-with `Study.finish`, which writes the record, a JSON file, atomically.
+finished seeds, so an interrupted run resumes), states what it measured through `Study.claim`, tells
+what came out through `Study.tell`, and ends with `Study.finish`, which writes the record, a JSON file, atomically.
 """
 
 import hashlib
@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
 
-from studies import digests, parameters, records
+from studies import digests, findings, parameters, records
 from studies.files import NOTE, ROOT, SCHEMA, check_writable, results_root, sole, write_bytes, write_json
 from studies.statistics import estimate
 from studies.verdicts import REQUIRED, SMOKE, judged, load_claims, stated
@@ -64,6 +65,20 @@ def check_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try device=cpu") from None
     return device
+
+
+def progress(total: int, what: str):
+    """A bar that counts to `total`: use it in a `with` and call its `update`. On stdout, as all that is no error."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, file=sys.stdout)
+
+
+def readable(table):
+    """A DataFrame as a table (a pandas Styler) whose texts are whole, wrapped and on the left."""
+    sides = [{"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: normal"}]
+    sides += [{"selector": "th.row_heading", "props": "white-space: nowrap"}]
+    return table.style.set_table_styles(sides)
 
 
 # ---------------------------------------------------------------- the study
@@ -108,6 +123,7 @@ class Study:
         self._definitions = load_claims()
         self._claims: dict[tuple[str, str], dict] = {}
         self._figures: dict[str, bytes] = {}
+        self._captions: dict[str, dict[str, str]] = {}
         self._data: dict[str, dict] = {}
         self._seconds: dict[int, float] = {}
 
@@ -176,42 +192,66 @@ class Study:
         return list(self._claims.values())
 
     def claims_table(self):
-        """The claims stated so far, a pandas table: claim, expectation, measurement, interval, verdict.
+        """The claims stated so far: claim, expectation, measurement, interval, verdict; a table with whole sentences.
 
-        At smoke scale it is without verdicts, and a line says why.
+        At smoke scale it is without verdicts, and a line says why. Rows are in the order of `notebooks/claims.yaml`.
+
+        Returns:
+            a pandas Styler, whose `data` is the DataFrame.
         """
         ours = {"experiment": self.experiment, "parameters": self.parameters, "claims": self.claims}
+        ours["claims"].sort(key=lambda claim: [*self._definitions].index(claim["id"]))
         table = records.claims([ours]).set_index("id").rename(columns={"95 % CI": "95 % interval"})
         smoke = self.parameters["scale"] == "smoke"
         if smoke:
             print(SMOKE)
-        return table[["claim", "of", "expected", "measured", "95 % interval", *([] if smoke else ["verdict"])]]
+        columns = ["claim", "of", "expected", "measured", "95 % interval", *([] if smoke else ["verdict"])]
+        return readable(table[columns])
 
-    def figure(self, figure, name: str) -> None:
-        """Keep a matplotlib figure with the record, as figures/<name>.png; written by `finish`."""
-        picture = io.BytesIO()
-        figure.savefig(picture, dpi=150, bbox_inches="tight", metadata={"Software": None})
-        figure.set_layout_engine("none")  # to lay it out anew for the notebook takes longer than to draw it
-        self._figures[name] = picture.getvalue()
+    def figure(self, figure, name: str, caption: str = "", alt: str = "") -> None:
+        """Show a matplotlib figure with its caption, and keep it for `finish` to write, as figures/<name>.png.
 
-    def finish(self, results: Sequence[dict]) -> Path:
-        """Write the record of the seeds' results, `record.json`, and return its path.
+        Args:
+            figure: shown and closed, if it is not closed already, as where sliders stand in its place.
+            name: of the file.
+            caption: what to see in it, a sentence or two.
+            alt: what is drawn, for those who do not see it.
+        """
+        from matplotlib import pyplot as plt
+
+        from studies.pictures import captions
+
+        self._figures[name] = captions.png(figure)
+        self._captions[name] = {"caption": caption, "alt": alt}
+        if getattr(figure, "number", None) in plt.get_fignums():
+            captions.show(self._figures[name], caption, alt)
+            plt.close(figure)
+
+    def tell(self, came_out: Callable[[findings.Measured], findings.Sentences], results: Sequence[dict]):
+        """What came out in this run and in the one on record at laptop scale: those of the sentences that are true.
+
+        Args:
+            came_out: from the means of a record to pairs of a condition and a sentence, see `studies.findings`.
+            results: the seeds' results, as for `finish`.
+
+        Returns:
+            Markdown to show.
+        """
+        from IPython.display import Markdown
+
+        return Markdown(findings.tell(came_out, self._record(results)))
+
+    def finish(self, results: Sequence[dict]):
+        """Write the record of the seeds' results, `record.json`, and the figures.
 
         A metric that is NaN in some seeds has no value there (null), and its mean is over the others.
+
+        Returns:
+            links to them, as Markdown to show.
         """
-        metrics = {name: [_defined(result["metrics"][name]) for result in results] for name in results[0]["metrics"]}
-        record = {
-            "schema": SCHEMA,
-            "experiment": self.experiment,
-            "parameters": self.parameters,
-            "seeds": list(self.seeds),
-            "metrics": metrics,
-            "summary": {name: _summary(values) for name, values in metrics.items()},
-            "claims": self.claims,
-            "figures": {name: digests.sha256(picture) for name, picture in self._figures.items()},
-            "data": self._data,
-            "environment": environment(self.device),
-            "commit": commit(),
+        from IPython.display import Markdown
+
+        record = self._record(results) | {
             "times": {
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "notebook_seconds": round(time.time() - self._started, 1),
@@ -221,7 +261,39 @@ class Study:
         for name, picture in self._figures.items():
             write_bytes(self.out / "figures" / f"{name}.png", picture)
         write_json(self.out / "record.json", record | {"digest": digests.record_digest(record)})
-        return self.out / "record.json"
+        return Markdown(self._links())
+
+    def _links(self) -> str:
+        """Where the record, the figures, the report and the results page are, from the notebook's folder."""
+        start = self.out if self._namespace["out"] else Path.cwd()  # where the executed notebook lies
+
+        def link(words: str, file: Path) -> str:
+            return f"[{words}]({quote(Path(os.path.relpath(file, start)).as_posix())})"
+
+        figures = [link(name, self.out / "figures" / f"{name}.png") for name in self._figures]
+        lines = [f"Written: {', '.join([link('the record', self.out / 'record.json'), *figures])}."]
+        lines.append(f"`make report` shows all runs on {link('one page', results_root() / 'report.html')}.")
+        page = records.RECORDS / f"{self.experiment.partition('/')[0]}.md"
+        lines += [f"What larger runs found: {link('results', page)}."] if page.is_file() else []
+        return " ".join(lines)
+
+    def _record(self, results: Sequence[dict]) -> dict:
+        """The record but for its times."""
+        metrics = {name: [_defined(result["metrics"][name]) for result in results] for name in results[0]["metrics"]}
+        return {
+            "schema": SCHEMA,
+            "experiment": self.experiment,
+            "parameters": self.parameters,
+            "seeds": list(self.seeds),
+            "metrics": metrics,
+            "summary": {name: _summary(values) for name, values in metrics.items()},
+            "claims": self.claims,
+            "figures": {name: digests.sha256(picture) for name, picture in self._figures.items()},
+            "captions": self._captions,
+            "data": self._data,
+            "environment": environment(self.device),
+            "commit": commit(),
+        }
 
 
 def _is_kept(file: Path) -> bool:

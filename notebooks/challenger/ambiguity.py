@@ -21,11 +21,16 @@
 # manipulating the most relevant input patterns during training exposes, and then resolves, **regions of ambiguity
 # between classes on the ground-truth data manifold**.
 #
-# **A reconstruction.** Only the abstract could be read. What "manipulate" means here is ours (`attrain.Challenger`), and so
+# **A reconstruction.** Only the abstract could be read. What "manipulate" means here is ours (`attrain.challenger.Challenger`), and so
 # is this test: nothing below can be compared with a number of the paper's.
 #
 # **What you will see.** A data manifold that we made, so that its boundary is known exactly: the error and the confidence
-# of networks along the distance to it, their decision surfaces, and where a challenged sample really goes.
+# of networks along the distance to it, their decision surfaces, and where a challenged sample really goes. By default there are two seeds,
+# which decide nothing.
+#
+# *Words*: the **manifold** is the surface on which the data lie; **ECE** says how far confidence and accuracy are apart; **NLL** is the negative log-likelihood of the
+# true class, in nats; **FGSM**, the fast gradient sign method, trains on inputs pushed along the sign of the gradient; *permuted* is Challenger with its map's
+# values at other, randomly drawn positions; *Holm's correction* makes p-values larger, for the number of comparisons.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
@@ -55,7 +60,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import calibration
@@ -65,7 +69,7 @@ from data_prep import curved_plane
 from studies.pictures import charts
 from studies.pictures.learning import decision_surface
 from studies.search import balanced_subset, best_settings, paired_tests, predict, searched, train
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 study = Study("challenger/ambiguity", globals())
 names, ns, off = listed(methods), [*map(int, listed(sizes))], [*map(float, listed(test_noise))]
@@ -100,8 +104,15 @@ def samples(seed, n):
     return tuple({name: tensor[index] for name, tensor in data.items()} for index in (chosen, others[:1000]))
 
 
+# %% [markdown]
+# The picture of the data:
+
+
 # %%
-square = lambda values: values.cpu().reshape(side, side).numpy()  # noqa: E731
+def square(values):
+    return values.cpu().reshape(side, side).numpy()
+
+
 first = samples(seed, max(ns))[0]
 colours = plt.get_cmap("RdBu_r")(square(0.5 + (y.cpu() - 0.5) * torch.where(close, 0.3, 0.7)))
 centred = tests[0.0].cpu() - tests[0.0].cpu().mean(0)
@@ -114,7 +125,10 @@ for c, marker in enumerate("o^"):
 flat.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), title="the square $u$, pale where it counts as near")
 bent.plot_surface(*map(square, space.T), facecolors=colours, rcount=100, ccount=100, linewidth=0)
 bent.set(xticklabels=[], yticklabels=[], zticklabels=[], title=f"the surface $x(u)$, three of {dim} directions")
-study.figure(figure, "data")
+caption = "Left: the pale band along the wave is where classes meet, and where few of the points lie. Right: the same colours on the bent surface."
+study.figure(
+    figure, "data", caption, "A square with two classes divided by a wave, and the surface that it is bent into"
+)
 
 # %% tags=["nbval-check-output"]
 print(f"{boundary}: {len(plane):,} test points in {dim} dimensions, {y.double().mean():.1%} of class 1")
@@ -168,9 +182,10 @@ if missing := {"plain", "Challenger"} - {*names}:
 # %%
 def learn(method, settings, part, seed):
     """A network with two hidden layers, trained; all of a seed start alike and see the samples in one order."""
-    make = lambda: nn.Sequential(  # noqa: E731
-        nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)
-    )
+
+    def make():
+        return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
+
     length = dict(steps=3 * steps if method == "plain ×3" else steps, batch_size=batch_size, lr=lr)
     bar.update()
     return train(make, part["x"], part["y"], METHODS[method][0], settings, seed=seed, **length)
@@ -186,22 +201,30 @@ def learn(method, settings, part, seed):
 tried = searched(METHODS, names, CONTROLS)
 
 
+def nll(net, part):
+    return calibration(predict(net, part["x"]), part["y"])["nll"]
+
+
 def tune(seed):
     """The loss on validation samples with each of a method's settings, for each number of samples."""
     scores = {}
     for n in ns:
         part, validation = samples(seed, n)
-        loss = lambda net: calibration(predict(net, validation["x"]), validation["y"])["nll"]  # noqa: B023, E731
-        scores[n] = {m: [loss(learn(m, s, part, seed)) for s in each] for m, each in tried.items()}
+        scores[n] = {m: [nll(learn(m, s, part, seed), validation) for s in each] for m, each in tried.items()}
     return {"scores": scores, "metrics": {}}
 
 
-with tqdm(total=tuning_seeds * len(ns) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(ns) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 
 # %%
 chosen = {n: best_settings(METHODS, names, [result["scores"][n] for result in tuned], CONTROLS) for n in ns}
-say = lambda settings: ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))  # noqa: E731
+
+
+def say(settings):
+    return ", ".join(f"{k} {v}" for k, v in settings.items() if k not in ("start", "control"))
+
+
 pd.DataFrame({f"n = {n}": {m: say(chosen[n][m]) for m in tried} for n in ns})
 
 # %% [markdown]
@@ -274,20 +297,29 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(ns) * len(names), desc="networks") as bar:
+with progress(seeds * len(ns) * len(names), "networks") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
 # ## Before and after
 #
-# The first column is the error near the true boundary: the nearest fifth of the surface, as laid down before anything was trained.
+# The first column is the error near the true boundary: the nearest fifth of the surface, which was fixed before anything was trained.
 # *unsure* is the share of the surface where the confidence is below 75 %, *sure but wrong* that where it is above 90 % and
 # the class is wrong. Means over seeds ± their standard deviation.
 
+
 # %%
-values = lambda n, m, what: [r["metrics"][f"{n}.{m}.{what}"] for r in results]  # noqa: E731
+def values(n, m, what):
+    return [r["metrics"][f"{n}.{m}.{what}"] for r in results]
+
+
 shown = "near_error far_error near_confidence near_ece near_nll accuracy nll unsure sure_but_wrong".split()
-cell = lambda v: f"{pd.Series(v).mean():.3f} ± {pd.Series(v).std():.3f}"  # noqa: E731
+
+
+def cell(v):
+    return f"{pd.Series(v).mean():.3f} ± {pd.Series(v).std():.3f}"
+
+
 rows = {(f"n = {n}", m): {w.replace("_", " "): cell(values(n, m, w)) for w in shown} for n in ns for m in names}
 pd.DataFrame.from_dict(rows, orient="index")
 
@@ -323,8 +355,8 @@ found.style.format("{:+.3f}").format("{:.3f}", subset=["p (Holm)"]) if rivals el
 # ## Along the distance
 #
 # Each line runs from the tenth of the surface that is nearest to the true boundary to the tenth that is furthest away; thin
-# lines are seeds, the grey one is the control. On the right confidence less accuracy: above 0 a network is surer than it
-# should be. Does the line of Challenger fall where the boundary is near, or everywhere alike?
+# lines are seeds, the grey one is the control. On the right confidence minus accuracy: above 0 a network is more confident
+# than it should be. Does the line of Challenger fall where the boundary is near, or everywhere alike?
 
 # %%
 tenths = [distance[t].mean().item() for t in distance.argsort().tensor_split(10)]
@@ -334,7 +366,13 @@ for n in ns:
     panels = {f"{q}, n = {n}": {m: [r["curves"][n][m][q] for r in results] for m in drawn} for q in quantities}
     place = "distance to the true boundary"
     figure = charts.curves(panels, place, x=tenths, controls=[m for m in drawn if m == "permuted"], size=(3.5, 3.0))
-    study.figure(figure, f"distance {n}")
+    caption = f"n = {n}: all networks err near the boundary. Which are still confident there?"
+    study.figure(
+        figure,
+        f"distance {n}",
+        caption,
+        f"Error, confidence and their difference along the distance to the true boundary, n = {n}",
+    )
 
 # %% [markdown]
 # ## Decision surfaces
@@ -344,17 +382,18 @@ for n in ns:
 
 # %%
 for n in ns:
-    panels = {m: square(results[0]["surfaces"][n][m]) for m in names}
-    label = lambda m: f"{m}\nerror near it {values(n, m, 'near_error')[0]:.2f}"  # noqa: B023, E731
-    figure = decision_surface(
-        {label(m): p for m, p in panels.items()}, square(known["distance"]), *results[0]["points"][n]
+    labels = {m: f"{m}\nerror near it {values(n, m, 'near_error')[0]:.2f}" for m in names}
+    panels = {labels[m]: square(results[0]["surfaces"][n][m]) for m in names}
+    figure = decision_surface(panels, square(known["distance"]), *results[0]["points"][n])
+    caption = f"n = {n}: where does the dashed line leave the black one, and is the network pale there?"
+    study.figure(
+        figure, f"surfaces {n}", caption, f"Decision surfaces of all networks, with the true boundary, n = {n}"
     )
-    study.figure(figure, f"surfaces {n}")
 
 # %% [markdown]
 # ## Where a challenged sample goes
 #
-# The plain network's surface again, with its training points. An arrow leads from a point to the place of the surface that
+# The plain network's surface again, with its training points. For some of them an arrow leads to the place of the surface that
 # is nearest to the pushed sample. Short arrows do not mean weak pushes: most of a push
 # leads off the surface, and a strong one so far that the nearest place may be anywhere.
 
@@ -364,10 +403,23 @@ figure = decision_surface(
     dict.fromkeys(pushed, square(results[0]["surfaces"][ns[0]]["plain"])),
     square(known["distance"]), *results[0]["points"][ns[0]], moves=pushed, size=2.8,
 )  # fmt: skip
-study.figure(figure, "pushes")
+caption = "Do the arrows lead across the black line, to where the label is wrong?"
+study.figure(
+    figure,
+    "pushes",
+    caption,
+    "Training points on the plain network's surface, with arrows to where three kinds of push lead",
+)
+
+# %% [markdown]
+# In numbers, for all points:
+
 
 # %%
-average = lambda n, m, what: sum(r["pushes"][n][m][what] for r in results) / seeds  # noqa: E731
+def average(n, m, what):
+    return sum(r["pushes"][n][m][what] for r in results) / seeds
+
+
 rows = {
     (f"n = {n}", m): {w: average(n, m, w) for w in results[0]["pushes"][n][m]}
     for n in ns
@@ -390,7 +442,7 @@ pd.DataFrame.from_dict(rows, orient="index")
 # ## The claims
 #
 # A claim *holds* if the whole 95 % interval (Student's t over seeds) lies where it says. All differences are paired by seed. Two seeds,
-# as at smoke scale, decide nothing, whatever a verdict says: see the record of eight below.
+# as at smoke scale, decide nothing.
 
 
 # %%
@@ -406,6 +458,49 @@ for id, what, other in against:
         for n in ns if other in names else ():
             study.claim(f"challenger-{id}", difference(n, what, m, other), of=f"manifold ({boundary}), n = {n}, {m}")
 study.claims_table()
+
+# %% [markdown]
+# ## What came out
+#
+# Each sentence is printed where it is true of the numbers: of this run first, then of the run on record at laptop scale.
+
+
+# %%
+def came_out(m):
+    for n in ("20", "50", "200"):
+        base = m[f"{n}.plain.near_error"]
+        change, control = (100 * (m[f"{n}.{name}.near_error"] - base) for name in ("Challenger", "permuted"))
+        where = f"With {n} samples Challenger changes the error near the boundary"
+        yield True, f"{where} by {change:+.1f} points, permuted maps by {control:+.1f}."
+    sure, plain = (100 * m[f"50.{name}.sure_but_wrong"] for name in ("Challenger", "plain"))
+    where = "With 50 it is wrong with more than 90 % confidence on"
+    yield True, f"{where} {sure:.1f} % of the surface, plain training on {plain:.1f} %."
+    wrong = 100 * m["50.Challenger push.the label is wrong"]
+    yield True, f"For {wrong:.0f} % of its pushed samples the nearest place of the surface has the other class."
+
+
+study.tell(came_out, results)
+
+# %% [markdown]
+# **Why?** The pictures of the pushes say it. The map does find the way: a larger part of a step lies within the surface than of a permuted
+# one. But the steps that validation prefers with few samples are so long that for many samples the nearest place of the surface has the
+# *other* class: the label is wrong. That is a reason for doubt, and doubt is what the network learns. The gradient knows the *network's*
+# boundary, and nothing of the true one. At laptop scale three times the steps lower the error near the boundary with 200 samples, which no
+# regulariser does: the network had not finished learning. With two classes `start="contrast"` is the same as `start="rival"`, another
+# class drawn at random. The search ended at its edge for FGSM and Challenger: at the strongest setting with 20 samples, at the weakest with 200.
+
+# %% [markdown]
+# ## What to try next
+#
+# - `boundary="spiral"`: two arms, harder with few samples. `frequency=0.75` and `3.0`: a flatter and a more crumpled surface.
+# - `sizes="20, 200"`, `steps=900`: does the verdict at 200 samples survive training to the end?
+# - `noise=0.5`: training samples off the surface. Do the challenged ones still add anything?
+# - `surface=1`: another surface. All intervals above are over samples and weights, not over surfaces.
+
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
 
 # %% tags=["nbval-check-output"]
 for n in ns:
@@ -425,38 +520,7 @@ for n in ns:
     )
 
 # %% [markdown]
-# ## What came out
-#
-# Record `laptop`: the wave, 20, 50 and 200 samples, eight seeds, each method tuned alike. Numbers are ours, there are none to compare with.
-#
-# - **The boundary hardly moves.** Near it Challenger's error is lower by 0.9 points with 20 samples (of 40), by 1.0 with 50 (of 32), both
-#   undecided, and **higher by 1.2 with 200** (of 21), where the claim fails. The contrast form's 1.0 points with 20 samples
-#   are the one interval clear of zero, and not after Holm's correction. Label smoothing does as much with 50 and more with 200.
-# - **What does change is how sure the network is.** With 50 samples it is wrong with more than 90 % confidence on 2.1 % of the surface
-#   instead of 5.3 %, and the log-likelihood near the boundary is better by 0.9 and 0.8 nats with 20 and 50 samples. The
-#   ambiguity is *shown*; where the classes part is not learned from it. Every other regulariser here gains as much or more.
-# - **The map is not what helps.** With permuted maps the error near the boundary is no different with 20 and 50 samples (the
-#   intervals span zero) and lower with 200; with 20 the confidence falls nearly as far. Dense FGSM has the better log-likelihood with 20 samples, Challenger 0.9 points more accuracy with 50.
-# - **Where there are enough samples, train longer.** With 200 of them three times the steps lower the error near the boundary from
-#   21 to 17 % (p = .17 after Holm's correction), which no regulariser does: the network had not finished learning.
-# - **Off the surface** with 200 samples Challenger (92.0 %) and FGSM (92.3 %) beat plain training (89.9 %) under noise of 1.
-#   With 20 and 50, permuted maps are the best of all there.
-#
-# **Why?** The pictures of the pushes say it. The map does find the way: 8 to 15 % of a step lies within the surface, of a permuted
-# one the 4 % of chance. But the steps that validation prefers with few samples are so long that for 35 to 43 % of
-# the samples the nearest place of the surface has the *other* class: the label is wrong. That is a reason for doubt, and doubt is what
-# the network learns. The gradient knows the *network's* boundary, and nothing of the true one.
-#
-# With two classes `start="contrast"` is the same as `start="rival"`, another class drawn at random.
-# The search ended at its edge for FGSM and Challenger: at the strongest setting with 20 samples, at the weakest with 200.
-
-# %% [markdown]
-# ## What to try next
-#
-# - `boundary="spiral"`: two arms, harder with few samples. `frequency=0.75` and `3.0`: a flatter and a more crumpled surface.
-# - `sizes="20, 200"`, `steps=900`: does the verdict at 200 samples survive training to the end?
-# - `noise=0.5`: training samples off the surface. Do the challenged ones still add anything?
-# - `surface=1`: another surface. All intervals above are over samples and weights, not over surfaces.
+# ## Files
 
 # %%
 study.finish(results)

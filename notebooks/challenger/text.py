@@ -27,6 +27,11 @@
 # **What you will see.** Which words a network relies on, what the challenge does to them, and the learning curves of
 # all methods. The default data, written for this kit, need no download: requests in which no single word says
 # whether something is wanted ("do not cancel the train").
+#
+# *Words*: **ECE**, the expected calibration error, says how far confidence and accuracy are apart; **NLL** is the negative log-likelihood of the true
+# class, in nats (units of the natural logarithm); the **margin** is the lead of the label's logit over a rival's; **FGSM**, the fast gradient sign method,
+# trains on inputs pushed along the sign of the gradient; *permuted* is Challenger with its map's values at other, randomly drawn positions;
+# *Holm's correction* makes p-values larger, for the number of comparisons.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
@@ -55,7 +60,6 @@ from itertools import product
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
@@ -63,15 +67,15 @@ from attrain.training import plain_step, regularisers
 from data_prep import dataset as data_module
 from data_prep.sentences import UNKNOWN
 from studies import search
+from studies.findings import from_few_samples
 from studies.nets.small import TextCNN
 from studies.pictures.charts import sentence_rows
 from studies.pictures.learning import learning_curves, reliability_diagrams
 from studies.pictures.style import line_styles
 from studies.search import balanced_subset, best_settings, judge, predict, searched, train
 from studies.statistics import estimate
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
-# %%
 study = Study("challenger/text", globals())
 names, counts = listed(methods), [int(n) for n in listed(sizes)]
 if shown not in counts or "plain" not in names:
@@ -92,7 +96,12 @@ source = data_module(dataset)
 data = {name: tensor.to(study.device) for name, tensor in source.load(length=length).items()}
 study.data(dataset, source.checksums())
 word = source.words()[: words or None]
-cut = lambda x: x.masked_fill(x >= len(word), UNKNOWN)  # noqa: E731
+
+
+def cut(x):
+    return x.masked_fill(x >= len(word), UNKNOWN)
+
+
 x, labels, test_x, test_y = cut(data["train_x"]), data["train_y"], cut(data["test_x"]), data["test_y"]
 classes = source.CLASSES
 make = partial(TextCNN, len(word), len(classes), size=width, filters=width, dropout=0.0)
@@ -140,6 +149,9 @@ def against_loss(tail, h, y):
     (gradient,) = torch.autograd.grad(F.cross_entropy(tail(leaf), y, reduction="sum"), leaf)
     return -h * gradient
 
+
+# %% [markdown]
+# All rivals act on the embeddings too, unless they are said to drop words.
 
 # %%
 at = dict(site="embedding", channel_dim=-1)
@@ -193,16 +205,27 @@ def tune(seed):
     return {"loss": loss, "metrics": {}}
 
 
+# %% [markdown]
+# The search, and what was chosen:
+
 # %%
-with tqdm(total=tuning_seeds * len(counts) * sum(map(len, tried.values())), desc="search") as bar:
+with progress(tuning_seeds * len(counts) * sum(map(len, tried.values())), "search") as bar:
     tuned = [study.seed(100 + i, tune) for i in range(tuning_seeds)]
 best = {n: best_settings(METHODS, names, [found["loss"][n] for found in tuned], CONTROLS) for n in counts}
-short = lambda s: ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))  # noqa: E731
+
+
+def short(s):
+    return ", ".join(f"{k} {v}" for k, v in s.items() if k in ("p", "alpha", "smoothing", "eps_max", "per"))
+
+
 pd.DataFrame({f"n = {n}": {m: short(best[n][m]) for m in names} for n in counts})
 
 # %% tags=["nbval-check-output"]
 for name in names:
     print(f"{name}:", "Challenger's settings" if name == "permuted" else f"searched among {len(METHODS[name][1])}")
+
+# %% [markdown]
+# Of one network's training samples, maps and challenged samples are kept for a picture.
 
 
 # %%
@@ -223,6 +246,10 @@ def examples(net, n, seed):
     return rows
 
 
+# %% [markdown]
+# Each seed draws its own samples and trains all methods on them.
+
+
 # %%
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
@@ -238,7 +265,7 @@ def run(seed):
     return result
 
 
-with tqdm(total=seeds * len(counts) * len(names), desc="evaluation") as bar:
+with progress(seeds * len(counts) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -256,13 +283,18 @@ for row in results[0]["examples"] if "Challenger" in names else ():
     rows.append((f"{classes[row['class']]}: p = {row['p'][0]:.2f}", said, (row["R"] / scale_of).tolist(), "relevance"))
     rows.append((f"challenged: p = {row['p'][1]:.2f}", said, row["change"].tolist(), "change"))
 if rows:
-    study.figure(sentence_rows(rows), "sentences")
+    caption = "Are the reddest words the ones that are moved most (orange)? On the left the label's probability, before and after."
+    study.figure(
+        sentence_rows(rows),
+        "sentences",
+        caption,
+        "Four sentences, each with its words on the colours of their relevance and of their change",
+    )
 
 # %% [markdown]
 # ## Learning curves
 #
-# One panel an outcome. Bands are 95 % intervals over seeds, of the methods that the claims are about. Accuracy should be
-# high, all others low: **ECE**, by how much confidence differs from accuracy (15 bins); **NLL** and **Brier**, which judge
+# One panel for each outcome. Accuracy should be high, all others low: **ECE**, by how much confidence differs from accuracy (15 bins); **NLL** and **Brier**, which judge
 # the probabilities as such; **filter |cos|**, how much alike a layer's filters are.
 
 # %%
@@ -270,7 +302,7 @@ outcomes = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier 
 
 
 def of(n, name, outcome):
-    """A number a seed."""
+    """One number for each seed."""
     return [result["metrics"][f"{n}.{name}.{outcome}"] for result in results]
 
 
@@ -280,7 +312,16 @@ lines = {
 }
 emphasised = ["plain", "FGSM", "Challenger", "permuted"]
 styles = line_styles([*emphasised, *METHODS])  # a method looks the same below
-study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
+
+# %%
+caption = "Compare Challenger with plain training, FGSM and its control (permuted). Accuracy should be high, the others low. Whiskers, from three seeds on, are 95 % intervals."
+figure = learning_curves(lines, styles, emphasised, intervals=seeds > 2)
+study.figure(
+    figure,
+    "learning_curves",
+    caption,
+    "Accuracy, calibration and filters against the number of training samples, one line for each method",
+)
 
 # %% [markdown]
 # The same in numbers: the mean, the difference from plain training, and a star where that difference has p < .05 after
@@ -289,7 +330,7 @@ study.figure(learning_curves(lines, styles, emphasised), "learning_curves")
 
 # %%
 def table(outcome, n):
-    """A number a method: its mean, and its difference from plain training."""
+    """One text for each method: its mean, and its difference from plain training."""
     return search.means_and_differences({name: of(n, name, outcome) for name in names}, "plain")
 
 
@@ -298,14 +339,20 @@ pd.concat({t: pd.DataFrame({f"n = {n}": table(o, n) for n in counts}) for o, t i
 # %% [markdown]
 # ## How far can its confidence be trusted?
 #
-# Points below the diagonal: surer than right. Grey bars: how many test sentences have that confidence.
+# Points below the diagonal: more confident than right. Grey bars: how many test sentences have that confidence.
 
 # %%
 compared = [name for name in ("plain", "word dropout", "FGSM", "Challenger") if name in names]
 pooled = {name: torch.cat([result["logits"][name] for result in results]) for name in compared}
 truth = test_y.cpu().repeat(seeds)
 diagrams = {name: reliability(pooled[name], truth) for name in compared}
-study.figure(reliability_diagrams(diagrams, styles), "reliability")
+caption = "Points below the diagonal: the network is more confident than it is right. Where do the grey bars stand, and where the points?"
+study.figure(
+    reliability_diagrams(diagrams, styles),
+    "reliability",
+    caption,
+    "Accuracy against confidence, one panel for each of several methods",
+)
 
 # %% [markdown]
 # ## The claims
@@ -330,44 +377,43 @@ for n in counts if "Challenger" in names else ():
         loss = {m: min(map(sum, zip(*(found["loss"][n][m] for found in tuned)))) for m in rivals}
         rival = min(rivals, key=loss.get)
         study.claim("challenger-8", difference(n, "accuracy", rival), of=f"{dataset}, n = {n}, − {rival}")
-study.claims_table().sort_index()
-
-# %% tags=["nbval-check-output"]
-print(f"{len(study.claims)} claims of {len(counts)} sizes; {len(results)} seeds; {len(outcomes)} outcomes")
+study.claims_table()
 
 # %% [markdown]
-# ## What came out on real questions
+# ## What came out
 #
-# TREC-6, five seeds, nine methods (record `laptop`): for 120 and 400 training questions,
-#
-# - **Challenger classifies better than plain training from 120 questions** (0.487 against 0.439, and 0.437 for permuted
-#   maps: here the map is what helps), not surely from 400 (0.622 against 0.609). Its NLL is better for both (1.73
-#   against 2.02; 0.87 against 1.09).
-# - **Against dense FGSM** it is more accurate and less well calibrated from 120 questions (0.487 against 0.450; NLL 1.73
-#   against 1.59), and alike from 400.
-# - **It is no better than plain dropout**, whose best setting, 0.8, is the strongest of its four: 0.488 and an NLL
-#   of 1.46 from 120 questions; from 400 questions 0.594, and an NLL of 1.00.
-# - Three times the steps do not help plain training: it only grows surer of itself. Filters hardly change.
-# - The search took single numbers of embeddings (`per element`, ε 1) rather than whole words, for both n.
-# - After Holm's correction Challenger's gain from 120 questions stands (accuracy, ECE and NLL); from 400 nothing does but
-#   the better ECE of label smoothing (and the worse one of three times the steps).
-#
-# SST-2, film reviews, 1,000 sentences, as many seeds and methods (record `laptop-sst2`). Words learned from a thousand sentences alone
-# say little here: plain training reaches 0.625, where guessing is 0.5.
-#
-# - **Challenger's NLL is better than plain training's** (0.66 against 0.83), its accuracy is not (0.606; undecided), and permuted
-#   maps classify as well (0.631). Word dropout is best (0.644, NLL 0.67).
-# - **That it beats FGSM here proves nothing.** By NLL the search gave FGSM its largest ε, with which the network learns
-#   nothing at all (0.502, NLL 0.693 = ln 2): where networks are far too sure, the safest choice is to say nothing.
-#
-# The requests of the default scale are made so that pairs of words decide. There Challenger gains more (0.62 against 0.54 from 160
-# sentences), and so does FGSM (0.62); from 40, too few to learn which pairs, all methods are near guessing (0.25).
+# Each sentence is printed where it is true of the numbers: of this run first, then of the run on record at laptop scale.
+
+
+# %%
+def came_out(m):
+    yield from from_few_samples(m)
+
+
+study.tell(came_out, results)
+
+# %% [markdown]
+# At laptop scale the sentences are the questions of TREC-6. Plain dropout is as accurate as Challenger there, with a better likelihood. On film reviews
+# (SST-2, [results](../results/challenger.md)) Challenger beats FGSM, but this says nothing: the search by NLL gave FGSM a strength at which it learns
+# nothing, as networks that are far too confident gain by saying nothing. The requests of the default scale are made so that pairs of words decide;
+# from 40 of them, too few to learn which pairs, all methods are near guessing (0.25).
 #
 # ## What to try next
 #
 # - `methods="plain, Challenger, Challenger gate, permuted"`: the gate weakens words instead of pushing them.
 # - `dataset="trec", sizes="120", length=20, steps=1000, lr=1e-3` after `python -m data_prep trec`: real questions, and 2,000 words.
 # - `top` in the table of methods: one word, or all of them? With all of them, and the cross-entropy for the margin, it is FGSM.
+
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
+
+# %% tags=["nbval-check-output"]
+print(f"{len(study.claims)} claims of {len(counts)} sizes; {len(results)} seeds; {len(outcomes)} outcomes")
+
+# %% [markdown]
+# ## Files
 
 # %%
 study.finish(results)

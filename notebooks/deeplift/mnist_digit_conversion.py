@@ -23,7 +23,11 @@
 #
 # **What you will see.** A small network, trained here; nine methods' scores; the digits they leave; how far the log-odds
 # fall and how many digits flip; and what each method costs. At the default scale, with scikit-learn's digits of 8 × 8 pixels, it takes
-# under a minute. The scale `authors` uses the weights that the authors published.
+# under a minute. Such small digits are hard to read with pixels missing: the boxplots say more than the pictures. With
+# `dataset="mnist"` (28 × 28) the pictures can be read. The scale `authors` uses the weights that the authors published.
+#
+# *Words*: a **score** of a pixel is how much it speaks for a class; *log-odds* of two classes is the logarithm of the ratio of their
+# probabilities; an image *flips* if the other class becomes the more likely one; *masked* scores are 0 where the image is black.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, authors, paper or your own
@@ -51,7 +55,6 @@ from statistics import median
 import pandas as pd
 import torch
 import yaml
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain, pixels_erased_log_odds
@@ -61,9 +64,14 @@ from data_prep import deeplift_authors
 from studies.bench.cost import seconds
 from studies.nets.small import StridedCNN
 from studies.pictures import charts
-from studies.study import NOTEBOOKS, Study
+from studies.study import NOTEBOOKS, Study, progress
 
 study = Study("deeplift/mnist_digit_conversion", globals())
+
+# %% [markdown]
+# ## The data
+#
+# Images of some classes, each to be turned into another class by erasing pixels.
 
 # %%
 source, size = data_module(dataset), {"digits": 8, "mnist": 28}[dataset]
@@ -150,6 +158,10 @@ def convert(net, pair):
     }
 
 
+# %% [markdown]
+# Times are taken with the methods taking turns, so that a busy minute slows them all.
+
+
 # %%
 def times(net):
     """Seconds of each method for one class on 256 test images, the median; the methods take turns."""
@@ -172,6 +184,9 @@ def trained(seed):
     return fit_fresh(partial(StridedCNN, size), (train_x, train_y), seed=seed, **settings)[0]
 
 
+# %% [markdown]
+# A seed is a network of its own, with its own scores.
+
 # %%
 FALL = "median fall of log-odds"
 
@@ -188,11 +203,8 @@ def run(seed):
     return {"found": found, "metrics": metrics | {f"{name}: seconds": t for name, t in times(net).items()}}
 
 
-with tqdm(total=seeds * (epochs * (network == "trained") + len(pairs) + repeats + 1), desc="epochs and tests") as bar:
+with progress(seeds * (epochs * (network == "trained") + len(pairs) + repeats + 1), "epochs and tests") as bar:
     results = [study.seed(s, run) for s in study.seeds]
-
-# %% tags=["nbval-check-output"]
-print("more than 95 % of the test images are read correctly:", all(r["metrics"]["accuracy"] > 0.95 for r in results))
 
 # %% [markdown]
 # ## A few digits
@@ -206,26 +218,44 @@ names = list(first[next(iter(first))]["change"])
 images = torch.cat([x[few].cpu() / white for x in originals.values()])
 columns = [pair for pair in pairs for _ in few]
 maps = {name: torch.cat([first[pair]["difference"][name] for pair in pairs]) for name in names}
-study.figure(charts.map_rows(images, maps, columns, size=0.75), "scores")
+drawn = ["gradient × input", "guided backprop × input", "integrated gradients, 10", "Rescale", "RevealCancel"]
+figure = charts.map_rows(images, {name: maps[name] for name in drawn}, columns, size=0.95)
+caption = "The red pixels are erased, the darkest first. Where do the methods differ?"
+study.figure(
+    figure,
+    "scores",
+    caption,
+    "Digits and, below, the scores of their pixels by five methods, red for the digit's own class",
+)
 
 # %% [markdown]
-# What is left without the highest scores. Do you read the class on the right of the arrow?
+# What is left without the highest scores, drawn smoothly. Does it look like the class on the right of the arrow?
 
 # %%
 left = {name: torch.cat([first[pair]["erased"][name] for pair in pairs]) for name in names}
-study.figure(charts.image_rows({"image": images, **left}, columns, size=0.75), "erased")
+figure = charts.image_rows(
+    {"image": images, **{name: left[name] for name in drawn}}, columns, size=0.95, smooth=size < 16
+)
+caption = "Each column should turn into the class after the arrow. With 8 × 8 pixels that is hard to see, with MNIST it is not."
+study.figure(figure, "erased", caption, "The same digits, whole and without the pixels that five methods score highest")
 
 # %% [markdown]
 # ## How far the log-odds fall
 #
 # All test images of each class, with the networks of all seeds. The further to the right, the better the scores tell the two
-# classes apart. With the authors' weights RevealCancel turns 96 % of the 8s into a 6; the next best method, of
-# DeepLIFT's as well, turns 51 %, and the gradient's absolute value hardly any.
+# classes apart.
 
 # %%
 changes = {p: {m: torch.stack([r["found"][p]["change"][m] for r in results]) for m in names} for p in pairs}
 boxes = {pair: {name: change.flatten() for name, change in rows.items()} for pair, rows in changes.items()}
-study.figure(charts.box_rows(boxes, "fall of the log-odds (quartiles, median, 5 to 95 %)"), "log-odds")
+figure = charts.box_rows(boxes, "fall of the log-odds (quartiles, median, 5 to 95 %)")
+caption = "Further right is better. Compare the medians (orange) of RevealCancel with those of the rows above it."
+study.figure(
+    figure,
+    "log-odds",
+    caption,
+    "Boxplots of the fall of the log-odds, a panel for each conversion, a row for each method",
+)
 
 
 # %%
@@ -244,7 +274,7 @@ table.style.set_caption(f"Median fall of the log-odds (share of images that flip
 
 # %% [markdown]
 # For the authors' network there is something to compare with: the same, measured with code that is written layer by layer
-# for this network and shares nothing with this library (`layer_by_layer.yaml`).
+# for this network and shares nothing with this library (`layer_by_layer.yaml`). Other networks have no such table.
 
 # %%
 tables = yaml.safe_load((NOTEBOOKS / "deeplift/layer_by_layer.yaml").read_text("utf-8"))
@@ -258,13 +288,13 @@ for what, values in off.items():
         results[0]["metrics"][f"{what}: off from layer_by_layer.yaml by at most"] = max(values)
         print(f"{what}: off by {max(values):.4f} at most")
 rows = {m: map(cell, *zip(*values)) for m, values in known.items()}
-pd.DataFrame(rows, index=[*pairs]).T if known else print("nothing to compare with: not the authors' network")
+pd.DataFrame(rows, index=[*pairs]).T if known else None
 
 # %% [markdown]
 # ## What does it cost?
 #
-# The time of one map, next to that of gradient × input: one forward and one backward pass. *Rescale* needs no more passes,
-# only secants in place of slopes and the activations of one black image. *Integrated gradients* need one more pair of passes a step.
+# The time of one map, beside that of gradient × input: one forward and one backward pass. *Rescale* needs no more passes,
+# only secants in place of slopes and the activations of one black image. *Integrated gradients* need a forward and a backward pass for each step.
 
 # %%
 time = {name: [r["metrics"][f"{name}: seconds"] for r in results] for name in methods}
@@ -292,10 +322,32 @@ for pair, change in changes.items():
 study.claim("deeplift-4", [a / b for a, b in zip(time["Rescale"], time["gradient × input"])])
 study.claims_table()
 
-# %% tags=["nbval-check-output"]
-for name in rivals:
-    better = sum(claim["measured"]["mean"] > 0 for claim in study.claims if claim["of"].endswith(f"− {name}"))
-    print(f"RevealCancel does better than {name} in {better} of {len(pairs)} conversions")
+# %% [markdown]
+# ## What came out
+#
+# Each sentence is printed where it is true of the numbers: of this run first, then of the run on record at laptop scale.
+
+
+# %%
+def came_out(m):
+    pairs = ("8→3", "8→6", "9→1", "4→1")
+    rivals = ["Rescale", "integrated gradients, 10", "gradient × input", "guided backprop × input"]
+    gains = [m["deeplift-1", f"{pair}, RevealCancel − {name}"] for pair in pairs for name in rivals]
+    won = sum(gain > 0 for gain in gains)
+    yield (
+        True,
+        f"RevealCancel makes the log-odds fall further than its rivals in {won} of {len(gains)} comparisons, by {min(gains):.1f} to {max(gains):.1f} nats on average.",
+    )
+    flipped = {name: m[f"8→6, {name}: flipped"] for name in ("RevealCancel", *rivals)}
+    second = max(rivals, key=flipped.get)
+    yield (
+        True,
+        f"It turns {flipped['RevealCancel']:.0%} of the 8s into 6s; the next best of these, {second}, {flipped[second]:.0%}.",
+    )
+    yield True, f"A map by Rescale takes {m['deeplift-4', '']:.1f} times as long as gradient × input."
+
+
+study.tell(came_out, results)
 
 # %% [markdown]
 # ## What to try next
@@ -306,6 +358,22 @@ for name in rivals:
 #   cross-entropy of 5.7 there, against 0.03 with pixels up to 1.
 # - `pixels=4`: does the order of the methods depend on how much is erased?
 # - A method of your own: a row in `methods`. Why these methods differ at all: [toy_networks](toy_networks.ipynb).
+
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
+
+# %% tags=["nbval-check-output"]
+print("more than 95 % of the test images are read correctly:", all(r["metrics"]["accuracy"] > 0.95 for r in results))
+
+# %% tags=["nbval-check-output"]
+for name in rivals:
+    better = sum(claim["measured"]["mean"] > 0 for claim in study.claims if claim["of"].endswith(f"− {name}"))
+    print(f"RevealCancel does better than {name} in {better} of {len(pairs)} conversions")
+
+# %% [markdown]
+# ## Files
 
 # %%
 study.finish(results)

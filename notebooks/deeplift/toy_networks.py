@@ -24,6 +24,9 @@
 #
 # **What you will see.** Each network along a path of inputs, by six methods: the two inputs' contributions in colour, and
 # in grey what they should add up to. In JupyterLab there are sliders. Then: is any of this rare?
+#
+# *Words*: a **contribution** is what an input adds to the output; a **reference** is the input that one compares with; *Shapley values* divide an
+# output by what each input adds on average, in the absence and in the presence of the other.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
@@ -42,18 +45,16 @@ out: str = ""  # folder of the results; "" for results/<scale>/deeplift/toy_netw
 import os
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import nn, relu
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain
 from attrain.metrics import completeness_error
 from studies.pictures import charts
 from studies.statistics import estimate, interval, number
-from studies.study import Study
+from studies.study import Study, progress
 
 try:
     from ipywidgets import FloatSlider, interact
@@ -92,6 +93,9 @@ toys = {
 }
 paths = {"saturation": (0, 2), "threshold": (0, 20), "minimum": (0, 4)}  # of the first input
 
+# %% [markdown]
+# Six methods, each asked for the contributions of the inputs at some points.
+
 # %%
 methods = {
     "gradient": at.Gradient(),
@@ -111,6 +115,11 @@ def contributions(toy, points):
 
 def listed(values):
     return "(" + ", ".join(f"{round(float(value), 3) + 0.0:g}" for value in values) + ")"
+
+
+# %% [markdown]
+# A picture moves the first input along a path, for each method; in JupyterLab sliders choose the point at which the numbers in the
+# titles are taken.
 
 
 # %%
@@ -142,9 +151,14 @@ def play(name, **start):
         picture(name, **point)
 
     figure = picture(name, **start)
-    study.figure(figure, name)
+    caption = "Coloured lines should add up to the grey dotted one. In the titles: contributions at the vertical line."
+    study.figure(
+        figure,
+        name,
+        caption,
+        f"Contributions of the inputs of the network *{name}* along a path, a panel for each of six methods",
+    )
     if interact and "JPY_SESSION_NAME" in os.environ:  # set by JupyterLab and Jupyter Notebook, not by batch runs
-        plt.close(figure)
         low, high = paths[name]
         sliders = {label: FloatSlider(value, min=low, max=high) for label, value in start.items()}
         interact(move, **sliders)
@@ -209,32 +223,6 @@ found = {(name, point): contributions(toys[name], [point]) for name, point in by
 rows = {f"{name} {listed(p)}": {m: listed(c[0]) for m, c in given.items()} for (name, p), given in found.items()}
 pd.DataFrame(rows).T.style.set_caption("Contributions of the inputs, from the reference 0")
 
-# %% tags=["nbval-check-output"]
-for (name, point), values in by_hand.items():
-    for rule, value in zip(("Rescale", "RevealCancel"), values):
-        given = found[name, point][rule][0]
-        right = torch.allclose(given, torch.tensor(value, dtype=torch.float64), rtol=0, atol=1e-12)
-        print(f"{name} {listed(point)}: {rule} {listed(given)},", "as" if right else f"but {value}", "by hand")
-
-# %% [markdown]
-# The same for RevealCancel at any point, straight from its formula: of $i_1 - \max(0, i_1 - i_2)$ the ReLU receives
-# $\Delta x^+ = i_1$ and $\Delta x^- = -i_2$.
-
-# %% tags=["nbval-check-output"]
-points = 10 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-up, down = points[:, 0], -points[:, 1]
-effect_up = (relu(up) - relu(0 * up)) / 2 + (relu(up + down) - relu(down)) / 2
-effect_down = (relu(down) - relu(0 * up)) / 2 + (relu(up + down) - relu(up)) / 2
-formula = torch.stack([points[:, 0] - effect_up, -effect_down], 1)
-given = contributions(toys["minimum"], points.tolist())
-print("RevealCancel is its formula at 1000 points:", torch.allclose(given["RevealCancel"], formula, atol=1e-12))
-print("and half of the minimum each:", torch.allclose(formula, points.min(1, keepdim=True).values / 2, atol=1e-12))
-larger = points[:, 0] > points[:, 1]
-print(
-    "guided backprop gives all to the first input where it is the larger:",
-    not given["guided backprop"][larger, 1].any(),
-)
-
 # %% [markdown]
 # ## Is this rare?
 #
@@ -261,9 +249,13 @@ def shapley(net, x):
     return torch.cat([first - none + both - second, second - none + both - first], 1).cpu() / 2
 
 
+# %% [markdown]
+# Each seed draws its own networks.
+
+
 # %%
 def run(seed):
-    """Both measures of each method, one number a network, and their means."""
+    """Both measures of each method, one number for each network, and their means."""
     measured = {f"{name}: {what}": [] for name in list(methods)[1:] for what in ("off by a tenth", "from Shapley")}
     for _ in range(networks):
         net, x = random_network(), 2 * torch.randn(inputs, 2, dtype=torch.float64)
@@ -278,7 +270,7 @@ def run(seed):
     return {"measured": measured, "metrics": {name: values.mean().item() for name, values in measured.items()}}
 
 
-with tqdm(total=seeds * networks, desc="networks") as bar:
+with progress(seeds * networks, "networks") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %%
@@ -289,16 +281,40 @@ rows = {
     }
     for name in list(methods)[1:]
 }
-study.figure(charts.interval_rows(rows, "0 is best"), "random networks")
+caption = "In both panels 0 is best. Left: how often the contributions do not add up. Right: how far they are from Shapley values."
+figure = charts.interval_panels(rows)
+study.figure(
+    figure, "random networks", caption, "Two measures of five methods on random networks, a panel each, with intervals"
+)
 words = {name: {title: f"{number(e['mean'])} {interval(e)}" for title, e in row.items()} for name, row in rows.items()}
 over = f"{seeds} seeds" if seeds > 1 else f"{networks} networks"
 pd.DataFrame(words).T.style.set_caption(f"Means, with 95 % intervals over {over}")
 
-# %% tags=["nbval-check-output"]
-for name, row in rows.items():
-    print(f"{name}:", "always adds up" if row[titles["off by a tenth"]]["mean"] == 0 else "does not always add up")
-closest = min(rows, key=lambda name: rows[name][titles["from Shapley"]]["mean"])
-print("closest to Shapley values:", closest)
+# %% [markdown]
+# ## What came out
+#
+# Each sentence is printed where it is true of the numbers; the networks of the figures are the same at every scale.
+
+
+# %%
+def came_out(m):
+    compared = ("gradient × input", "guided backprop", "integrated gradients", "Rescale", "RevealCancel")
+    off = {name: m[f"{name}: off by a tenth"] for name in compared}
+    apart = {name: m[f"{name}: from Shapley"] for name in compared}
+    exact = [name for name in off if off[name] == 0]
+    yield (
+        True,
+        f"Of random networks' outputs {off['gradient × input']:.0%} are missed by more than a tenth by gradient × input, {off['integrated gradients']:.0%} by integrated gradients.",
+    )
+    yield bool(exact), f"Always right is the sum of {' and '.join(exact)}."
+    closest = min(apart, key=apart.get)
+    yield (
+        True,
+        f"Closest to the Shapley values is {closest}, {apart[closest]:.2f} away; gradient × input is {apart['gradient × input']:.2f} away.",
+    )
+
+
+study.tell(came_out, results)
 
 # %% [markdown]
 # ## What to try next
@@ -307,6 +323,46 @@ print("closest to Shapley values:", closest)
 # - A toy of your own: a row in `toys` and one in `paths`; `Toy(lambda i1, i2: relu(i1) * torch.sigmoid(i2))`, say.
 # - Another reference: `at.DeepLift(reference=1.0)`. What is the fair one for a minimum?
 # - The same at scale: [mnist_digit_conversion](mnist_digit_conversion.ipynb).
+
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
+
+# %% tags=["nbval-check-output"]
+for (name, point), values in by_hand.items():
+    for rule, value in zip(("Rescale", "RevealCancel"), values):
+        given = found[name, point][rule][0]
+        right = torch.allclose(given, torch.tensor(value, dtype=torch.float64), rtol=0, atol=1e-12)
+        print(f"{name} {listed(point)}: {rule} {listed(given)},", "as" if right else f"but {value}", "by hand")
+
+# %% [markdown]
+# The same for RevealCancel at any point, straight from its formula: of $i_1 - \max(0, i_1 - i_2)$ the ReLU receives
+# $\Delta x^+ = i_1$ and $\Delta x^- = -i_2$.
+
+# %% tags=["nbval-check-output"]
+points = 10 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+up, down = points[:, 0], -points[:, 1]
+effect_up = (relu(up) - relu(0 * up)) / 2 + (relu(up + down) - relu(down)) / 2
+effect_down = (relu(down) - relu(0 * up)) / 2 + (relu(up + down) - relu(up)) / 2
+formula = torch.stack([points[:, 0] - effect_up, -effect_down], 1)
+given = contributions(toys["minimum"], points.tolist())
+print("RevealCancel is its formula at 1000 points:", torch.allclose(given["RevealCancel"], formula, atol=1e-12))
+print("and half of the minimum each:", torch.allclose(formula, points.min(1, keepdim=True).values / 2, atol=1e-12))
+larger = points[:, 0] > points[:, 1]
+print(
+    "guided backprop gives all to the first input where it is the larger:",
+    not given["guided backprop"][larger, 1].any(),
+)
+
+# %% tags=["nbval-check-output"]
+for name, row in rows.items():
+    print(f"{name}:", "always adds up" if row[titles["off by a tenth"]]["mean"] == 0 else "does not always add up")
+closest = min(rows, key=lambda name: rows[name][titles["from Shapley"]]["mean"])
+print("closest to Shapley values:", closest)
+
+# %% [markdown]
+# ## Files
 
 # %%
 study.finish(results)

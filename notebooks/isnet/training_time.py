@@ -21,6 +21,9 @@
 #
 # **What you will see.** Time and memory of one training step, on logarithmic axes: one line that climbs, the others flat.
 # Times depend on your machine and on what else it does; their ratios much less, as all variants take turns.
+#
+# *Words*: a **map** gives each pixel its relevance for an explained number; *logits* are the network's outputs, one for each class; **LDS** (LRP
+# deep supervision) uses the maps of hidden layers too; **z⁺** is the rule of LRP that only looks at positive weights.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
@@ -45,14 +48,13 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from attrain import LRP, ZB, Dual, explain, selective_target, stochastic_target
 from attrain.training import isnet_step, plain_step
 from studies.bench.cost import forward_passes, peak_memory, seconds
 from studies.nets.small import classifier
 from studies.pictures import charts
-from studies.study import Study, listed
+from studies.study import Study, listed, progress
 
 study = Study("isnet/training_time", globals())
 
@@ -82,6 +84,10 @@ explained = {
 }
 variants = {"plain": plain_step} | {name: partial(isnet_step, **options) for name, options in explained.items()}
 counts = {name: [int(k) for k in listed(original_classes if name == "original" else classes)] for name in variants}
+
+
+# %% [markdown]
+# Images and masks are random: only time and memory are looked at here. One step computes the loss and its gradients.
 
 
 # %%
@@ -133,7 +139,7 @@ def run(seed):
     return {"metrics": metrics}
 
 
-with tqdm(total=seeds * sum(map(len, counts.values())) * (repeats + 2), desc="steps") as bar:
+with progress(seeds * sum(map(len, counts.values())) * (repeats + 2), "steps") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -143,7 +149,7 @@ with tqdm(total=seeds * sum(map(len, counts.values())) * (repeats + 2), desc="st
 # straight line through all of a variant's points.
 #
 # Dual's line is flat too, but high: its z⁺ rule runs every layer anew with the positive part of its weights, and all of that is
-# kept for the second derivative. Of products that makes four plain steps, as many as the original ISNet has with three classes.
+# kept for the second derivative. Counted in matrix products that is four plain steps, as many as the original ISNet needs for three classes.
 
 # %%
 measured = {
@@ -152,10 +158,20 @@ measured = {
 }
 titles = {"seconds": "time of a step in seconds", "megabytes": "peak memory of a step in MB"}
 figure = charts.log_log({titles[unit]: lines for unit, lines in measured.items()}, "number of classes")
-study.figure(figure, "cost")
+caption = "A rising line grows with the number of classes, a flat one does not. Selective, Stochastic and Selective+LDS nearly coincide: the thin lines lie on the thick ones."
+study.figure(
+    figure,
+    "cost",
+    caption,
+    "Time and peak memory of a training step against the number of classes, one line for each variant",
+)
+
 
 # %%
-slope = lambda points: np.polyfit(np.log(list(points)), np.log([median(v) for v in points.values()]), 1)[0]  # noqa: E731
+def slope(points):
+    return np.polyfit(np.log(list(points)), np.log([median(v) for v in points.values()]), 1)[0]
+
+
 slopes = {unit: {name: slope(points) for name, points in lines.items()} for unit, lines in measured.items()}
 plain = [median(v) for v in (measured["seconds"]["plain"][10], measured["megabytes"]["plain"][10])]
 table = pd.DataFrame(
@@ -170,16 +186,6 @@ table = pd.DataFrame(
     }
 ).T
 table.style.set_caption("Growth with the number of classes: 1 is linear, 0 is none")
-
-# %% tags=["nbval-check-output"]
-print("steps measured:", {name: len(lines) for name, lines in measured["seconds"].items()})
-
-# %% tags=["nbval-check-output"]
-for name, points in measured["megabytes"].items():
-    grows = median(points[max(points)]) > 1.25 * median(points[10])
-    print(
-        f"{name}: memory from 10 to {max(points)} classes", "grows by more than a quarter" if grows else "hardly grows"
-    )
 
 # %% [markdown]
 # ## The claims
@@ -199,11 +205,56 @@ for result in results:
 study.claims_table()
 
 # %% [markdown]
+# ## What came out
+#
+# Each sentence is printed where it is true of the numbers: of this run first, then of the run on record at laptop scale.
+
+
+# %%
+def came_out(m):
+    def grows(name, most):
+        return m[f"{name}.{most}.seconds"] / m[f"{name}.10.seconds"]
+
+    one_map = {name: m["isnet-7", name] for name in ("Selective", "Stochastic", "Selective+LDS")}
+    yield (
+        True,
+        f"With 10 classes a step takes {min(one_map.values()):.1f} to {max(one_map.values()):.1f} plain steps with one map or maps of layers, and {m['isnet-7', 'Dual']:.1f} with Dual.",
+    )
+    yield (
+        grows("original", 20) > 1.5,
+        f"The original's time grows {grows('original', 20):.1f}-fold from 10 to 20 classes.",
+    )
+    most = max(grows(name, 1000) for name in one_map)
+    yield most <= 1.1, "That of the others does not grow from 10 to 1,000 classes by more than a tenth."
+    yield most > 1.1, f"That of the others grows by {100 * (most - 1):.0f} % at most from 10 to 1,000 classes."
+
+
+study.tell(came_out, results)
+
+# %% [markdown]
 # ## What to try next
 #
 # - `model="resnet50"`, `image_size=224`, `device="cuda"`: the ratios on a GPU; with `autocast=True` as well.
 # - `original_classes="10, 20, 50, 100"`, if there is memory enough: every class adds a map, and all maps' graphs are kept.
 # - The scales `laptop` and `paper` repeat everything five times, for intervals.
+
+# %% [markdown]
+# ## Checks
+#
+# These lines are the same on every machine; the tests compare them.
+
+# %% tags=["nbval-check-output"]
+print("steps measured:", {name: len(lines) for name, lines in measured["seconds"].items()})
+
+# %% tags=["nbval-check-output"]
+for name, points in measured["megabytes"].items():
+    grows = median(points[max(points)]) > 1.25 * median(points[10])
+    print(
+        f"{name}: memory from 10 to {max(points)} classes", "grows by more than a quarter" if grows else "hardly grows"
+    )
+
+# %% [markdown]
+# ## Files
 
 # %%
 study.finish(results)

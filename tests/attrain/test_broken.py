@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from attrain import (
     LRP,
@@ -13,6 +14,7 @@ from attrain import (
     AttnLRP,
     BCos,
     DeepLift,
+    GradCAM,
     Gradient,
     GuidedBackprop,
     InputXGradient,
@@ -85,6 +87,7 @@ class Counting(nn.Module):
         super().__init__()
         self.a, self.b, self.kept, self.cache = nn.Linear(4, 6), nn.Linear(6, 3), kept, None
         self.register_buffer("count", torch.zeros(()))
+        self.calls, self._hidden, self.log = 0, 0, {"calls": 0, "rows": [[]]}
 
     def forward(self, x):
         h = F.relu(self.a(x))
@@ -92,13 +95,18 @@ class Counting(nn.Module):
             self.count += 1
         elif self.kept == "a buffer, anew":
             self.count = self.count + 1
+        elif self.kept != "a cache":
+            self.calls, self._hidden, self.log["calls"] = self.calls + 1, self._hidden + 1, self.log["calls"] + 1
+            self.log["rows"][0].append(len(x))
+            numbers = {"a number": self.calls, "a hidden number": self._hidden, "a dict": self.log["calls"]}
+            h = h * (1 + numbers.get(self.kept, sum(map(len, self.log["rows"]))))
         else:
             self.cache = h if self.cache is None else torch.cat([self.cache, h], 1)
             h = self.cache[:, -6:] + self.cache[:, :6]
         return self.b(h * (1 + self.count))
 
 
-KEPT = ["a buffer, in place", "a buffer, anew", "a cache"]
+KEPT = ["a buffer, in place", "a buffer, anew", "a cache", "a number", "a hidden number", "a dict", "a list in it"]
 
 
 @pytest.mark.parametrize("kept", KEPT)
@@ -120,7 +128,28 @@ def test_each_pass_of_several_finds_the_model_as_the_first_one_found_it(method, 
     exact = isinstance(method, DeepLift)
     torch.testing.assert_close(result.heatmap.sum(1), wanted, atol=1e-9 if exact else 1e-2, rtol=0)
     torch.testing.assert_close(result.logits, copy.deepcopy(model)(x).detach())
-    assert model.count == 0 and model.cache is None
+    assert model.count == 0 and model.cache is None and model.calls == model._hidden == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_numbers_and_lists_that_a_model_keeps_come_back(name):
+    model = Counting("a number").eval()
+    log, rows = model.log, model.log["rows"][0]
+    explain(model, torch.randn(3, 4), 0, METHODS[name])
+    assert model.calls == model._hidden == 0
+    assert model.log is log and log["rows"][0] is rows and log == {"calls": 0, "rows": [[]]}
+
+
+def test_a_training_step_counts_once():
+    model = Counting("a number").train()
+    explain(model, torch.randn(3, 4), 0, Gradient(), create_graph=True)
+    assert model.calls == 1 and model.log["rows"] == [[3]]
+
+
+def test_a_lazy_module_keeps_what_its_first_call_made_of_it():
+    model = nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.LazyLinear(3))
+    explain(model, torch.randn(3, 4), 0, Gradient())
+    assert model[0].in_features == 4 and model[2].in_features == 6
 
 
 class Cached(nn.Module):
@@ -264,3 +293,47 @@ def test_an_activation_in_the_shape_of_itself_is_an_activation(name):
     plain = lambda x: b(a(x).relu())  # noqa: E731
     for method in [*METHODS.values(), DeepLift(1.0), DeepLift(1.0, "reveal_cancel"), LRP(first_layer=ZB(-9, 9))]:
         torch.testing.assert_close(explain(model, x, 0, method).heatmap, explain(plain, x, 0, method).heatmap)
+
+
+class Checkpointed(nn.Module):
+    """A block whose activations are made again in the backward pass."""
+
+    def __init__(self, reentrant: bool):
+        super().__init__()
+        self.a, self.block, self.b = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), nn.Linear(4, 3)
+        self.reentrant, self.remembers = reentrant, False
+
+    def forward(self, x):
+        h = F.relu(self.a(x))
+        again = lambda h: checkpoint(self.block, h, use_reentrant=self.reentrant)  # noqa: E731
+        return self.b((self.block if self.remembers else again)(h).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", [*METHODS, "rescale", "reveal cancel", "grad-cam", "z^B"])
+def test_recomputed_activations_have_the_same_map_or_are_refused(name, reentrant, create_graph):
+    more = {"rescale": DeepLift(), "reveal cancel": DeepLift(rule="reveal_cancel"), "grad-cam": GradCAM("a")}
+    method = (METHODS | more | {"z^B": LRP(first_layer=ZB(-9, 9))})[name]
+    if isinstance(method, Occlusion) and create_graph:
+        pytest.skip("has no gradient")
+    model, x = Checkpointed(reentrant).eval(), torch.randn(2, 3, 7, 7)
+    try:
+        found = explain(model, x, 0, method, create_graph=create_graph).heatmap
+    except UnsupportedOperation as error:
+        assert "checkpointing" in str(error) or "CheckpointFunction" in str(error)
+        return
+    assert name not in ("z+", "attnlrp", "b-cos", "rescale", "reveal cancel")
+    model.remembers = True
+    torch.testing.assert_close(found, explain(model, x, 0, method, create_graph=create_graph).heatmap)
+
+
+def test_hypothetical_contributions_beside_token_ids_take_the_reference_of_their_own_input():
+    table, a, b = nn.Embedding(7, 4), nn.Conv1d(4, 5, 3), nn.Linear(5, 2)
+    read = lambda x: b(F.relu(a(x)).mean(2))  # noqa: E731
+    ids, x, r = torch.randint(7, (3, 6)), torch.rand(3, 4, 6), torch.rand(1, 4, 6)
+    both = lambda ids, x: read(x) + 0 * table(ids).mean(1)[:, :2]  # noqa: E731
+    method = DeepLift((torch.zeros(1, 6, dtype=torch.long), r), hypothetical=True)
+    found = explain(both, (ids, x), 0, method).heatmap[1]
+    torch.testing.assert_close(found, explain(read, x, 0, DeepLift(r, hypothetical=True)).heatmap)

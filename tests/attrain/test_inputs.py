@@ -274,7 +274,7 @@ def test_ids_have_the_map_of_the_network_from_its_embeddings_on(name, target):
     torch.testing.assert_close(found.layers["table"], want.heatmap)
     torch.testing.assert_close((found.logits, found.delta), (want.logits, want.delta))
     again = explain(net, ids, target, method, layers="table", at_input=False)
-    assert again.heatmap.shape == (4, 0)
+    assert again.heatmap is None
     torch.testing.assert_close(again.layers, found.layers)
 
 

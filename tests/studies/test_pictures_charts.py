@@ -77,7 +77,7 @@ def test_neighbours_without_colour_differ_by_dashes_markers_or_hatching():
     rows = charts.interval_rows(groups, "accuracy").axes[0]
     assert len({line.get_marker() for line in rows.lines if line.get_marker() in style.MARKERS}) == 4
     cloud = {name: (np.arange(2), np.arange(2)) for name in "abc"}
-    points = charts.scatter_grid({"row": {"column": cloud}}, "x").axes[0].lines[1:]
+    points = charts.scatter_panels({"method": cloud}, "x", "y").axes[0].lines[1:]
     assert len({point.get_marker() for point in points}) == 3
 
 
@@ -290,17 +290,33 @@ def test_stretches_are_shaded_in_every_row():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y"]
 
 
-def test_clouds_have_a_panel_for_each_row_and_column_whose_columns_share_axes():
+def test_clouds_have_a_panel_for_each_method_with_a_scale_of_its_own_and_a_line_at_the_threshold():
     cloud = {"a": (np.arange(3), np.arange(3) + 5.0), "b": (np.zeros(1), np.zeros(1))}
-    figure = charts.scatter_grid(
-        {"r1": {"c1": cloud, "c2": cloud}, "r2": {"c1": cloud, "c2": {"a": ([9], [90.0])}}}, "x"
-    )
-    assert [axis.get_title() for axis in figure.axes] == ["c1", "c2", "", ""]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["r1", "", "r2", ""]
-    limits = [axis.get_ylim() for axis in figure.axes]
-    assert limits[0] == limits[2] and limits[1] == limits[3] and limits[0] != limits[1]
-    assert figure.axes[0].lines[1].get_ydata().tolist() == [5, 6, 7]
+    panels = {"m1": cloud, "m2": {"a": ([9], [90.0]), "b": ([], [])}, "m3": cloud}
+    figure = charts.scatter_panels(panels, "x", "y", columns=2, threshold=7.0)
+    first, second, _ = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["m1", "m2", "m3"]
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() != second.get_ylim()
+    assert first.lines[1].get_xdata() == [7.0, 7.0] and first.lines[2].get_ydata().tolist() == [5, 6, 7]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_quantities_of_other_units_have_panels_of_their_own_with_and_without_intervals():
+    groups = {
+        n: {"EPG": {"mean": 0.2, "low": 0.1, "high": 0.3}, "F1": {"mean": 0.6, "low": None, "high": None}} for n in "ab"
+    }
+    left, right = charts.interval_panels(groups).axes
+    assert [left.get_xlabel(), right.get_xlabel()] == ["EPG", "F1"] and left.yaxis_inverted()
+    assert left.get_xlim()[1] < 0.5 < right.get_xlim()[0]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+
+
+def test_of_lines_that_lie_on_each_other_each_is_seen():
+    figure = charts.log_log({"seconds": {name: {1: [1.0], 10: [1.0]} for name in "abc"}}, "classes")
+    widths = [
+        line.get_linewidth() for line in figure.axes[0].lines if len(line.get_xdata()) == 2 and line.get_marker() != "."
+    ]
+    assert widths == sorted(widths, reverse=True) and len({*widths}) == 3
 
 
 def test_pareto_fronts_join_what_no_other_point_surpasses_and_mark_the_control():

@@ -33,17 +33,17 @@ def test_a_panel_an_outcome_a_line_a_method_at_its_means_along_the_sample_counts
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "mixup"]
 
 
-def test_emphasised_methods_have_their_interval_as_a_band_and_a_thicker_line():
+def test_emphasised_methods_have_their_intervals_as_whiskers_and_a_thicker_line():
     figure = learning_curves(
         {"accuracy": {"plain": estimates(0.5, 0.7), "mixup": estimates(0.6, 0.8)}}, emphasised=["mixup"]
     )
     (axis,) = figure.axes
-    (band,) = axis.collections
-    corners = band.get_paths()[0].vertices
-    assert corners[:, 1].min() == pytest.approx(0.5) and corners[:, 1].max() == pytest.approx(0.9)
+    (whiskers,) = axis.collections
+    ends = [(float(x), *y) for (x, *_), y in ((line[:, 0], line[:, 1]) for line in whiskers.get_segments())]
+    assert ends == [pytest.approx((10, 0.5, 0.7)), pytest.approx((100, 0.7, 0.9))]
     widths = {tuple(line.get_ydata()): line.get_linewidth() for line in axis.lines}
     assert widths[0.6, 0.8] > widths[0.5, 0.7]
-    without = learning_curves({"accuracy": {"mixup": estimates(0.6, 0.8)}}, emphasised=["mixup"], bands=False)
+    without = learning_curves({"accuracy": {"mixup": estimates(0.6, 0.8)}}, emphasised=["mixup"], intervals=False)
     assert not without.axes[0].collections
 
 
@@ -53,7 +53,16 @@ def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
         {"accuracy": {"plain": {10: point, 50: point}, "FGSM": {50: point}}}, emphasised=["plain", "FGSM"]
     )
     assert sorted(len(line.get_xdata()) for line in figure.axes[0].lines) == [1, 2]
-    assert [np.ptp(band.get_paths()[0].vertices[:, 1]) for band in figure.axes[0].collections] == [0, 0]
+    drawn = [line for whiskers in figure.axes[0].collections for line in whiskers.get_segments()]
+    assert len(drawn) == 3 and all(np.ptp(line[:, 1]) == 0 for line in drawn)
+
+
+def test_whiskers_of_methods_stand_beside_each_other_within_the_space_between_two_counts():
+    lines = {name: estimates(0.5, 0.7) for name in "abc"}
+    (axis,) = learning_curves({"accuracy": lines}, emphasised="abc").axes
+    places = [line.get_xdata() for line in axis.lines]
+    assert [place[0] for place in places] == pytest.approx([10 ** (5 / 6), 10, 10 ** (7 / 6)])
+    assert places[2][0] < places[0][1]
 
 
 def test_the_axis_is_set_by_the_means_and_goes_below_zero_only_with_them():

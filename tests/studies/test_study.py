@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +18,7 @@ from scipy import stats
 from studies import files, study
 from studies.parameters import check_parameters
 from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
-from studies.study import Study, atomic_write
+from studies.study import ROOT, Study, atomic_write, progress
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
@@ -37,6 +38,12 @@ def namespace(cells=("", "defaults", "study"), **changes):
 
 def run(seed):
     return {"metrics": {"x": seed + 0.5}, "array": torch.full((2,), float(seed))}
+
+
+def written(study, results) -> dict:
+    """The record that a study writes."""
+    study.finish(results)
+    return json.loads((study.out / "record.json").read_text())
 
 
 def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(results, monkeypatch):
@@ -274,7 +281,7 @@ def test_what_only_shows_or_runs_is_there_and_nothing_that_a_seed_depends_on_imp
     for path in KIT:
         if path.parts[0].removesuffix(".py") not in files.SHOWS_OR_RUNS:
             imported = {*shown.findall((files.ROOT / "lib/studies" / path).read_text("utf-8"))}
-            assert imported <= ({"records"} if path.name == "study.py" else set()), path
+            assert imported <= ({"records", "findings", "pictures"} if path.name == "study.py" else set()), path
 
 
 def test_a_change_of_data_runs_a_seed_again(results):
@@ -338,7 +345,7 @@ def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
         for stage, value in ((first, 1.0), (second, 2.0)):
             assert current.seed(3, stage)["metrics"] == {"x": value}
             current._seconds[3] += value
-        times = json.loads(current.finish([second(3)]).read_text())["times"]
+        times = written(current, [second(3)])["times"]
         assert times["seed_seconds"] == [pytest.approx(3.0, abs=0.2)]
     assert len(list(results.rglob("*.pt"))) == 2
 
@@ -351,9 +358,8 @@ def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
     current.claim("isnet-1", [0.9, 0.9], of="net")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
-    current.figure(figure, "line")
-    plt.close(figure)
-    record = json.loads(current.finish(runs).read_text())
+    current.figure(figure, "line", "It rises.", "A line")
+    record = written(current, runs)
     assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"}
     assert record["seeds"] == [3, 4] and record["metrics"] == {"x": [3.5, 4.5]}
     assert record["summary"]["x"]["interval"] == "t over 2 seeds"
@@ -364,6 +370,7 @@ def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
     assert record["environment"]["torch"] == torch.__version__.split("+")[0] or record["environment"]["torch"]
     assert {"commit", "times", "schema"} <= set(record)
     assert (results / "smoke/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
+    assert record["captions"] == {"line": {"caption": "It rises.", "alt": "A line"}} and not plt.get_fignums()
     assert not list((results / "smoke").rglob(".*"))
 
 
@@ -373,7 +380,7 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
         current = Study("isnet/x", namespace(out=str(tmp_path / out)))
         runs = [current.seed(seed, run) for seed in current.seeds]
         current.claim("isnet-1", [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
-        record = json.loads(current.finish(runs).read_text())
+        record = written(current, runs)
         assert record.pop("times")
         records.append(json.dumps(record))
     assert records[0] == records[1]
@@ -389,7 +396,7 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
 def test_a_metric_that_is_undefined_in_a_seed_is_null_there_and_said_to_be(results, seeds, mean, interval):
     current = Study("isnet/x", namespace())
     runs = [current.seed(seed, lambda s: {"metrics": {"x": seeds.get(s, s + 0.5)}}) for seed in current.seeds]
-    record = json.loads(current.finish(runs).read_text())
+    record = written(current, runs)
     assert record["metrics"]["x"] == [None, None if mean is None else 4.5]
     assert record["summary"]["x"] == {"mean": mean, "low": None, "high": None, "interval": interval}
 
@@ -407,14 +414,54 @@ def test_an_unknown_claim_is_named(results):
 
 def test_the_table_of_claims_shows_each_once_with_its_words(results):
     current = Study("isnet/x", namespace())
-    assert current.claims_table().empty
+    assert current.claims_table().data.empty
     current.claim("isnet-1", [0.7, 0.8], of="net")
     current.claim("isnet-2", [[0.0, 0.0]])
-    table = current.claims_table()
+    table = current.claims_table().data
     assert list(table.index) == ["isnet-1", "isnet-2"]
     assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
     assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
     assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
+
+
+def test_the_table_of_claims_shows_long_sentences_whole_and_on_the_left(results):
+    current = Study("isnet/x", namespace())
+    current.claim("isnet-5", [0.7, 0.8])
+    page = current.claims_table().to_html()
+    assert current.claims[0]["claim"] in page and len(current.claims[0]["claim"]) > 50 and "text-align: left" in page
+
+
+def test_a_study_ends_with_links_to_what_it_has_written_and_to_the_results_page(results, monkeypatch):
+    for out, folder in (("", ROOT / "notebooks/isnet"), (str(results / "mine"), results / "mine")):
+        monkeypatch.chdir(ROOT / "notebooks/isnet")  # where Jupyter runs it; papermill leaves the notebook in `out`
+        current = Study("isnet/x", namespace(out=out))
+        current.figure(plt.figure(), "two words", "Nothing.", "Nothing")
+        links = re.findall(
+            r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data
+        )
+        assert [words for words, _ in links] == ["the record", "two words", "one page", "results"]
+        there = {words: (folder / unquote(link)).resolve() for words, link in links}
+        assert there["one page"] == (results / "report.html").resolve()
+        assert all(file.is_file() for words, file in there.items() if words != "one page")
+
+
+def test_a_figure_is_shown_once_with_its_caption_and_its_alternative_text(results, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    current = Study("isnet/x", namespace())
+    current.figure(plt.figure(), "nothing", "Look: *nothing*.", "An empty figure")
+    closed = plt.figure()
+    plt.close(closed)
+    current.figure(closed, "closed", "Sliders stand in its place.", "An empty figure")
+    picture, caption = shown
+    assert picture.alt == "An empty figure" and caption.data == "*Look: *nothing*.*"
+
+
+def test_progress_is_told_on_stdout_as_it_is_no_error(capsys):
+    with progress(2, "epochs") as bar:
+        bar.update(2)
+    out, err = capsys.readouterr()
+    assert "epochs: 100%" in out and not err
 
 
 def test_all_claims_are_declared_whole():

@@ -41,6 +41,12 @@ class Inputs:
             return values[0]
         return tuple(values) if self.keys is None else dict(zip(self.keys, values))
 
+    def without_maps(self, asked: bool):
+        """What stands for maps that are not made: no numbers; nothing for whole numbers, or where one was asked for."""
+        return self.formed(
+            [None if asked or not t.is_floating_point() else t.new_empty(len(t), 0) for t in self.tensors]
+        )
+
     def call(self, model: Callable, tensors: Sequence[Tensor]):
         """The model's output for these tensors."""
         if self.keys is not None:

@@ -12,7 +12,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
 
 from attrain.engine import unseen
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, opened, registered
@@ -20,6 +22,7 @@ from attrain.tensors import tensors
 
 Tensors = Sequence[Tensor]
 Rule = Callable[["Mode", Call], object]
+_SAVED = "attrain: what a model saves"
 _OF_REGISTERED = {"linear": "linear_maps", "elementwise": "functions", "product": "products"}
 
 
@@ -49,13 +52,15 @@ class Mode(TorchFunctionMode):
         table: kind, or name, of operation -> rule; under None the rule of all others.
         opens: whether torch's Python functions without a rule are run with the mode on inside.
         sees_all: whether an operation that nobody sees would make the map wrong, and is refused.
+        keeps: whether rules keep other tensors for the backward pass than the operations do, so that recomputing or
+            moving what a model saves would mix them up, and is refused.
         through: whether a map's gradient passes through the statistics of a batch norm in training mode.
         title: what error messages call the method.
         references: how many backward passes, each with a reference of its own, are averaged.
     """
 
     table: Mapping[str | None, Rule] = {}
-    opens, sees_all, through, title, references = True, True, True, "this method", 1
+    opens, sees_all, keeps, through, title, references = True, True, False, True, "this method", 1
 
     def __init__(self, leaves: Sequence[Tensor], entries: Sequence[Tensor], create_graph: bool = False, model=None):
         super().__init__()
@@ -129,8 +134,12 @@ class Mode(TorchFunctionMode):
             return rule(self, call)
         before = {t.grad_fn for t in call.tensors}
         out = rule(self, call)  # of a method of the user's own, whose autograd.Functions are the rule
-        self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, before)}
+        self._know(out, before)
         return out
+
+    def _know(self, out, before: set) -> None:
+        """The `autograd.Function`s between results and the nodes of what they were made of are those of a rule."""
+        self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, before)}
 
     def _note(self, call: Call, out, rule: str | None) -> None:
         if call.kind == "reads":  # a deep copy brings along what its original carries
@@ -146,15 +155,28 @@ class Mode(TorchFunctionMode):
             target = call.tensors[0]
             self.mark(target if target._base is None else [target, target._base], active=True)
         if rule:
-            before = {t.grad_fn for t in call.tensors}
-            self.known |= {kind for t in tensors(out) for kind in unseen.functions(t.grad_fn, before)}
+            self._know(out, {t.grad_fn for t in call.tensors})
         starts = call.kind != "templates" and not call.inplace  # else a leaf might be written to in place
-        if starts and any(not leaf.is_floating_point() for leaf in self.leaves):
+        if starts and len(self.mapped) < len(self.leaves):
             for t in tensors(out):  # what is made of whole numbers is where the graph starts
                 if t.is_floating_point() and t.grad_fn is None and not t.requires_grad and torch.is_grad_enabled():
                     t.requires_grad_()
 
     # ---------------------------------------------------------------- one pass
+
+    @contextmanager
+    def saving(self):
+        """Within this context torch's errors about what a model saves for the backward pass say what to do."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not (isinstance(error, CheckpointError) or _SAVED in str(error) or "use_reentrant" in str(error)):
+                raise
+            raise UnsupportedOperation(
+                f"{self.title} cannot follow a model that saves its activations otherwise (gradient checkpointing, "
+                "offloading): switch it off while explaining, for instance by set_grad_checkpointing(False), "
+                "gradient_checkpointing_disable() or use_checkpoint=False"
+            ) from error
 
     @contextmanager
     def explaining(self, reference: int = 0, last: bool = False):
@@ -172,7 +194,7 @@ class Mode(TorchFunctionMode):
 
     def forward(self, run: Callable[[], object]):
         """The model's output, with the rules on."""
-        with self:
+        with disable_saved_tensors_hooks(_SAVED) if self.keeps else nullcontext(), self:
             output = run()
         if self.sees_all:
             unseen.check_output(self, tensors(output))
@@ -186,12 +208,17 @@ class Mode(TorchFunctionMode):
         """Where the backward pass starts, and with what."""
         return score.sum(), None
 
+    @cached_property
+    def mapped(self) -> list[int]:
+        """The places of the inputs that have a map: that are no whole numbers."""
+        return [place for place, leaf in enumerate(self.leaves) if leaf.is_floating_point()]
+
     def roots(self) -> list[Tensor]:
-        """The tensors at which the gradient is read, one for each input that is no whole number."""
-        return [leaf for leaf in self.leaves if leaf.is_floating_point()]
+        """The tensors at which the gradient is read, one for each input that has a map."""
+        return [self.leaves[place] for place in self.mapped]
 
     def contract(self, number: int, gradient: Tensor) -> Tensor:
-        """The map at an input, of the gradient there; number counts the roots."""
+        """The map at an input, of the gradient there; number counts the roots, whose places are `mapped`."""
         return gradient
 
     def contract_at(self, gradient: Tensor, activation: Tensor, reference: Tensor | None) -> Tensor:

@@ -69,7 +69,7 @@ def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Ten
     entries = [leaf.clone() for leaf in leaves]  # an operation of the model in place on its input changes this copy
     mode = make_mode(leaves, entries, request.create_graph, request.model)
     run = lambda: inputs.call(request.model, entries)  # noqa: E731
-    with mode.around(request.model), _outputs(request.model, request.layers, mode) as outputs:
+    with mode.saving(), mode.around(request.model), _outputs(request.model, request.layers, mode) as outputs:
         output = mode.forward(run)
         _check_constants(request, mode, inputs)
         request.score.check(output)
@@ -126,7 +126,7 @@ def _formed(request: Request, inputs: Inputs, maps: list[Tensor]):
     if request.at_input:
         heatmap = inputs.formed([next(maps) if t.is_floating_point() else None for t in inputs.tensors])
     else:
-        heatmap = inputs.formed([t.new_empty(len(t), 0) for t in inputs.tensors])
+        heatmap = inputs.without_maps(asked=False)
     return heatmap, dict(zip(request.layers, maps))
 
 
@@ -139,12 +139,14 @@ def _no_derivative(request: Request) -> str:
     return no_map_of_integers(request.model)
 
 
-def no_map_of_integers(model) -> str:
-    """What to say of whole numbers as the only input, without layers."""
+def no_map_of_integers(model, layer: str | None = None) -> str:
+    """What to say of whole numbers as the only input, without layers; `layer` is that of a method which has its own."""
     found = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
-    layer = (found or ["…"])[0]
+    embedding = (found or ["…"])[0]
+    where = f"the method's layer, as layers={layer!r}, or at " if layer not in (None, embedding) else ""
     return (
-        f"x holds whole numbers (token ids), which have no map: ask for one at the embedding layer, as layers={layer!r}"
+        f"x holds whole numbers (token ids), which have no map: ask for one at {where}the embedding layer, as "
+        f"layers={embedding!r}" + (" of a method for that layer" if where else "")
     )
 
 

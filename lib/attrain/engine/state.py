@@ -1,6 +1,7 @@
 """A model comes back from a pass as it went into it: its buffers, and the tensors that its modules keep."""
 
 import threading
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from weakref import WeakKeyDictionary
 
@@ -69,18 +70,7 @@ def undone(model):
             for module, buffers, attributes in before:
                 module._buffers.clear()
                 module._buffers.update(buffers)
-                for name in [name for name in vars(module) if name[0] != "_" and name not in attributes]:
-                    del vars(module)[name]
-                vars(module).update(attributes)
-
-
-def _attributes(module: nn.Module) -> dict:
-    return {name: _copied(value) for name, value in vars(module).items() if name[0] != "_"}
-
-
-def _uninitialised(buffer: Tensor) -> bool:
-    """Whether it is of a lazy module before its first call."""
-    return isinstance(buffer, nn.parameter.UninitializedTensorMixin)
+                _put_back_attributes(module, attributes)
 
 
 class _State:
@@ -113,22 +103,74 @@ class _State:
                     buffer.copy_(value)
             vars(buffer).clear()
         for module, before in self.attributes:
-            for name, value in list(vars(module).items()):
-                if name[0] != "_" and any(map(_marked, tensors(value))):
-                    self._restore_attribute(module, name, before, keep_updates)
+            if not keep_updates:
+                _put_back_attributes(module, before)
+                continue
+            for name in _names(module):
+                value = vars(module)[name]
+                if any(map(_marked, tensors(value))):
+                    vars(module)[name] = mapped(Tensor.detach, value)
 
-    def _restore_attribute(self, module, name: str, before: dict, keep_updates: bool) -> None:
-        if keep_updates:
-            vars(module)[name] = mapped(Tensor.detach, vars(module)[name])
-        elif name in before:
-            vars(module)[name] = before[name]
-        else:
+
+# ---------------------------------------------------------------- what modules keep besides: counters, caches, lists
+
+
+_TORCHS = frozenset(name for name in vars(nn.Module()) if name[0] == "_")
+
+
+def _names(module: nn.Module) -> list[str]:
+    own = type(module).__module__.startswith("torch.")  # whose hidden attributes are torch's business
+    return [name for name in vars(module) if name not in _TORCHS and not (own and name[0] == "_")]
+
+
+def _attributes(module: nn.Module) -> dict:
+    """A module's attributes, and what those that are lists, dicts or sets hold."""
+    if any(map(_uninitialised, module._parameters.values())):  # its first call makes it another module
+        return {}
+    return {name: _snapshot(vars(module)[name]) for name in _names(module)}
+
+
+def _put_back_attributes(module: nn.Module, before: dict) -> None:
+    if not before:
+        return
+    for name in _names(module):
+        if name not in before:
             del vars(module)[name]
+    for name, snapshot in before.items():
+        vars(module)[name] = _put_back(snapshot)
 
 
-def _copied(value):
-    """A list or dict as it is now; the tensors in it are the same."""
-    return mapped(lambda t: t, value) if isinstance(value, (list, dict)) else value
+def _snapshot(value) -> tuple:
+    """A value, and snapshots of what it holds if that can change."""
+    if isinstance(value, dict):
+        return value, {key: _snapshot(member) for key, member in value.items()}
+    if isinstance(value, (list, deque)):
+        return value, [_snapshot(member) for member in value]
+    return value, set(value) if isinstance(value, set) else None
+
+
+def _put_back(snapshot: tuple):
+    """The value of a snapshot, which holds again what it held."""
+    value, held = snapshot
+    if isinstance(held, dict):
+        held = {key: _put_back(member) for key, member in held.items()}
+    elif isinstance(held, list):
+        held = [_put_back(member) for member in held]
+    if held is not None and not _alike(held, value):
+        value.clear()
+        (value.extend if isinstance(held, list) else value.update)(held)
+    return value
+
+
+def _alike(a, b) -> bool:
+    """Whether two containers hold the same objects."""
+    a, b = ([*v, *v.values()] if isinstance(v, dict) else list(v) for v in (a, b))
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b))
+
+
+def _uninitialised(value) -> bool:
+    """Whether it is of a lazy module before its first call."""
+    return isinstance(value, nn.parameter.UninitializedTensorMixin)
 
 
 def _marked(value: Tensor) -> bool:

@@ -300,7 +300,7 @@ TABLE = (
 class AttnLRPMode(InputXGradientMode):
     """AttnLRP's rules. What the model detaches, compares or selects by values is a constant, as for a gradient."""
 
-    table, opens, sees_all, title = TABLE, True, True, "AttnLRP"
+    table, opens, sees_all, keeps, title = TABLE, True, True, True, "AttnLRP"
     instead = (
         ": it knows gates and activation functions that are 0 at 0, norms, attention, products, softmax and what is "
         'linear; an operation of your own that is linear: attrain.register_rule(op, "linear"), and of others a '

@@ -79,7 +79,7 @@ class BCosMode(InputXGradientMode):
 
     table = GRADIENT | {"activations": gate, "quotients": quotient} | dict.fromkeys(MAGNITUDES, magnitude)
     table = table | dict.fromkeys(LINEAR_PARTS, GRADIENT[None])
-    opens, sees_all, title = True, True, "B-cos"
+    opens, sees_all, keeps, title = True, True, True, "B-cos"
 
 
 class Either(Function):

@@ -98,7 +98,7 @@ class GradCAMMode(GradientMode):
         given, reshape = activation, self.method.reshape
         if reshape is not None:
             gradient, activation = reshape(gradient), reshape(activation)
-        images = [leaf for leaf in self.leaves if leaf.is_floating_point()]
+        images = self.roots()
         fitting = [leaf for leaf in images if leaf.ndim == activation.ndim]
         unknown = not images and activation.ndim == 3 and reshape is None  # of token ids: (N, C, L) or (N, T, C)?
         if not 3 <= activation.ndim <= 5 or (images and not fitting) or unknown:

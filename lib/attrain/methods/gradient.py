@@ -92,9 +92,9 @@ class InputXGradientMode(GradientMode):
         self.reference, self.through = reference, through
 
     def contract(self, number, gradient):
-        roots = [i for i, leaf in enumerate(self.leaves) if leaf.is_floating_point()]
-        x = self.leaves[roots[number]].detach()
-        return gradient * (x - (self.reference[roots[number]] if isinstance(self.reference, list) else self.reference))
+        place = self.mapped[number]
+        reference = self.reference[place] if isinstance(self.reference, list) else self.reference
+        return gradient * (self.leaves[place].detach() - reference)
 
     def contract_at(self, gradient, activation, reference):
         return gradient * activation

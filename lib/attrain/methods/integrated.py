@@ -182,6 +182,5 @@ def _mean(maps: list, inputs: Inputs, at_input: bool):
         each = iter([sum(h) / len(maps) for h in zip(*heatmaps)])
         heatmap = inputs.formed([next(each) if x.is_floating_point() else None for x in inputs.tensors])
     else:
-        empty = [t.new_empty(len(t), 0) if not at_input else None for t in inputs.tensors]
-        heatmap = inputs.formed(empty)
+        heatmap = inputs.without_maps(at_input)
     return heatmap, {name: sum(found[name] for found in layers) / len(maps) for name in layers[0]}

@@ -153,7 +153,7 @@ class ZPlusMode(LRPMode):
     contribute through negative weights.
     """
 
-    table, title = TABLE, "LRP-z⁺"
+    table, keeps, title = TABLE, True, "LRP-z⁺"
 
     def __init__(self, *args, epsilon: float, first_layer: ZB | None = None):
         super().__init__(*args, epsilon=epsilon, first_layer=first_layer)

@@ -162,15 +162,20 @@ def tried(record: dict, file: Path = FOLDER / "tried.yaml") -> pd.DataFrame:
 
 
 @plt.rc_context(STYLE)
-def ratios(records: Mapping[str, dict]) -> Figure:
+def ratios(records: Mapping[str, dict], of: str = "") -> Figure:
     """All ratios as dots with their intervals on a logarithmic axis, ours, others' and those before; bounds as ticks.
 
     Args:
         records: name -> record; the last one is filled, those before it are pale.
+        of: the kind of case to draw alone: map, step, loss or epoch.
     """
-    places = {name: -i - 1.5 * KINDS.index(kind(name)) for i, name in enumerate(names(records))}
+    records = {
+        name: r | {"cases": [c for c in r["cases"] if of in ("", kind(c["case"]))]} for name, r in records.items()
+    }
+    gaps = 0 if of else 1.5
+    places = {name: -i - gaps * KINDS.index(kind(name)) for i, name in enumerate(names(records))}
     lowest = min(places.values())
-    figure, axis = plt.subplots(figsize=(11, 0.21 * (max(-lowest, 8) + 6)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(11, 0.25 * (max(-lowest, 8) + 6)), layout="constrained")
     for age, record in enumerate(reversed(records.values())):
         for row in record["cases"]:
             y, look = places[row["case"]] - 0.3 * age, OTHERS if others(row["case"]) else OURS
@@ -179,8 +184,13 @@ def ratios(records: Mapping[str, dict]) -> Figure:
             for name, mark in MARKS.items():
                 if row.get(name) and not age:
                     axis.plot(row[name], y, **mark)
-    axis.set(xscale="log", xlabel="ratio (less is better)", yticks=[*places.values()], ylim=(lowest - 1, 1))
-    axis.set_yticklabels(places, fontsize=7.5)
+    axis.set(
+        xscale="log",
+        xlabel="ratio (less is better)",
+        yticks=[*places.values()],
+        ylim=(lowest - 1, max(places.values()) + 1),
+    )
+    axis.set_yticklabels(places, fontsize=9.5)
     axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20], "0.1 0.2 0.5 1 2 5 10 20".split())
     axis.axvline(1, color="0.5", lw=1)
     *before, last = records
@@ -193,7 +203,7 @@ def ratios(records: Mapping[str, dict]) -> Figure:
 
 @plt.rc_context(STYLE)
 def scaling(record: dict) -> Figure:
-    """Time (above) and memory (below) against what grows, a panel each; exponents stand at the ends of lines."""
+    """Time (above) and memory (below) against what grows, each in a panel; exponents stand at the ends of lines."""
     grows = list(dict.fromkeys(growth["grows"] for growth in record["scaling"]))
     looks = line_styles(growth["run"] for growth in record["scaling"])
     size = 3.1 * len(grows), 6
@@ -203,7 +213,7 @@ def scaling(record: dict) -> Figure:
         for growth in record["scaling"]:
             axis, look = row[grows.index(growth["grows"])], looks[growth["run"]]
             axis.loglog(growth["x"], growth[unit], **look, markersize=4)
-            end = dict(xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=look["color"])
+            end = dict(xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, color=look["color"])
             text = exponent(growth[f"exponent of {unit}"]).split()[0]
             axis.annotate(text, (growth["x"][-1], growth[unit][-1]), **end)
             axis.set_xticks(growth["x"], [f"{x:g}" for x in growth["x"]])

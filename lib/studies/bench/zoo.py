@@ -51,29 +51,45 @@ def family(module: str) -> tuple[nn.Module, Tensor, Tensor, str]:
     """A small network of a module of timm's, at a small size of images."""
     import timm
 
-    rank = lambda name: next((k for k, word in enumerate(SMALL) if word in name), len(SMALL))  # noqa: E731
-    for name in sorted(timm.list_models(module=module), key=rank):
-        with torch.device("meta"):
-            try:
-                size = sum(p.numel() for p in timm.create_model(name, num_classes=10).parameters())
-            except Exception:  # one that cannot be made without numbers
-                continue
-        if size <= MOST_PARAMETERS:
-            break
-    else:
-        raise ValueError(f"{module} has none of at most {MOST_PARAMETERS:.0e} parameters")
+    name, options = smallest(module)
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=10)
+    model = timm.create_model(name, num_classes=10, **options)
     for p in model.get_classifier().parameters() if isinstance(model.get_classifier(), nn.Module) else ():
         nn.init.normal_(p, std=0.1)  # a head that starts as zeros has nothing to attribute
+    built = ", ".join([name, *(f"{key}={value}" for key, value in options.items())])
     own = model.default_cfg["input_size"][-1]
     for size in sorted({96, own} if not model.default_cfg.get("fixed_input_size") else {own}):
         try:
-            return *with_statistics(model, size), name
+            return *with_statistics(model, size), built
         except Exception:
             if size == own:
                 raise
     raise ValueError(f"{name} takes no image of 96 or {own} pixels")
+
+
+def smallest(module: str) -> tuple[str, dict]:
+    """A network of a module of timm's that is small, or else the smallest, with two blocks if that can be asked for."""
+    import timm
+
+    rank = lambda name: next((k for k, word in enumerate(SMALL) if word in name), len(SMALL))  # noqa: E731
+    sizes = {}
+    for name in sorted(timm.list_models(module=module), key=rank):
+        sizes[name] = parameters(name)
+        if sizes[name] <= MOST_PARAMETERS:
+            return name, {}
+    name = min(sizes, key=lambda name: sizes[name])
+    return name, {"depth": 2} if parameters(name, depth=2) < sizes[name] else {}
+
+
+def parameters(name: str, **options) -> float:
+    """How many parameters a network of timm's has; infinitely many if it cannot be made without numbers."""
+    import timm
+
+    with torch.device("meta"):
+        try:
+            return sum(p.numel() for p in timm.create_model(name, num_classes=10, **options).parameters())
+        except Exception:  # it has no such option, or takes a look at its numbers
+            return float("inf")
 
 
 # ------------------------------------------------------------------------------------------------ transformers

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from studies.pictures.images import image_rows, map_rows, sequence_logos
 from studies.pictures.style import (
@@ -13,38 +13,74 @@ from studies.pictures.style import (
     DASHES,
     LETTER_COLOURS,
     legend_below,
+    line_styles,
     panel_axes,
     picture,
     point_styles,
 )
 
-__all__ = ["COLOURS", "LETTER_COLOURS", "box_rows", "curves", "image_rows", "interval_rows",
-           "labelled_paths", "log_log", "map_rows", "pareto_fronts", "scatter_grid", "sentence_rows", "sequence_logos",
-           "series_columns"]  # fmt: skip
+__all__ = [
+    "COLOURS",
+    "LETTER_COLOURS",
+    "box_rows",
+    "curves",
+    "image_rows",
+    "interval_panels",
+    "interval_rows",
+    "labelled_paths",
+    "log_log",
+    "map_rows",
+    "pareto_fronts",
+    "scatter_panels",
+    "sentence_rows",
+    "sequence_logos",
+    "series_columns",
+]  # fmt: skip
 
 SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of colours, and what is at its lower end
 
 
 @picture()
 def interval_rows(groups: Mapping[str, Mapping[str, dict]], xlabel: str, dots: Mapping | None = None) -> Figure:
-    """Means with 95 % intervals: a row a model, a marker with its interval a test.
+    """Means with 95 % intervals: one row for each model, in it a marker with its interval for each test.
 
     Args:
         groups: model -> test -> {"mean", "low", "high"}, see `studies.statistics.estimate`.
         xlabel: what is measured, with its unit.
         dots: model -> test -> the seeds' own values, drawn beside the intervals.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(groups) + 1.1), layout="constrained")
+    step = 0.22 if len(next(iter(groups.values()))) <= 3 else 0.17
+    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(groups) * step / 0.17 + 1.1), layout="constrained")
+    _draw_intervals(axis, groups, xlabel, dots, step)
+    axis.legend(ncols=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+@picture()
+def interval_panels(groups: Mapping[str, Mapping[str, dict]], dots: Mapping | None = None) -> Figure:
+    """As `interval_rows`, but each test, being another quantity, has a panel and an axis of its own.
+
+    Args:
+        groups: model -> quantity -> {"mean", "low", "high"}; without an interval there is the marker alone.
+        dots: model -> quantity -> the seeds' own values.
+    """
+    quantities = list(next(iter(groups.values())))
+    figure, axes = panel_axes(len(quantities), 7.5 / len(quantities) + 0.8, 0.32 * len(groups) + 0.9, sharey=True)
+    for axis, quantity in zip(axes, quantities):
+        alone = {name: {quantity: values[quantity]} for name, values in groups.items()}
+        _draw_intervals(axis, alone, quantity, dots, 0)
+    return figure
+
+
+def _draw_intervals(axis, groups, xlabel: str, dots: Mapping | None, step: float) -> None:
+    """The rows of `groups` from top to bottom, the tests within a row `step` apart."""
     styles = point_styles(next(iter(groups.values())))
-    for test, places, means, errors in _intervals(groups, 0.22):
+    for test, places, means, errors in _intervals(groups, step):
         axis.errorbar(means, places, xerr=errors, label=test, **styles[test], elinewidth=1.5, capsize=2)
         for place, values in _seeds(dots, test, places):
             axis.plot(values, [place] * len(values), ".", color="black", markersize=3)
-    axis.set(xlim=_within_shares(groups, axis.get_xlim()), xlabel=xlabel)
+    axis.set(xlim=_within_shares(groups, axis.get_xlim()), xlabel=xlabel, ylim=(len(groups) - 0.4, -0.6))
     axis.set_yticks(range(len(groups)), groups)
-    axis.invert_yaxis()
-    axis.legend(ncols=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
 
 
 def _intervals(groups, step: float) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
@@ -73,7 +109,7 @@ def _within_shares(groups, limits: tuple[float, float]) -> tuple[float, float]:
 
 @picture()
 def box_rows(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, width: float = 2.3) -> Figure:
-    """Where many values lie: one panel a case, one box a row, from quartile to quartile, with whiskers from 5 to 95 %.
+    """Where many values lie: a panel for each case, boxes from quartile to quartile, whiskers from 5 to 95 %.
 
     Args:
         panels: case -> row -> values (n,); all cases have the same rows.
@@ -121,31 +157,34 @@ def labelled_paths(
     return figure
 
 
-@picture(font_size=9, lines_markersize=2.5)
-def scatter_grid(
-    panels: Mapping[str, Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]], xlabel: str, size: float = 1.55
+@picture(lines_markersize=3.5)
+def scatter_panels(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    xlabel: str,
+    ylabel: str,
+    columns: int = 4,
+    threshold: float | None = None,
 ) -> Figure:
-    """Clouds of points: a row and a column of panels a quantity, one colour a group. A column shares its axes.
+    """Clouds of points, one panel for each method and one colour and shape for each group.
 
     Args:
-        panels: row -> column -> group -> (x, y), each (n,).
-        xlabel: what x is, with its unit.
-        size: edge of a panel in inches.
+        panels: method -> group -> (x, y), each (n,); a method has a scale of its own.
+        xlabel, ylabel: what is measured, with its unit.
+        columns: panels in a row at most.
+        threshold: an x at which a line is drawn.
     """
-    rows, columns = len(panels), len(next(iter(panels.values())))
-    edges = {"figsize": (size * columns + 0.6, size * rows + 0.8), "sharex": True, "sharey": "col"}
-    figure, axes = plt.subplots(rows, columns, **edges, squeeze=False, layout="constrained")
-    for i, (row, clouds) in enumerate(panels.items()):
-        for axis, (column, groups) in zip(axes[i], clouds.items()):
-            axis.axhline(0, color="0.3", linewidth=0.8)
-            for name, style in point_styles(groups).items():
-                axis.plot(*groups[name], label=name, **style, alpha=0.6, markeredgewidth=0)
-            axis.set_title("" if i else column, fontsize=9)
-            axis.tick_params(labelsize=7)
-        axes[i, 0].set_ylabel(row)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.supxlabel(xlabel, fontsize=9)
-    legend = figure.legend(handles, names, ncols=len(names), loc="outside upper center", markerscale=3)
+    figure, axes = panel_axes(len(panels), 2.5, 2.3, columns, sharex=True)
+    for axis, (method, groups) in zip(axes, panels.items()):
+        axis.axhline(0, color="0.3", linewidth=0.8)
+        if threshold is not None:
+            axis.axvline(threshold, color="0.3", linewidth=0.8, linestyle=":")
+        for name, style in point_styles(groups).items():
+            axis.plot(*groups[name], label=name, **style, alpha=0.7, markeredgewidth=0)
+        axis.set_title(method, fontsize=10)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
+    legend = figure.legend(handles, names, ncols=len(names), loc="outside upper center", markerscale=2)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
     return figure
@@ -177,19 +216,27 @@ def pareto_fronts(
 
 @picture()
 def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], xlabel: str) -> Figure:
-    """One panel a quantity, one line a thing measured, both axes logarithmic; every repetition is a point.
+    """One panel for each quantity, one line for each thing measured, axes logarithmic, every repetition a point.
 
     Args:
         panels: quantity -> thing -> x -> the repetitions' values, all > 0.
         xlabel: what x is.
     """
-    styles = {name: s | {"linestyle": "-"} for name, s in point_styles(n for p in panels.values() for n in p).items()}
-    figure, axes = panel_axes(len(panels), 4.6, 3.6)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    widths = np.linspace(5, 1.2, len(names))  # one that lies under another is still seen beside it
+    styles = {name: look | {"linewidth": w} for (name, look), w in zip(line_styles(names).items(), widths)}
+    styles = {name: look | {"markerfacecolor": "white", "markersize": 7} for name, look in styles.items()}
+    figure, axes = panel_axes(len(panels), 4.8, 3.8)
     for axis, (quantity, lines) in zip(axes, panels.items()):
         for name, points in lines.items():
             axis.loglog(list(points), [np.median(values) for values in points.values()], **styles[name])
             for x, values in points.items():
                 axis.plot([x] * len(values), values, ".", color=styles[name]["color"], markersize=3)
+        axis.margins(0.08)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter("{x:g}")
         axis.set(title=quantity, xlabel=xlabel)
     legend_below(figure, styles, columns=6)
     return figure
@@ -204,7 +251,7 @@ def curves(
     controls: Collection[str] = (),
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """One panel a quantity, one line a model: the mean over seeds, with every seed as a thin line.
+    """One panel for each quantity, one line for each model: the mean over seeds, with every seed as a thin line.
 
     Args:
         panels: quantity -> model -> one curve a seed.
@@ -239,11 +286,11 @@ def curves(
 
 @picture()
 def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]]) -> Figure:
-    """Sentences, one a row, each word on the colour of its value.
+    """Sentences, one in each row, each word on the colour of its value.
 
     Args:
-        rows: (label, words, a value a word, what the values are): "relevance", in [−1, 1], red for and blue against;
-            "change", in [0, 1], the more the more orange.
+        rows: (label, words, one value for each word, what the values are): "relevance", in [−1, 1], red for and blue
+            against; or "change", in [0, 1], more orange where there is more.
     """
     letter, height = 0.087, 0.3  # inches
     beside = 0.068 * max(len(label) for label, *_ in rows) + 0.2

@@ -13,18 +13,21 @@ from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, picture
 
 
 @picture()
-def image_rows(rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95) -> Figure:
+def image_rows(
+    rows: Mapping[str, np.ndarray], titles: Sequence[str] | None = None, size: float = 0.95, smooth: bool = False
+) -> Figure:
     """Rows of images on one scale from 0 to 1, grey or in colour.
 
     Args:
         rows: row label -> images (n, H, W), (n, 1, H, W) or (n, 3, H, W).
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
+        smooth: draw pixels as points of a smooth surface; small images are easier to read so.
     """
     columns = max(len(images) for images in rows.values())
     figure, axes = _grid(list(rows), columns, size, titles)
     for row, images in zip(axes, rows.values()):
-        _draw_images(row, images)
+        _draw_images(row, images, "bicubic" if smooth else None)
     return figure
 
 
@@ -45,7 +48,7 @@ def map_rows(
     Args:
         images: (n, H, W), (n, 1, H, W) or, in colour, (n, 3, H, W), in [0, 1].
         rows: model or method -> maps (n, h, w) or (n, C, h, w), of the images' size or coarser.
-        titles: one a column.
+        titles: one for each column.
         size: edge of an image in inches.
         shared: scale the maps of a row together, by the largest of their percentiles, to compare them.
         masks: (n, H, W), whose outline is drawn instead of the image's.
@@ -77,6 +80,7 @@ def sequence_logos(
     start: int = 0,
     spans: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     size: float = 9.5,
+    height: float = 0.85,
 ) -> Figure:
     """One sequence by several methods: letters as tall as their contributions, upside down below zero.
 
@@ -84,12 +88,13 @@ def sequence_logos(
         rows: label -> contributions (4, L) in the order A, C, G, T; zeros are not drawn.
         start: number of the first position.
         spans: label -> (first, last + 1) of stretches to shade, in the same numbers.
-        size: width in inches.
+        size, height: width of the figure and height of a row in inches.
     """
-    height = 0.85 * len(rows) + 0.7
     hatched = zip(COLOURS[4:], ("", "///", "..."))
     shades = [dict(facecolor=c, hatch=hatch, edgecolor="0.4", alpha=0.25, linewidth=0) for c, hatch in hatched]
-    figure, axes = plt.subplots(len(rows), 1, figsize=(size, height), sharex=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows), 1, figsize=(size, height * len(rows) + 0.7), sharex=True, squeeze=False, layout="constrained"
+    )
     for axis, (label, heights) in zip(axes[:, 0], rows.items()):
         for i, stretches in enumerate((spans or {}).values()):
             for first, end in stretches:
@@ -97,7 +102,7 @@ def sequence_logos(
         _draw_letters(axis, np.asarray(heights, float), start)
         axis.axhline(0, color="0.3", linewidth=0.8)
         _label(axis, label)
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=8)
     axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
     if spans:
         handles = [plt.Rectangle((0, 0), 1, 1, **shade) for shade, _ in zip(shades, spans)]
@@ -153,9 +158,9 @@ def _text_width(texts: Sequence[str], fontsize: float) -> float:
     return max((TextPath((0, 0), line, size=fontsize).get_extents().width for line in lines), default=0.0) / 72
 
 
-def _draw_images(axes, images) -> None:
+def _draw_images(axes, images, interpolation: str | None = None) -> None:
     for axis, image in zip(axes, images):
-        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
 
 
 def _plane(image) -> np.ndarray:

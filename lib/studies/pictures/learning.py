@@ -1,5 +1,6 @@
 """Pictures of training: learning curves, reliability diagrams, decision surfaces."""
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 
@@ -21,20 +22,20 @@ def learning_curves(
     emphasised: Collection[str] = (),
     xlabel: str = "training samples",
     columns: int = 3,
-    bands: bool = True,
+    intervals: bool = True,
 ) -> Figure:
-    """One panel an outcome, one line a method, along a logarithmic axis of sample counts.
+    """One panel for each outcome, one line for each method, along a logarithmic axis of sample counts.
 
     Args:
         panels: outcome -> method -> number of samples -> {"mean", "low", "high"}, see `studies.statistics.estimate`; a
             method may lack panels and sample counts.
         styles: method -> how its line is drawn, so that it looks the same in other pictures; by default
             `studies.pictures.style.line_styles` of the methods here.
-        emphasised: methods drawn thick and with their 95 % interval as a band, which may leave the panel; others are
-            thin, without.
+        emphasised: methods drawn thick and with their 95 % intervals as whiskers beside each other, which may leave the
+            panel; others are thin, without.
         xlabel: what the sample counts are.
         columns: panels in a row.
-        bands: whether intervals are drawn; over two seeds they would fill the panels.
+        intervals: whether intervals are drawn; over two seeds they would leave the panels.
     """
     if not panels or not all(line for lines in panels.values() for line in lines.values()):
         raise ValueError(f"panels must each hold lines with points, got {panels}")
@@ -45,22 +46,31 @@ def learning_curves(
     columns = min(columns, len(panels))
     figure, axes = panel_axes(len(panels), 4.2, 3.2, columns)
     for axis, (outcome, lines) in zip(axes, panels.items()):
+        beside = _beside([name for name in lines if name in emphasised], sizes)
         for name, line in lines.items():
-            _draw_line(axis, line, styles[name], bands and name in emphasised)
+            _draw_line(axis, line, styles[name], beside.get(name, 1.0), intervals and name in emphasised)
         axis.set(title=outcome, xlabel=xlabel, xscale="log", ylim=_limits_of_means(lines))
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30 if len(sizes) > 5 else 0)
         axis.xaxis.set_minor_locator(NullLocator())
     legend_below(figure, styles, 2 * columns + 1)
     return figure
 
 
-def _draw_line(axis, line: Mapping[int, Mapping], style: Mapping, band: bool) -> None:
+def _beside(names: Sequence[str], sizes: Sequence[int]) -> dict[str, float]:
+    """Factors that set the methods' points apart: all together a third of the way from one sample count to the next."""
+    nearest = min((b / a for a, b in itertools.pairwise(sizes)), default=2.0)
+    places = [0.0] if len(names) < 2 else [i / (len(names) - 1) - 0.5 for i in range(len(names))]
+    return {name: nearest ** (place / 3) for name, place in zip(names, places)}
+
+
+def _draw_line(axis, line: Mapping[int, Mapping], style: Mapping, beside: float, whiskers: bool) -> None:
     sizes = sorted(line)
-    points = [line[size] for size in sizes]
-    axis.plot(sizes, [point["mean"] for point in points], **style)
-    if band:
-        low, high = ([p["mean"] if p[side] is None else p[side] for p in points] for side in ("low", "high"))
-        axis.fill_between(sizes, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+    places, means = [size * beside for size in sizes], [line[size]["mean"] for size in sizes]
+    axis.plot(places, means, **style)
+    if whiskers:
+        ends = [[line[size][end] for size in sizes] for end in ("low", "high")]
+        low, high = ([m if e is None else e for e, m in zip(side, means)] for side in ends)
+        axis.vlines(places, low, high, color=style["color"], linewidth=1.2, alpha=0.6, zorder=style["zorder"] - 1)
 
 
 def _limits_of_means(lines: Mapping[str, Mapping[int, Mapping]]) -> tuple[float, float]:
@@ -121,7 +131,7 @@ def decision_surface(
             row is the lowest.
         truth: (rows, columns), such as the signed distance to the true boundary, which lies where this is 0.
         points, labels: the training points (n, 2), their classes (n,), 0 or 1.
-        moves: network -> where its points go to (n, 2), drawn as arrows.
+        moves: network -> where its points go to (n, 2), drawn as arrows, of twelve points at most.
         columns: of panels at most.
         size: edge of a panel in inches.
     """
@@ -139,8 +149,9 @@ def decision_surface(
             look = dict(marker=marker, s=22, c=colour, edgecolors="white", linewidths=0.7)
             axis.scatter(*points[labels == c].T, **look, zorder=3)
         if moves is not None:
-            steps = (moves[name] - points).T
-            axis.quiver(*points.T, *steps, angles="xy", scale_units="xy", scale=1, width=0.006, zorder=4)
+            some = slice(None, None, math.ceil(len(points) / 12))  # more would be a tangle
+            steps = (moves[name] - points)[some].T
+            axis.quiver(*points[some].T, *steps, angles="xy", scale_units="xy", scale=1, width=0.008, zorder=4)
         axis.set(xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
         axis.set_title(name, fontsize=10)
         axis.spines[:].set_visible(False)

@@ -89,7 +89,7 @@ def _without_mathematics(value):
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:
-    """How each name's line is drawn: 36 in a row differ in grey too, by their markers and dashes.
+    """How the line of each name is drawn: 36 in a row differ in grey too, by their markers and dashes.
 
     Returns:
         name -> "color", "marker" and "linestyle", in the order of the names.
@@ -116,6 +116,7 @@ def panel_axes(count: int, width: float, height: float, columns: int = 0, **shar
     rows = math.ceil(count / columns)
     size = (width * columns, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **shared)
+    figure.get_layout_engine().set(h_pad=0.1)  # else a row's labels stand on the next row's titles
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])

@@ -278,8 +278,8 @@ class DifferenceMode(Mode):
         return scores, (scores - reference).detach()
 
     def contract(self, number, gradient):
-        i = [i for i, leaf in enumerate(self.leaves) if leaf.is_floating_point()][number]
-        return self.contract_at(gradient, self.leaves[i].detach(), self.reference[i])
+        place = self.mapped[number]
+        return self.contract_at(gradient, self.leaves[place].detach(), self.reference[place])
 
     def contract_at(self, gradient, activation, reference):
         return gradient * (activation - self.row(reference, self.backward.reference))

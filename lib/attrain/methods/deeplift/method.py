@@ -8,7 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attrain.engine.call import UnsupportedOperation
 from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request, one_pass
 from attrain.engine.state import undone
@@ -71,13 +70,7 @@ class DeepLift(Method):
     def explanation(self, request: Request) -> Explanation:
         references = references_of(self.reference, request.inputs)
         mode = partial(DeepLiftMode, rule=self.rule, form=self.form)
-        try:
-            with torch.autograd.graph.disable_saved_tensors_hooks(_NO_HOOKS):
-                explanation = self._together(request, references, mode) or self._one_by_one(request, references, mode)
-        except RuntimeError as error:
-            if _NO_HOOKS in str(error):
-                raise UnsupportedOperation(_NO_HOOKS) from None
-            raise
+        explanation = self._together(request, references, mode) or self._one_by_one(request, references, mode)
         whole = any(not t.is_floating_point() for t in request.inputs.tensors)  # their part is in no map at the input
         if self.form == "contributions" and request.at_input and not whole:
             _check_sum(explanation)
@@ -100,12 +93,6 @@ class DeepLift(Method):
         return mean_explanation(
             apart(request.model, lambda r: one_pass(request, partial(mode, reference=r)), references)
         )
-
-
-_NO_HOOKS = (
-    "DeepLIFT cannot follow a model that saves its activations otherwise (gradient checkpointing, offloading): switch "
-    "it off while explaining, for instance by set_grad_checkpointing(False) or use_checkpoint=False"
-)
 
 
 def _check_sum(explanation: Explanation) -> None:

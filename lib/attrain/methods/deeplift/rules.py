@@ -101,7 +101,7 @@ class DeepLiftMode(DifferenceMode):
         form: "contributions", "multipliers" or "hypothetical", see `attrain.DeepLift`.
     """
 
-    table, title = TABLE, "DeepLIFT"
+    table, keeps, title = TABLE, True, "DeepLIFT"
 
     def __init__(self, *args, reference, rule: str, several: bool = False, form: str = "contributions"):
         super().__init__(*args, reference=reference, several=several)
@@ -127,7 +127,7 @@ class DeepLiftMode(DifferenceMode):
             return super().contract(number, gradient)
         if self.form == "multipliers":
             return gradient
-        reference = self.row(self.reference[number], self.backward.reference)
+        reference = self.row(self.reference[self.mapped[number]], self.backward.reference)
         return gradient - (gradient * reference).sum(1, keepdim=True)
 
     def spread_of(self, value: Tensor) -> Tensor:
