@@ -16,7 +16,7 @@ from pathlib import Path
 from studies.files import ROOT, write_bytes
 
 # Of the kit: what does not change what a seed finds.
-SHOWS_OR_RUNS = "batch bench figures findings outline pages pictures records report run verdicts".split()
+SHOWS_OR_RUNS = "batch bench claim_tables figures findings outline pages pictures records report run verdicts".split()
 
 
 def sha256(content: bytes) -> str:

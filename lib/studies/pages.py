@@ -19,6 +19,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from studies import claim_tables
 from studies.files import NOTEBOOKS, results_root, write_text
 from studies.outline import README, question
 from studies.parameters import experiments
@@ -66,21 +67,32 @@ def record_tables(records: list[dict], here: Path, faults: Mapping[Path, str] | 
     for record in records:
         stated = claims([record])
         title = f"{record['experiment']}, {scale(record)} scale, {seeds_in_words(record['seeds'])}: {verdicts(stated)}"
-        table = "No claims." if stated.empty else markdown(_measurements(stated).map(plain))
         file = _link(record["folder"] / "record.json", here)
-        parts += [f"<details><summary>{escape(title)}</summary>", table, f"All metrics: [record]({file})", "</details>"]
+        parts += [f"<details><summary>{escape(title)}</summary>", *_claims(stated)]
+        parts += [f"All metrics: [record]({file})", "</details>"]
     parts += [plain(fault.replace(str(file), _link(file, here))) for file, fault in (faults or {}).items()]
     return "\n\n".join(parts) or "No records are kept yet."
 
 
-def _measurements(stated):
-    """The columns that a reader of one record's claims wants."""
-    names = {"id": "Claim", "statement": "", "expected": "Expected", "measured": "Measured", "95 % CI": "95 % CI"}
-    names["verdict"] = "Verdict"
-    if stated["paper_value"].notna().any():
-        names["paper's value"] = "Paper's value"
-    of = stated["of"].map(lambda name: f" ({name})" if name else "")
-    return stated.assign(statement=stated["claim"] + of)[[*names]].rename(columns=names)
+def _claims(stated) -> list[str]:
+    """Paragraphs on the claims of a record: their tables, and what is to be known about both."""
+    if stated.empty:
+        return ["No claims."]
+    parts = []
+    for heading, table in claim_tables.tables(stated).items():
+        parts += [*([f"**{heading}**"] if heading else []), markdown(table.map(plain))]
+    named = [f"- {plain(place)}" for place in claim_tables.places(stated)]
+    parts.append(" ".join(claim_tables.notes(stated)))
+    return [*parts, *(["Where the paper has its numbers:", "\n".join(named)] if named else [])]
+
+
+def _without_runs(paper: str, records: list[dict]) -> str:
+    """The paper's numbers beside which no kept run stands, folded; "" if there are none."""
+    table = claim_tables.without_runs(paper, claims(records))
+    if table.empty:
+        return ""
+    title = f"The paper's numbers beside which no kept run of ours stands yet: {len(table)}"
+    return "\n\n".join(["", f"<details><summary>{title}</summary>", markdown(table.map(plain)), "</details>"])
 
 
 def _link(file: Path, here: Path) -> str:
@@ -103,7 +115,7 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
     for record in read_records(folder)[0]:
         paper, _, name = record["experiment"].partition("/")
         page = folder / f"{paper}.md" if name else record["folder"] / "record.json"
-        found = f"[{verdicts(claims([record]))}]({_link(page, here)})"
+        found = f"[{verdicts(claims([record]), brief=True)}]({_link(page, here)})"
         lines.get(record["experiment"], []).append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
     table = pd.DataFrame({"Notebook": [f"[{e}]({_link(NOTEBOOKS / f'{e}.ipynb', here)})" for e in chosen]})
     table["It asks"] = [plain(question(experiment)) for experiment in chosen]
@@ -164,7 +176,7 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
         ours = [record for record in records if record["experiment"].split("/")[0] == paper]
         no_records = {file: fault for file, fault in faults.items() if file.parent.parent.name == paper}
         page = folder / f"{paper}.md"
-        texts[page] = _filled(page, record_tables(ours, folder, no_records))
+        texts[page] = _filled(page, record_tables(ours, folder, no_records) + _without_runs(paper, ours))
     texts[folder / "README.md"] = _filled(folder / "README.md", notebooks_table(folder=folder, here=folder))
     if README.is_file() and README_MARKERS[0] in README.read_text("utf-8"):
         texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent), README_MARKERS)
@@ -198,7 +210,7 @@ def update(page: Path, text: str) -> bool:
 
 
 def report(folder: Path) -> dict[Path, str]:
-    """Write report.html, of all records below the folder, and print where it is; returns what `read_records` found amiss."""
+    """Write report.html of all records below the folder, and print where; returns what `read_records` found amiss."""
     records, faults = read_records(folder)
     page = folder / "report.html"
     update(page, html_page(records, page, faults.values()))

@@ -136,11 +136,18 @@ def runs(found: Path | Iterable[dict] = RECORDS):
     return pd.DataFrame(rows, columns=["experiment", "scale", "seeds", "verdicts", "seconds"])
 
 
-def verdicts(stated) -> str:
-    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask."""
+def verdicts(stated, brief: bool = False) -> str:
+    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask.
+
+    Args:
+        stated: rows of `claims`.
+        brief: leave out ours where there are some of the paper's.
+    """
     ours = stated["ours"].notna()
     papers, own = _counted(stated[~ours]), _counted(stated[ours])
-    return "; ".join([*([papers] if papers else []), *([f"of ours {own}"] if own else [])]) or "no claims"
+    if brief and papers:
+        return papers
+    return "; ".join(part for part in (papers, own and f"of ours {own}") if part) or "no claims"
 
 
 def _counted(stated) -> str:

@@ -317,7 +317,8 @@ def _defined(value) -> float | None:
 def _summary(values: list[float | None]) -> dict:
     """`estimate` of the seeds that have a value, which says how many these are."""
     known = [value for value in values if value is not None]
-    found = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    measured = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    found = {key: measured[key] for key in ("mean", "low", "high", "interval")}
     return (
         found
         if len(known) == len(values)

@@ -214,7 +214,12 @@ def measure(result, task, name, weight, net, curves):
     right = correct(net, x, y.argmax(1)).cpu().double()
     each = [right[group == g].mean().item() for g in range(4)]
     accuracy, share = validate(net, task)
-    values = {"worst group": min(each), "mean": sum(each) / 4, **dict(zip(groups, each))}
+    values = {
+        "worst group": min(each),
+        "mean": sum(each) / 4,
+        "overall": right.mean().item(),
+        **dict(zip(groups, each)),
+    }
     values |= {"validation": accuracy, "EPG": share, "λ": weight}
     result["metrics"] |= {f"{task}.{name}.{key}": value for key, value in values.items()}
     found = explain(net, x[shown], y[shown].argmax(1), how["method"], layers=[where] if where else [])
@@ -310,15 +315,19 @@ for task in tasks:
     study.figure(charts.curves(lines), f"curves of {task}", caption, alt)
 
 # %% [markdown]
-# ## The claim
+# ## The claims
 #
-# Accuracy of the worst group, guided − baseline, paired by seed. Each seed gives one number, so with a single seed there is no interval.
+# Accuracy of the worst group, guided − baseline, paired by seed. The paper's "worst group" is always the same, the waterbird on land; it
+# and all test images have rows of their own, for comparison with the paper's Table 1. Each seed gives one number, so with fewer than
+# three seeds there is no interval.
 
 # %%
-for task in tasks:
-    for name in models[1:]:
-        pairs = zip(values(task, name, "worst group"), values(task, "baseline", "worst group"))
-        study.claim("energy-6", [a - b for a, b in pairs], of=f"{name}, {task}")
+measures = {"energy-6": "worst group", "energy-6-land": groups[2], "energy-6-overall": "overall"}
+for id, measured in measures.items():
+    for task in tasks:
+        for name in models[1:]:
+            pairs = zip(values(task, name, measured), values(task, "baseline", measured))
+            study.claim(id, [a - b for a, b in pairs], of=f"{name}, {task}")
 study.claims_table()
 
 # %% [markdown]

@@ -409,6 +409,9 @@ for name in listed(compared_at):
         for other in [s for s in tried if s != loss and loss in tried]:
             gain = difference(chosen(name, loss, key), chosen(name, other, key), key)
             study.claim(id, gain, of=f"{loss} − {other}, {name}")
+    if "L1" in tried:
+        gain = difference(chosen(name, "L1", "IoU"), control[name], "IoU")
+        study.claim("energy-1-IoU", gain, of=f"L1, {name}")
     if {"energy", "L1"} <= {*tried}:
         found = [chosen(name, s, "EPG") for s in ("energy", "L1")]
         study.claim("energy-3", difference(*found, "on-object EPG"), of=name)
@@ -420,6 +423,9 @@ for name in places:
         study.claim("energy-7", difference(*found, "EPG"), of=f"B-cos − {name.removesuffix(' Input')}, Input")
 for name in places:
     study.claim("energy-8", cost[name], of=f"{size}, {name}")
+    earlier = name.replace("Mid2", "Input")
+    if name != earlier and earlier in places:
+        study.claim("energy-9", [a / b for a, b in zip(cost[earlier], cost[name])], of=f"{size}, {name}")
 study.claims_table()
 
 # %% [markdown]

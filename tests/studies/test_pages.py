@@ -224,7 +224,7 @@ def test_a_file_that_is_no_record_costs_its_own_place_and_no_page(put, results, 
     captured = capsys.readouterr()
     assert captured.out == f"{results}/report.html\n" and captured.err == f"studies.pages: {error.value}\n"
     page = Page((results / "report.html").read_text("utf-8"))
-    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h2")
+    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h3")
 
 
 def test_a_kept_file_that_is_no_record_is_said_on_its_papers_page_which_has_the_others(tree, put, capsys):
@@ -271,14 +271,14 @@ def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
 
 
 def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
-    put(experiment="methods", scale="laptop")
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
+    put(experiment="methods")
     stated = records.claims(results)
     assert stated.equals(records.claims(records.load_records(results)))
     assert list(zip(stated["experiment"], stated["scale"], stated["id"])) == [
-        ("isnet/mark", "smoke", "ignores-mark"),
-        ("isnet/mark", "smoke", "single"),
-        ("methods", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "single"),
+        ("methods", "smoke", "ignores-mark"),
     ]
     first = stated.iloc[0]
     assert first["mean"] == pytest.approx(0.926667) and first["low"] < first["mean"] < first["high"]
@@ -286,7 +286,8 @@ def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(
     assert first[words].tolist() == [
         "above 0.5", "0.927", "[0.889, 0.965]", "holds", "0.5", "accuracy, mark moved", "Table 1",
     ]  # fmt: skip
-    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "no interval"]
+    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "not judged"]
+    assert stated.iloc[2]["verdict"] == "not judged", "smoke scale decides nothing"
 
 
 def test_no_records_are_an_empty_table_of_the_same_columns(put, results):
@@ -328,12 +329,12 @@ def test_durations_have_a_fitting_unit(seconds, text):
 
 
 def test_summary_has_one_line_a_record(put, results):
-    failing = claim("b", values=(0.1, 0.1), of="x")
-    put(claims=[claim(), claim("c", values=[0.9]), failing])
+    failing = claim("b", values=(0.1, 0.1, 0.2), of="x")
+    put(scale="tiny", claims=[claim(), claim("c", values=[0.9]), failing, claim("isnet-7", (2.5, 2.6, 2.55))])
     put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
     assert records.runs(results).values.tolist() == [
         ["challenger/long_name", "laptop", 1, "no claims", 41],
-        ["isnet/mark", "smoke", 3, "1 holds, 1 fails, 1 no interval", 41],
+        ["isnet/mark", "tiny", 3, "1 holds, 1 fails, 1 not judged; of ours 1 holds", 41],
     ]
 
 
@@ -343,8 +344,12 @@ def test_summary_has_one_line_a_record(put, results):
 @pytest.fixture
 def full(put, results):
     """Results with every kind of verdict, one seed and many, and a hostile text wherever one can be."""
-    values = {"holds": (0.8, 0.9), "fails": (0.1, 0.11), "undecided": (0.1, 0.9), "no interval": [0.7]}
-    put(claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())], figures=["a", "b_c"])
+    values = {"holds": (0.8, 0.9, 0.85), "fails": (0.1, 0.11, 0.1), "undecided": (0.1, 0.9, 0.5), "not judged": [0.7]}
+    put(
+        scale="laptop",
+        claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())],
+        figures=["a", "b_c"],
+    )
     put(scale=HOSTILE.replace("/", ""), metrics={HOSTILE: [0.5]}, figures=[], data={HOSTILE: {HOSTILE: HOSTILE}},
         claims=[claim(HOSTILE, of=HOSTILE, claim=HOSTILE, measure=HOSTILE, source=HOSTILE, paper_value=HOSTILE)],
         environment={"device": HOSTILE, HOSTILE: HOSTILE}, commit=HOSTILE)  # fmt: skip
@@ -482,11 +487,11 @@ def test_the_kept_records_are_a_page_of_5_megabytes_at_most_even_all_together():
 
 
 def test_claims_table_says_all_there_is_about_a_claim(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
     text = render(results).text("table")
-    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "smoke scale",
+    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "laptop scale",
                  "0.987", "Table 1", "above 0.5", "0.927", "[0.889, 0.965]", "t over 3 seeds", "holds",
-                 "not read", "bootstrap over 100 test images, 1 seed"):  # fmt: skip
+                 "not read", "exact over 100 test cases, 1 seed"):  # fmt: skip
         assert part in text, part
 
 
@@ -511,7 +516,7 @@ def test_page_has_a_language_a_title_and_a_skip_link_first(full):
 
 def test_every_image_has_a_speaking_alt_text(full):
     alts = [image["alt"] for image in render(full).all("img")]
-    assert alts == [f"Figure: {name}, from isnet/mark at smoke scale" for name in ("a", "b c")]
+    assert alts == [f"Figure: {name}, from isnet/mark at laptop scale" for name in ("a", "b c")]
 
 
 def test_every_table_has_a_caption_and_scoped_headers(full):
@@ -619,15 +624,17 @@ def test_page_without_records_says_how_to_make_some(results):
 
 
 def test_tables_are_readable(put, results):
-    put(claims=[claim(of="Selective")])
+    put(scale="laptop", claims=[claim(of="Selective")])
     assert pages.record_tables(records.load_records(results), results).splitlines() == [
-        "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
+        "<details><summary>isnet/mark, laptop scale, 3 seeds: 1 holds</summary>",
         "",
         "| Claim | | Expected | Measured | 95 % CI | Verdict |",
         "|:---|:---|:---|---:|:---|:---|",
         "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds |",
         "",
-        "All metrics: [record](smoke/isnet/mark/record.json)",
+        "Intervals: t over 3 seeds (1).",
+        "",
+        "All metrics: [record](laptop/isnet/mark/record.json)",
         "",
         "</details>",
     ]
@@ -637,14 +644,14 @@ def test_the_papers_values_are_a_column_only_of_tables_that_have_one(put, result
     put(claims=[claim(), claim("other", paper_value=0.987)])
     put(scale="laptop")
     first, second = pages.record_tables(records.load_records(results), results).split("<details>")[1:]
-    assert "| Paper's value |" in first and "| not read |" in first and "| 0.987 |" in first
-    assert "Paper's value" not in second and "not read" not in second
+    assert "| Paper's value |" in first and "| 0.987 |" in first and "- other: Table 1" in first
+    assert "Paper's value" not in second and "Table 1" not in second
 
 
 def test_hostile_text_stays_in_its_cell(full):
     lines = pages.record_tables(records.load_records(full), full).splitlines()
     rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {7, 8}  # with and without a paper's value
+    assert {row.count("|") for row in rows} == {8}  # with what would decide it, or with a paper's value
     assert not any("<script" in line.replace(r"\<", "") for line in lines)
 
 
@@ -664,7 +671,7 @@ def test_without_records_all_notebooks_are_listed(tree):
 
 def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tree, put):
     put(tree, experiment="one/a", scale="paper", claims=[], times=TIMES | {"notebook_seconds": 7200.0})
-    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1))])
+    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1, 0.2))])
     put(tree, experiment="own", scale="laptop")
     put(tree, experiment="gone/away")
     a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
@@ -796,9 +803,9 @@ def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
 
 
 def test_command_line_keeps_a_run_and_brings_the_pages_up_to_date(tree, put, results, capsys):
-    put(experiment="one/a")
-    assert pages.main(["--keep", "smoke/one/a"]) == 0
-    assert files(tree) == ["smoke/one/a/figures/maps.png", "smoke/one/a/record.json"]
+    put(experiment="one/a", scale="laptop")
+    assert pages.main(["--keep", "laptop/one/a"]) == 0
+    assert files(tree) == ["laptop/one/a/figures/maps.png", "laptop/one/a/record.json"]
     assert pages.main(["--check"]) == 1
     assert "--write" in capsys.readouterr().err
     assert pages.main(["--write"]) == 0

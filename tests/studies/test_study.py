@@ -9,15 +9,12 @@ import time
 from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 import yaml
-from scipy import stats
 
 from studies import files, study
 from studies.parameters import check_parameters
-from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
 from studies.study import ROOT, Study, atomic_write, progress
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
@@ -54,78 +51,6 @@ def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(resul
     assert study.device == torch.device(NAME)
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.backends.cudnn.allow_tf32
-
-
-# ---------------------------------------------------------------- intervals
-
-
-def test_t_interval_equals_the_textbook_value():
-    low, high = t_interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
-
-
-def test_t_interval_covers_the_mean_of_three_seeds_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(size=(2000, 3))
-    covered = np.mean([low < 0 < high for low, high in map(t_interval, draws)])
-    assert covered == pytest.approx(0.95, abs=0.02)
-
-
-def test_bootstrap_interval_over_many_images_is_near_the_normal_one_and_repeats():
-    values = np.random.default_rng(0).random(1000) < 0.3
-    low, high = bootstrap_interval(values)
-    error = 1.96 * stats.sem(values)
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.003)
-    assert (low, high) == bootstrap_interval(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "interval"),
-    [
-        ([0.5], "none"),
-        ([0.5, 0.6, 0.7], "t over 3 seeds"),
-        ([[1.0, 0.0, 1.0]], "bootstrap over 3 test images, 1 seed"),
-        ([[1.0, 0.0], [1.0, 1.0]], "t over 2 seeds"),
-    ],
-)
-def test_intervals_are_over_seeds_where_there_are_several_else_over_images(values, interval):
-    measured = estimate(values)
-    assert measured["interval"].startswith(interval)
-    assert measured["mean"] == pytest.approx(np.mean(values))
-
-
-def test_draws_of_patients_give_the_interval_of_one_seed_only():
-    draws = np.arange(1001) / 1000
-    measured = estimate([0.6], draws)
-    assert measured == {"mean": 0.6, "low": 0.025, "high": 0.975, "interval": "bootstrap over patients, 1 seed"}
-    assert estimate([0.6, 0.7], draws) == estimate([0.6, 0.7])
-
-
-@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [[1.0, 1.0]]])
-def test_values_without_spread_have_an_interval_without_width(values):
-    assert estimate(values) | {"interval": ""} == {"mean": 1.0, "low": 1.0, "high": 1.0, "interval": ""}
-
-
-@pytest.mark.parametrize("values", [[], [float("nan")], 1.0, [[[1.0]]]])
-def test_values_that_are_no_measurement_are_refused(values):
-    with pytest.raises(ValueError, match="values must be finite"):
-        estimate(values)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "bounds", "expected"),
-    [
-        (0.6, 0.7, {"above": 0.5}, "holds"),
-        (0.4, 0.7, {"above": 0.5}, "undecided"),
-        (0.3, 0.5, {"above": 0.5}, "fails"),
-        (-0.005, 0.005, {"above": -0.01, "below": 0.01}, "holds"),
-        (0.01, 0.02, {"above": -0.01, "below": 0.01}, "fails"),
-        (-0.02, 0.02, {"above": -0.01, "below": 0.01}, "undecided"),
-        (0.05, 0.2, {"below": 0.1}, "undecided"),
-        (None, None, {"below": 0.1}, "no interval"),
-    ],
-)
-def test_verdicts(low, high, bounds, expected):
-    assert verdict(low, high, **bounds) == expected
 
 
 # ---------------------------------------------------------------- files
@@ -274,14 +199,15 @@ def test_a_new_file_that_is_not_python_changes_no_digest_and_a_module_that_goes_
 
 
 def test_what_only_shows_or_runs_is_there_and_nothing_that_a_seed_depends_on_imports_it():
-    """But for the study, which shows its claims by the table of all records."""
+    """But for the study, which shows its claims by the table of all records, and judges them as that does."""
     names = {path.parts[0].removesuffix(".py") for path in KIT}
     assert {*files.SHOWS_OR_RUNS} <= names
     shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(files.SHOWS_OR_RUNS)})\b")
     for path in KIT:
         if path.parts[0].removesuffix(".py") not in files.SHOWS_OR_RUNS:
             imported = {*shown.findall((files.ROOT / "lib/studies" / path).read_text("utf-8"))}
-            assert imported <= ({"records", "findings", "pictures"} if path.name == "study.py" else set()), path
+            allowed = {"records", "findings", "pictures", "verdicts"} if path.name == "study.py" else set()
+            assert imported <= allowed, path
 
 
 def test_a_change_of_data_runs_a_seed_again(results):
@@ -351,27 +277,28 @@ def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
 
 
 def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
-    current = Study("isnet/x", namespace())
+    current = Study("isnet/x", namespace(scale="laptop"))
     current.data("digits", {"file": "abc"})
     runs = [current.seed(seed, run) for seed in current.seeds]
     current.claim("isnet-1", [0.7, 0.8], of="net")
-    current.claim("isnet-1", [0.9, 0.9], of="net")
+    current.claim("isnet-1", [[0.9, 0.8] * 2, [1.0, 0.9] * 2], of="net")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
     current.figure(figure, "line", "It rises.", "A line")
     record = written(current, runs)
-    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"}
+    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"} | {"scale": "laptop"}
     assert record["seeds"] == [3, 4] and record["metrics"] == {"x": [3.5, 4.5]}
-    assert record["summary"]["x"]["interval"] == "t over 2 seeds"
+    assert record["summary"]["x"] == {"mean": 4.0, "low": None, "high": None, "interval": "none: 2 seeds"}
     (claim,) = record["claims"]
     assert claim["measured"]["mean"] == 0.9 and claim["verdict"] == "holds", "a claim stated again replaces the first"
+    assert claim["measured"]["per_seed"] == pytest.approx([0.85, 0.95]) and claim["measured"]["error"] > 0
     assert claim["paper_value"] is None and claim["source"]
     assert record["data"] == {"digits": {"file": "abc"}}
     assert record["environment"]["torch"] == torch.__version__.split("+")[0] or record["environment"]["torch"]
     assert {"commit", "times", "schema"} <= set(record)
-    assert (results / "smoke/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "laptop/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
     assert record["captions"] == {"line": {"caption": "It rises.", "alt": "A line"}} and not plt.get_fignums()
-    assert not list((results / "smoke").rglob(".*"))
+    assert not list((results / "laptop").rglob(".*"))
 
 
 def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_path):
@@ -413,15 +340,22 @@ def test_an_unknown_claim_is_named(results):
 
 
 def test_the_table_of_claims_shows_each_once_with_its_words(results):
-    current = Study("isnet/x", namespace())
+    current = Study("isnet/x", namespace(scale="laptop"))
     assert current.claims_table().data.empty
-    current.claim("isnet-1", [0.7, 0.8], of="net")
+    current.claim("isnet-1", [[0.7, 0.2, 0.8]], of="net")
     current.claim("isnet-2", [[0.0, 0.0]])
     table = current.claims_table().data
     assert list(table.index) == ["isnet-1", "isnet-2"]
     assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
-    assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
-    assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
+    assert table["measured"].tolist() == ["0.567", "0.000"] and table["verdict"].tolist() == ["undecided", "not judged"]
+    assert table["95 % interval"].tolist() == ["[−0.232, 1.365]", "none"]
+
+
+def test_at_smoke_scale_no_verdict_is_spoken_and_a_line_says_why(results, capsys):
+    current = Study("isnet/x", namespace())
+    assert current.claim("isnet-1", [0.7, 0.71, 0.72])["verdict"] == "not judged"
+    assert list(current.claims_table().data.columns) == ["claim", "of", "expected", "measured", "95 % interval"]
+    assert capsys.readouterr().out.startswith("Smoke scale shows that everything works")
 
 
 def test_the_table_of_claims_shows_long_sentences_whole_and_on_the_left(results):
