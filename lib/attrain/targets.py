@@ -95,7 +95,7 @@ def check_target(target: Any, n: int) -> Any:
     """A target in a form that `Scores` takes: an int, a LongTensor, None, "all" or a callable.
 
     Raises:
-        TypeError, ValueError: what is none of them, does not have one row a sample, or looks one-hot.
+        TypeError, ValueError: what is none of them, does not have one row for each sample, or looks one-hot.
     """
     target = _classes(target, n)
     several = isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1
@@ -167,7 +167,7 @@ def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
     """Selective ISNet: the log-odds of the least likely class (Faster ISNet, "Selective ISNet").
 
     η = ln(p_c + ε) − ln(1 − p_c + ε), p = softmax(logits), c = argmin of the logits. Its gradient reaches
-    the evidence of all classes, so one map stands for the original ISNet's one map a class.
+    the evidence of all classes, so one map stands for the original ISNet's one map for each class.
 
     Args:
         eps: > 0, keeps η finite; it also makes the map vanish as p_c falls below it.

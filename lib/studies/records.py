@@ -105,7 +105,7 @@ def claims(found: Path | Iterable[dict] = RECORDS):
         found: a folder of records, by default those that are kept; or records, as `load_records` returns them.
 
     Returns:
-        a row a record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
+        a row per record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
         scale, id, claim, of, measure, mean, low, high, interval, verdict, alone, family, decided by, ours, paper_value,
         source, setting, same_at, reproduced, of `studies.verdicts.judged`, and in words expected, measured, 95 % CI,
         paper's value (with its setting, where that is not ours).

@@ -66,7 +66,7 @@ def estimate(values, draws=None, share: bool | None = None) -> dict:
     seeds, and none narrower with more. Where nothing varies there is no interval.
 
     Args:
-        values: (S,) one number a seed, or (S, N) one number a seed and test image.
+        values: (S,) one number for each seed, or (S, N) one number for each seed and test image.
         draws: (B,), the seeds' mean as measured in bootstrap draws of test images or patients, see
             `attrain.metrics.classification`; for what is no mean over images, with values (S,).
         share: are the values, (S, N), those of a share? By default if they are all 0 or 1. A difference of two shares

@@ -170,7 +170,7 @@ class Study:
 
         Args:
             id: the claim's id.
-            values, draws: (S,) one number a seed or (S, N) one a seed and test image, and draws of patients, see
+            values, draws: (S,) one number for each seed or (S, N) one a seed and test image, and draws of patients, see
                 `estimate`.
             of: what of several things was measured, as a variant's name.
 

@@ -62,9 +62,10 @@ from attrain.training import correct, fit_fresh
 from data_prep import dataset as data_module
 from data_prep import deeplift_authors
 from studies.bench.cost import seconds
+from studies.files import NOTEBOOKS
 from studies.nets.small import StridedCNN
 from studies.pictures import charts
-from studies.study import NOTEBOOKS, Study, progress
+from studies.study import Study, progress
 
 study = Study("deeplift/mnist_digit_conversion", globals())
 

@@ -374,7 +374,7 @@ for m in names:
 
 # %% tags=["nbval-check-output"]
 for claim in study.claims[:1]:
-    print("the standard transformer uses the shortcut:", claim["verdict"])
+    print("the standard transformer uses the shortcut:", claim["measured"]["mean"] > 0.5)
 
 # %% [markdown]
 # ## Files

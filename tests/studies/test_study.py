@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from studies import files, study
+from studies.files import atomic_write
 from studies.parameters import check_parameters
-from studies.study import ROOT, Study, atomic_write, progress
+from studies.study import ROOT, Study, progress
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}

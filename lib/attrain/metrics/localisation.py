@@ -1,6 +1,6 @@
 """How well maps agree with boxes: the energy pointing game and the intersection over union, and Pareto fronts.
 
-Shapes are those of `attrain.losses.boxes`. Functions return a value an image, NaN where an image has no boxes;
+Shapes are those of `attrain.losses.boxes`. Functions return a value for each image, NaN where an image has no boxes;
 `attrain.metrics.stateful` gathers the mean over all images that have.
 """
 

@@ -106,7 +106,7 @@ def fit(
         on_epoch: called after each epoch, for a progress bar.
 
     Returns:
-        curves, one number an epoch: "accuracy" in training (with several labels a sample the share of right
+        curves, one number for each epoch: "accuracy" in training (with several labels a sample the share of right
         decisions, a class being found where its logit is ≥ 0), "loss" and each part of the loss.
 
     Raises:

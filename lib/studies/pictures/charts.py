@@ -254,7 +254,7 @@ def curves(
     """One panel for each quantity, one line for each model: the mean over seeds, with every seed as a thin line.
 
     Args:
-        panels: quantity -> model -> one curve a seed.
+        panels: quantity -> model -> one curve for each seed.
         xlabel: what the curves run over.
         x: the places of a curve's values, numbers or names; by default epochs, 1, 2, …
         ylabel: what all panels measure alike; they then share the axis.
