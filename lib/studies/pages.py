@@ -10,7 +10,6 @@ that is added appears by itself.
 """
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -20,8 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from studies import claim_tables
+from studies.figures import figures, shrunk
 from studies.files import NOTEBOOKS, results_root, write_text
-from studies.outline import README, question
+from studies.outline import README, chapters, question
 from studies.parameters import experiments
 from studies.records import (
     RECORDS,
@@ -126,36 +126,38 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
 
 
 def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int = 1000) -> None:
-    """Show a paper's notebooks and, of the first kept record that has it, one figure.
+    """Show, of the first kept record that has it, one figure, and below it a paper's notebooks: question and answer.
 
     Args:
-        paper: the folder below `notebooks/`.
+        paper: the folder below `notebooks/`; "" for the notebooks of all papers.
         figure: "<name of the notebook>/<name of the figure>"; a figure that is not kept is left out.
         width: the most pixels that the picture is wide; it is kept in the notebook, so it should be small.
     """
-    from IPython.display import Markdown, display
+    from IPython.display import Image, Markdown, display
 
-    name, _, figure = figure.partition("/")
-    for record in read_records(folder)[0]:
-        file = record["folder"] / "figures" / f"{figure}.png"
-        if record["experiment"] == f"{paper}/{name}" and file.is_file():
-            display(_small(file, width))
-            title = f"{figure[:1].upper()}{figure[1:]}".replace("_", " ")
-            display(Markdown(f"*{title}, from {record['experiment']} at {scale(record)} scale.*"))
+    experiment = f"{paper}/{figure.partition('/')[0]}".lstrip("/")
+    kept = [record for record in read_records(folder)[0] if record["experiment"] == experiment]
+    for record, found in ((of, found) for of in kept for found in figures(of)):
+        if found.name == figure.partition("/")[2] and found.file.is_file():
+            png, wide, _ = shrunk(found.file, width, colours=128)
+            display(Image(png, format="png", width=min(wide, width * 2 // 3), alt=found.alt))
+            caption = found.caption or f"{found.title[:1].upper()}{found.title[1:]}."
+            place = f"[{plain(experiment)}]({quote(experiment)}.ipynb), {plain(scale(record))} scale"
+            display(Markdown(f"*{plain(caption)}* ({place})"))
             break
-    ours = [experiment for experiment in experiments() if experiment.split("/")[0] == paper]
-    display(Markdown(notebooks_table(ours, folder) if ours else "There is no notebook yet."))
+    display(Markdown(answers(paper) or "There is no notebook yet."))
 
 
-def _small(file: Path, width: int):
-    """The picture in no more than 128 colours."""
-    from IPython.display import Image
-    from PIL import Image as Picture
+def answers(paper: str) -> str:
+    """A paper's notebooks, each with its question and the README's answer, as a list in Markdown; "" if there are none.
 
-    picture, png = Picture.open(file).convert("RGB"), io.BytesIO()
-    picture.thumbnail((width, 2 * width))
-    picture.quantize(128).save(png, "png", optimize=True)
-    return Image(png.getvalue(), format="png", width=picture.width * 2 // 3, alt=file.stem)
+    Links are relative to the notebooks' folder.
+    """
+    lines = []
+    for entry in next((chapter.studies for chapter in chapters() if chapter.paper == paper), ()):
+        asked, said = entry.question or question(entry.experiment), entry.answer.replace("](notebooks/", "](")
+        lines.append(f"- [{asked}]({quote(entry.experiment)}.ipynb) {said}{'.' if said else ''}".rstrip())
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- pages that are written between markers

@@ -690,15 +690,16 @@ def shown(monkeypatch):
     return outputs
 
 
-def test_a_paper_is_its_picture_made_small_and_its_notebooks(tree, put, shown):
-    folder = put(tree, experiment="one/a", scale="laptop")
+def test_a_paper_is_its_picture_made_small_and_its_notebooks_with_the_readmes_answers(tree, put, shown):
+    outline.README.write_text(README_TABLE)
+    folder = put(tree, experiment="one/a", scale="laptop", captions={"maps": {"caption": "See *this*", "alt": "Maps"}})
     Figure(figsize=(12, 3)).savefig(folder / "figures/maps.png", dpi=200)
     pages.show_paper("one", "a/maps", tree, width=300)
-    picture, caption, table = shown
+    picture, caption, sentences = shown
     found = Image.open(io.BytesIO(picture.data))
-    assert found.size == (300, 75) and len(found.getcolors()) <= 128 and picture.alt == "maps"
-    assert caption.data == "*Maps, from one/a at laptop scale.*"
-    assert "one/a" in table.data and "one/b" in table.data and "own" not in table.data
+    assert found.size == (300, 75) and len(found.getcolors()) <= 128 and picture.alt == "Maps" and picture.width == 200
+    assert caption.data == "*See this* ([one/a](one/a.ipynb), laptop scale)"
+    assert sentences.data == "- [one](one/a.ipynb) 1.\n- [one/b](one/b.ipynb)"
 
 
 @pytest.mark.parametrize("figure", ["", "a/none", "b/maps", "c/maps"])
@@ -706,6 +707,11 @@ def test_a_figure_that_is_not_kept_is_left_out(tree, put, shown, figure):
     put(tree, experiment="one/a")
     pages.show_paper("one", figure, tree)
     assert [type(part).__name__ for part in shown] == ["Markdown"]
+
+
+def test_notebooks_of_no_one_paper_are_listed_too(tree, shown):
+    pages.show_paper("", folder=tree)
+    assert shown[0].data == "- [Mine](own.ipynb)"
 
 
 def test_a_paper_without_notebooks_says_so(tree, shown):
