@@ -264,6 +264,11 @@ def answers(ids):
     }
 
 
+# %% [markdown]
+# Each of them explains one test sentence of each class.
+
+
+# %%
 def explained(net):
     """Of a test sentence of each class: what is read, and each method's relevance of each word for that."""
     first = [int((test_y == c).nonzero()[0]) for c in range(min(len(classes), 3))]
