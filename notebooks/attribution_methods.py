@@ -70,7 +70,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18
-from tqdm import tqdm
 from zennit.composites import EpsilonPlus
 from zennit.torchvision import ResNetCanonizer
 
@@ -82,7 +81,7 @@ from data_prep import dataset as data_module
 from studies.nets.small import classifier
 from studies.pictures import charts, explorer
 from studies.statistics import estimate, interval, number
-from studies.study import Study
+from studies.study import Study, progress
 
 # %% [markdown]
 # ## A small network, trained here
@@ -105,7 +104,7 @@ def train(seed):
     return {"state": net.state_dict(), "metrics": {"accuracy": accuracy}}
 
 
-with tqdm(total=seeds * epochs, desc="epochs") as bar:
+with progress(seeds * epochs, "epochs") as bar:
     results = [study.seed(s, train) for s in study.seeds]
 networks = [classifier(model).to(study.device).eval() for _ in results]
 for net, result in zip(networks, results):
@@ -133,7 +132,8 @@ shown = torch.stack([data["test_x"][data["test_y"] == int(c)][image] for c in cl
 titles = [f"{c} → {p}" for c, p in zip(classes.split(), net(shown).argmax(1))]
 maps = {name: explain(net, shown, method=method).heatmap.cpu() for name, method in methods.items()}
 figure = charts.map_rows(shown.cpu(), maps, titles, size=0.8)
-study.figure(figure, "methods")
+caption = "Red speaks for the class that is read, blue against it. Which rows show the digit's edges, and which spread over it?"
+study.figure(figure, "methods", caption, "Digits and, below, one row of maps for each of ten methods")
 
 # %% [markdown]
 # In JupyterLab: choose an image, a class, a method, a layer, and move ε or the reference. (Elsewhere there is one picture.)
@@ -142,7 +142,8 @@ study.figure(figure, "methods")
 # %%
 chosen = {name: methods[name] for name in ("LRP-ε", *(m for m in methods if m != "LRP-ε"))}
 figure = explorer.explore(net, data["test_x"][:images], chosen, layers.split())
-study.figure(figure, "explorer")
+caption = "One image by one method. In JupyterLab there are sliders in its place."
+study.figure(figure, "explorer", caption, "A digit and its map")
 
 # %% [markdown]
 # **What to look at in the rows above.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
@@ -270,12 +271,13 @@ rows = {name: explain(net, shown, method=method).heatmap.cpu() for name, method 
 hidden = explain(net, shown, method=at.DeepLift(reference), layers=layers.split())
 rows |= {f"Rescale at layer {name}": heatmap.cpu() for name, heatmap in hidden.layers.items()}
 figure = charts.map_rows(shown.cpu(), rows, titles, size=0.8)
-study.figure(figure, "settings")
+caption = "The same digits, with other references, layers and rules. What changes, and what does not?"
+study.figure(figure, "settings", caption, "Digits and, below, maps of the same methods with other settings")
 
 # %% [markdown]
 # ## The classes that lost
 #
-# `target="all"` gives one map a class from one forward pass. Here is one image ten times, once for each class, with the
+# `target="all"` gives a map for each class from one forward pass. Here is one image ten times, once for each class, with the
 # class and its logit above. The maps of a row share one scale now: pale maps are weak evidence. Pixels that are
 # red in one column and blue in another decide between the two classes.
 #
@@ -295,7 +297,8 @@ rows = {name: explain(net, one, "all", methods[name]).heatmap[0] for name in ("D
 rows = {name: heatmap.cpu() for name, heatmap in (rows | {"LRP-z⁺ from a one": from_one * size}).items()}
 above = [f"{c}: {score:.1f}".replace("-", "−") for c, score in enumerate(scores)]
 figure = charts.map_rows(ten.detach().cpu(), rows, above, size=0.8, shared=True)
-study.figure(figure, "classes")
+caption = "The numbers are the logits. On a common scale: which classes' maps are strong, and where do they disagree?"
+study.figure(figure, "classes", caption, "One digit ten times, with its maps for the ten classes")
 sign = (scores / size.flatten()).view(-1, 1, 1, 1).cpu()
 turned = torch.allclose(rows["LRP-z⁺ from a one"] * sign, rows["LRP-z⁺"], rtol=1e-3, atol=1e-4)
 print("some logits are negative:", bool((scores < 0).any()))
@@ -326,10 +329,19 @@ def forgetting(net, seed):
     return found
 
 
-forgot = [forgetting(*pair) for pair in tqdm([*zip(networks, study.seeds)], desc="networks")]
+# %%
+with progress(seeds, "networks") as bar:
+    forgot = [(forgetting(*pair), bar.update())[0] for pair in zip(networks, study.seeds)]
 panels = {view: {m: [f[view][m] for f in forgot] for m in methods} for view in forgot[0]}
 drawn = ["none", *(name for name, _ in randomised(net))]
-study.figure(charts.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation"), "forgetting")
+figure = charts.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation")
+caption = "A map should change when the network forgets: which line stays up on the left?"
+study.figure(
+    figure,
+    "forgetting",
+    caption,
+    "Rank correlation with the trained network's maps as layers are drawn anew, for ten methods",
+)
 
 # %% [markdown]
 # **What to look at.** On the left one line stays up: *guided backprop* draws the image's edges, whatever the network has
@@ -361,16 +373,36 @@ def deletion(net, seed):
     return {name: deletion_curve(net, x, h, target, fractions, reference).cpu() for name, h in orders.items()}
 
 
+# %%
 fall = [deletion(*pair) for pair in zip(networks, study.seeds)]
 controls, names = ("random order", "brightest first"), list(methods)
 families = {"gradients": names[:4], "differences and relevance": names[4:]}
 curves = {title: {m: [-f[m].mean(0) for f in fall] for m in (*group, *controls)} for title, group in families.items()}
 percent = [100 * fraction for fraction in fractions]
 figure = charts.curves(curves, "pixels erased, %", percent, "change of the log-odds", controls)
-study.figure(figure, "deletion")
+caption = "Steeper is better; a line above the dash-dotted grey one does worse than the image alone. On the right five lines coincide: see below."
+study.figure(
+    figure,
+    "deletion",
+    caption,
+    "Change of the log-odds as pixels are erased, two panels of methods and two controls in grey",
+)
+
+# %% [markdown]
+# Lines that lie on each other are told apart by their means:
 
 # %%
 falls = {m: estimate([f[m].mean(1).numpy() for f in fall]) for m in (*methods, *controls)}
+figure = charts.interval_rows(
+    {m: {"mean": f} for m, f in falls.items()}, "mean fall of the log-odds, over the shares erased"
+)
+caption = "Further right is better. Methods whose intervals overlap are not told apart by this test."
+study.figure(figure, "falls", caption, "Mean fall of the log-odds of ten methods and two controls, with intervals")
+
+# %% [markdown]
+# Both tests in numbers:
+
+# %%
 table = pd.DataFrame({"mean fall of the log-odds": {m: number(f["mean"]) for m, f in falls.items()}})
 table["95 % interval"] = pd.Series({m: interval(f) for m, f in falls.items()})
 table["rank correlation of |R|, last layer random"] = pd.Series(

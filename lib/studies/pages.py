@@ -265,7 +265,7 @@ def update(page: Path, text: str) -> bool:
 
 
 def report(folder: Path) -> dict[Path, str]:
-    """Write report.html, of all records below the folder, and print where it is; returns what `read_records` found amiss."""
+    """Write report.html of all records below the folder, print where it is; return what `read_records` found amiss."""
     records, faults = read_records(folder)
     page = folder / "report.html"
     update(page, html_page(records, page, faults.values()))

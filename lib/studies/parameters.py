@@ -9,7 +9,7 @@ import yaml
 from studies.files import NOTEBOOKS
 
 SCALES = ("smoke", "laptop", "paper")
-PAGES = ("benchmarks", "index")  # notebooks that show what is on record, and no experiments themselves
+PAGES = ("benchmarks", "first_look", "index")  # notebooks that are no experiments: of the library, of what is on record
 NOT_RECORDED = ("out",)  # where a run writes does not change what it finds
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 _READ = {**_TYPES, "bool": lambda text: {"true": True, "false": False}[text.lower()]}

@@ -471,7 +471,7 @@ def came_out(m):
         base = m[f"{n}.plain.near_error"]
         change, control = (100 * (m[f"{n}.{name}.near_error"] - base) for name in ("Challenger", "permuted"))
         where = f"With {n} samples Challenger changes the error near the boundary"
-        yield True, f"{where} by {change:+.1f} points, permuted maps by {control:+.1f}."
+        yield True, f"{where} by {change:+.1f} points, permuted maps by {control:+.1f}.".replace("-", "−")
     sure, plain = (100 * m[f"50.{name}.sure_but_wrong"] for name in ("Challenger", "plain"))
     where = "With 50 it is wrong with more than 90 % confidence on"
     yield True, f"{where} {sure:.1f} % of the surface, plain training on {plain:.1f} %."

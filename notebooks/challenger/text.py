@@ -132,7 +132,7 @@ for i in range(len(classes)):
 # \tilde h = h - \varepsilon\,s\;\mathrm{sign}(h)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(h, y) + \tfrac12\,\mathrm{CE}(\tilde h, y)$$
 #
-# with $\varepsilon$ uniform in $[0, \varepsilon_\mathrm{max})$ a sentence and $s$ the standard deviation of its embeddings. The embeddings learn
+# with $\varepsilon$ drawn for each sentence, uniform in $[0, \varepsilon_\mathrm{max})$, and $s$ the standard deviation of its embeddings. The embeddings learn
 # from both terms. The share `top` counts padded places too: with 15 places, 0.2 are three words. In the search
 # Challenger may also take the single numbers of the largest $|R_{te}|$, whatever their words (`per element`). *Challenger
 # gate* instead scales down each word by its positive relevance, $\tilde h_t = h_t\,\max(0, 1 - \varepsilon\,r_t)$.

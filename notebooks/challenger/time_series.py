@@ -124,9 +124,9 @@ for name in sets:
 # \tilde x = x - \varepsilon\,s\;\mathrm{sign}(x)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(x, y) + \tfrac12\,\mathrm{CE}(\tilde x, y)$$
 #
-# with $\varepsilon$ uniform in $[0, \varepsilon_\mathrm{max})$ a series and $s = 1$ its standard deviation. Beside it stand **FGSM**, which pushes *all*
-# values along the gradient of the cross-entropy, so uses no map, and **permuted**: Challenger with the map's values dealt
-# out to other places at random. *Challenger gate* scales relevant values down: $\tilde x = x\,\max(0, 1 - \varepsilon\,r)$.
+# with $\varepsilon$ drawn for each series, uniform in $[0, \varepsilon_\mathrm{max})$, and $s = 1$ its standard deviation. Beside it stand **FGSM**, which pushes *all*
+# values along the gradient of the cross-entropy, so uses no map, and **permuted**: Challenger with the map's values
+# at other places, drawn at random. *Challenger gate* scales relevant values down: $\tilde x = x\,\max(0, 1 - \varepsilon\,r)$.
 
 
 # %%

@@ -302,11 +302,9 @@ def came_out(m):
     off = {name: m[f"{name}: off by a tenth"] for name in compared}
     apart = {name: m[f"{name}: from Shapley"] for name in compared}
     exact = [name for name in off if off[name] == 0]
-    yield (
-        True,
-        f"Of random networks' outputs {off['gradient × input']:.0%} are missed by more than a tenth by gradient × input, {off['integrated gradients']:.0%} by integrated gradients.",
-    )
-    yield bool(exact), f"Always right is the sum of {' and '.join(exact)}."
+    missed = f"gradient × input {off['gradient × input']:.0%}, integrated gradients {off['integrated gradients']:.0%}"
+    yield True, f"Share of random networks' outputs that the sum misses by more than a tenth: {missed}."
+    yield bool(exact), f"The sums of {' and '.join(exact)} are always right."
     closest = min(apart, key=apart.get)
     yield (
         True,

@@ -448,7 +448,7 @@ def came_out(m):
     yield min(overlap) > 0, "L1 has the best IoU there, as the paper says."
     yield min(overlap) <= 0, "That L1 has the best IoU does not come out there."
     change = m["energy-1-F1", "energy, B-cos Input"]
-    yield True, f"F1 changes by {100 * change:+.1f} points there."
+    yield True, f"F1 changes by {100 * change:+.1f} points there.".replace("-", "−")
 
 
 study.tell(came_out, results)

@@ -104,7 +104,8 @@ chosen = torch.cat([(y[part["swapped"]] == c).nonzero()[:4, 0] for c in (0, 1)])
 shown = part["swapped"][chosen]
 rows = {}
 for name, index in part.items():  # one image of each class that there is
-    rows[name] = x[[index[y[index] == c][0] for c in range(len(CLASSES)) if (y[index] == c).any()]].cpu()
+    first_of = [int(index[y[index] == c][0]) for c in range(len(CLASSES)) if (y[index] == c).any()]
+    rows[name] = x[first_of].cpu()
 caption = "One image of each class and split. What besides the lungs differs between the classes in training, and what of that is left in the tests?"
 figure = charts.image_rows(rows, titles=CLASSES, size=1.9)
 study.figure(

@@ -17,8 +17,8 @@ import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
+from studies.files import NOTEBOOKS, ROOT
 from studies.parameters import declared, experiments, settings
-from studies.study import NOTEBOOKS, ROOT
 
 SCRIPTS = [path for path in NOTEBOOKS.rglob("*.py") if "results" not in path.parts]
 ALL = sorted(str(path.relative_to(NOTEBOOKS).with_suffix("")) for path in SCRIPTS)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from data_prep.example_folder import write_example
+from studies.files import NOTEBOOKS
 from studies.nets.small import NormCNN
 from studies.own_model import check_logits, load_model, model_checksums
-from studies.study import NOTEBOOKS
 
 MODEL = """
 import torch

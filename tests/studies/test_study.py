@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import time
-from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import pytest
@@ -16,7 +15,7 @@ import yaml
 from studies import files, study
 from studies.files import atomic_write
 from studies.parameters import check_parameters
-from studies.study import ROOT, Study, progress
+from studies.study import Study
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
@@ -371,46 +370,6 @@ def test_at_smoke_scale_no_verdict_is_spoken_and_a_line_says_why(results, capsys
     assert current.claim("isnet-1", [0.7, 0.71, 0.72])["verdict"] == "not judged"
     assert list(current.claims_table().data.columns) == ["claim", "of", "expected", "measured", "95 % interval"]
     assert capsys.readouterr().out.startswith("Smoke scale shows that everything works")
-
-
-def test_the_table_of_claims_shows_long_sentences_whole_and_on_the_left(results):
-    current = Study("isnet/x", namespace())
-    current.claim("isnet-5", [0.7, 0.8])
-    page = current.claims_table().to_html()
-    assert current.claims[0]["claim"] in page and len(current.claims[0]["claim"]) > 50 and "text-align: left" in page
-
-
-def test_a_study_ends_with_links_to_what_it_has_written_and_to_the_results_page(results, monkeypatch):
-    for out, folder in (("", ROOT / "notebooks/isnet"), (str(results / "mine"), results / "mine")):
-        monkeypatch.chdir(ROOT / "notebooks/isnet")  # where Jupyter runs it; papermill leaves the notebook in `out`
-        current = Study("isnet/x", namespace(out=out))
-        current.figure(plt.figure(), "two words", "Nothing.", "Nothing")
-        links = re.findall(
-            r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data
-        )
-        assert [words for words, _ in links] == ["the record", "two words", "one page", "results"]
-        there = {words: (folder / unquote(link)).resolve() for words, link in links}
-        assert there["one page"] == (results / "report.html").resolve()
-        assert all(file.is_file() for words, file in there.items() if words != "one page")
-
-
-def test_a_figure_is_shown_once_with_its_caption_and_its_alternative_text(results, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
-    current = Study("isnet/x", namespace())
-    current.figure(plt.figure(), "nothing", "Look: *nothing*.", "An empty figure")
-    closed = plt.figure()
-    plt.close(closed)
-    current.figure(closed, "closed", "Sliders stand in its place.", "An empty figure")
-    picture, caption = shown
-    assert picture.alt == "An empty figure" and caption.data == "*Look: *nothing*.*"
-
-
-def test_progress_is_told_on_stdout_as_it_is_no_error(capsys):
-    with progress(2, "epochs") as bar:
-        bar.update(2)
-    out, err = capsys.readouterr()
-    assert "epochs: 100%" in out and not err
 
 
 def test_all_claims_are_declared_whole():
