@@ -81,7 +81,7 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
         def held_job() -> str:
             """The number of the job that waits, once the others have ended."""
             until(lambda: kept() == {0, 2}, 300, "the other seeds have finished")
-            return until(lambda: len(jobs := squeue("%i")) == 1 and jobs[0], 120, "the job that waits is alone")
+            return until(lambda: len(jobs := squeue("%i")) == 1 and jobs[0], 300, "the job that waits is alone")
 
         def kept() -> set[int]:
             found = (results / "laptop" / STUDY / "seeds").glob("*/record.json")
