@@ -31,14 +31,20 @@ def classifier(name: str) -> Network:
 
 
 def with_statistics(model: nn.Module, size: int) -> Network:
-    """A network on images: one training-mode forward gives its batch norms the data's statistics."""
+    """A network on images, with the data's statistics."""
     x = torch.randn(2, 3, size, size)
+    take_statistics(model, torch.randn(4, 3, size, size))
+    return model.eval(), x, torch.randn(1, 3, size, size)
+
+
+def take_statistics(model: nn.Module, x: Tensor) -> None:
+    """One training-mode forward gives batch norms the data's statistics; else signals die out in a deep network."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.randn(4, 3, size, size))
-    return model.eval(), x, torch.randn(1, 3, size, size)
+        model.train()(x)
+    model.eval()
 
 
 # ------------------------------------------------------------------------------------------------ timm
@@ -54,7 +60,8 @@ def family(module: str) -> tuple[nn.Module, Tensor, Tensor, str]:
     name, options = smallest(module)
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10, **options)
-    for p in model.get_classifier().parameters() if isinstance(model.get_classifier(), nn.Module) else ():
+    head = getattr(model, "get_classifier", lambda: None)()
+    for p in head.parameters() if isinstance(head, nn.Module) else ():
         nn.init.normal_(p, std=0.1)  # a head that starts as zeros has nothing to attribute
     built = ", ".join([name, *(f"{key}={value}" for key, value in options.items())])
     own = model.default_cfg["input_size"][-1]
@@ -96,7 +103,7 @@ def parameters(name: str, **options) -> float:
 
 # Model types by what they take. Tiny: common names of sizes in configurations, whichever a configuration has.
 TEXT = (
-    "albert bart bert big_bird bigbird_pegasus biogpt blenderbot bloom camembert canine codegen convbert ctrl deberta "
+    "albert bart bert big_bird bigbird_pegasus biogpt blenderbot bloom camembert codegen convbert ctrl deberta "
     "deberta-v2 distilbert dpr electra ernie esm falcon fnet funnel gemma gemma2 gpt2 gpt_bigcode gpt_neo gpt_neox "
     "gptj ibert layoutlm led llama longformer mamba mamba2 marian mbart megatron-bert mistral mixtral mobilebert mpnet "
     "mpt mra nystromformer olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen2_moe qwen3 reformer rembert "
@@ -151,6 +158,19 @@ TINY = {
     "rotary_dim": 8,
     "state_size": 8,
     "window_size": 2,
+    "mask_ratio": 0.0,
+}
+OWN = {  # where these do not fit together
+    "esm": {"vocab_size": 99},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "longformer": {"attention_window": 8, "max_position_embeddings": 99},
+    "mamba2": {"num_heads": 8},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "reformer": {"axial_pos_embds": False},
+    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "swinv2": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "levit": {"hidden_sizes": [32, 32, 32], "num_attention_heads": [2, 2, 2], "image_size": 64, "patch_size": 16},
+    "mobilevitv2": {"image_size": 64, "patch_size": 2},
 }
 
 
@@ -187,7 +207,10 @@ def tiny(model_type: str) -> Network:
     torch.manual_seed(0)
     kind = CONFIG_MAPPING[model_type]
     plain, computed = kind(), {k for k in TINY if isinstance(getattr(kind, k, None), property)}
-    config = kind(**{k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), int) and k not in computed})
+    settings = {
+        k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), (int, float)) and k not in computed
+    }
+    config = kind(**settings | OWN.get(model_type, {}))
     config._experts_implementation = "eager"  # a grouped product has no float64
     config._attn_implementation = "sdpa" if getattr(AutoModel, "_supports_sdpa", True) else "eager"
     try:
@@ -203,7 +226,10 @@ def tiny(model_type: str) -> Network:
     with torch.no_grad():
         width = probe.states(x[:1]).shape[1]
     torch.manual_seed(1)
-    return Pooled(body, argument, width).eval(), x, 0.5 * torch.randn_like(x[:1])
+    model = Pooled(body, argument, width).eval()
+    if model_type in IMAGES:
+        take_statistics(model, torch.randn(4, *x.shape[1:]))
+    return model, x, 0.5 * torch.randn_like(x[:1])
 
 
 def input_of(model_type: str, body: nn.Module, config) -> tuple[str, Tensor]:
