@@ -448,3 +448,33 @@ def test_a_grouped_product_is_that_of_its_groups(name):
     for method in (METHODS[name], DeepLift(0.5), DeepLift(0.5, "reveal_cancel")):
         wanted = explain(apart, x, 0, method).heatmap
         torch.testing.assert_close(explain(whole, x, 0, method).heatmap, wanted, rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------------ numbers that others drown in
+
+DROWNING = {
+    "maximum(−1e38, h)": lambda h: torch.maximum(torch.full_like(h, -1e38), h),
+    "maximum(h, −1e38)": lambda h: torch.maximum(h, torch.full_like(h, -1e38)),
+    "maximum(−∞, h)": lambda h: torch.maximum(torch.full_like(h, -torch.inf), h),
+    "minimum(1e38, h)": lambda h: torch.minimum(torch.full_like(h, 1e38), h),
+    "minimum(h, ∞)": lambda h: torch.minimum(h, torch.full_like(h, torch.inf)),
+    "max(−1e38, h)": lambda h: torch.max(torch.full_like(h, -1e38), h),
+    "fmax(−1e38, h)": lambda h: torch.fmax(torch.full_like(h, -1e38), h),
+    "logaddexp(−1e38, h)": lambda h: torch.logaddexp(torch.full_like(h, -1e38), h),
+    "clamp(h, −1e38)": lambda h: h.clamp(min=-1e38),
+    "where(-1e38)": lambda h: torch.where(h > -9, h, -1e38),
+    "cummax": lambda h: torch.cat([torch.full_like(h[:, :1], -1e38), h], 1).amax(1),
+}
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("case", DROWNING)
+def test_small_numbers_beside_huge_constants_keep_their_digits(case, rule):
+    model = lambda x: DROWNING[case](x * 2 + 1).flatten(1).sum(1) if case != "cummax" else DROWNING[case](x * 2 + 1)  # noqa: E731
+    x, reference = torch.randn(4, 6), torch.randn(1, 6)
+    try:
+        result = explain(model, x, None, DeepLift(reference, rule))
+    except UnsupportedOperation:
+        return
+    torch.testing.assert_close(result.logits, model(x))
+    torch.testing.assert_close(result.heatmap.sum(1), model(x) - model(reference), atol=1e-5, rtol=1e-5)

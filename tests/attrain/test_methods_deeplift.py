@@ -381,6 +381,17 @@ def test_activations_are_complete_and_near_the_reference_they_are_derivatives(na
     assert tiny.heatmap.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [10.0**-k for k in range(13)])
+@pytest.mark.parametrize("rule", RULES)
+def test_secants_are_exact_at_every_scale_of_a_function(scale, rule):
+    """As a norm's 1/√(σ² + ε) has it: differences far below 1 are no rounding where ε is small too."""
+    net = Fn(lambda x: 1e-5**0.5 * (x + 1e-5).rsqrt())
+    x, reference = scale * torch.tensor([[1.0, 2.0]]).double(), scale * torch.tensor([[3.0, 0.5]]).double()
+    result = explain(net, x, 0, DeepLift(reference, rule))
+    wanted = (net(x) - net(reference))[:, 0]
+    torch.testing.assert_close(result.heatmap.sum(1), wanted, rtol=1e-6 if scale > 1e-9 else 1e-3, atol=0)
+
+
 def layer_cases():
     image, sequence, vector = (4, 6, 8, 8), (4, 5, 6), (4, 12)
     mask = torch.ones(5, 5, dtype=torch.bool).tril()

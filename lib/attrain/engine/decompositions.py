@@ -162,11 +162,21 @@ def amin(input, dim=None, keepdim=False):
 
 
 def maximum(input, other):
-    return input + torch.relu(other - input)
+    base, rise = _smaller_first(input, other)
+    return base + torch.relu(rise - base)
 
 
 def minimum(input, other):
-    return input - torch.relu(input - other)
+    return -maximum(-input, -other)
+
+
+def _smaller_first(a, b):
+    """Two tensors, first that of smaller numbers: they are lost in a difference from −1e38, and −∞ has none."""
+    with torch._C.DisableTorchFunction():  # this decides about rounding, and nothing else
+        sizes = [t.detach().abs().max() if t.numel() else 0 for t in (a, b)]
+        small, large = (a, b) if sizes[0] <= sizes[1] else (b, a)
+        infinite = max(sizes) == torch.inf
+    return small, large.clamp(min=torch.finfo(large.dtype).min / 2) if infinite else large
 
 
 def maxima(input, dim=None, keepdim=False, other=None):

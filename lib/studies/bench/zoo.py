@@ -31,14 +31,20 @@ def classifier(name: str) -> Network:
 
 
 def with_statistics(model: nn.Module, size: int) -> Network:
-    """A network on images: one training-mode forward gives its batch norms the data's statistics."""
+    """A network on images, with the data's statistics."""
     x = torch.randn(2, 3, size, size)
+    take_statistics(model, torch.randn(4, 3, size, size))
+    return model.eval(), x, torch.randn(1, 3, size, size)
+
+
+def take_statistics(model: nn.Module, x: Tensor) -> None:
+    """One training-mode forward gives batch norms the data's statistics; else signals die out in a deep network."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.randn(4, 3, size, size))
-    return model.eval(), x, torch.randn(1, 3, size, size)
+        model.train()(x)
+    model.eval()
 
 
 # ------------------------------------------------------------------------------------------------ timm
@@ -54,7 +60,8 @@ def family(module: str) -> tuple[nn.Module, Tensor, Tensor, str]:
     name, options = smallest(module)
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10, **options)
-    for p in model.get_classifier().parameters() if isinstance(model.get_classifier(), nn.Module) else ():
+    head = getattr(model, "get_classifier", lambda: None)()
+    for p in head.parameters() if isinstance(head, nn.Module) else ():
         nn.init.normal_(p, std=0.1)  # a head that starts as zeros has nothing to attribute
     built = ", ".join([name, *(f"{key}={value}" for key, value in options.items())])
     own = model.default_cfg["input_size"][-1]
@@ -96,7 +103,7 @@ def parameters(name: str, **options) -> float:
 
 # Model types by what they take. Tiny: common names of sizes in configurations, whichever a configuration has.
 TEXT = (
-    "albert bart bert big_bird bigbird_pegasus biogpt blenderbot bloom camembert canine codegen convbert ctrl deberta "
+    "albert bart bert big_bird bigbird_pegasus biogpt blenderbot bloom camembert codegen convbert ctrl deberta "
     "deberta-v2 distilbert dpr electra ernie esm falcon fnet funnel gemma gemma2 gpt2 gpt_bigcode gpt_neo gpt_neox "
     "gptj ibert layoutlm led llama longformer mamba mamba2 marian mbart megatron-bert mistral mixtral mobilebert mpnet "
     "mpt mra nystromformer olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen2_moe qwen3 reformer rembert "
@@ -151,14 +158,16 @@ TINY = {
     "rotary_dim": 8,
     "state_size": 8,
     "window_size": 2,
+    "mask_ratio": 0.0,
 }
-# What goes together in a configuration, or has another form; and no part of an image is drawn to be hidden.
+# What goes together in a configuration, or has another form.
 OWN = {
     "esm": {"vocab_size": 99},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "longformer": {"attention_window": [4, 4], "max_position_embeddings": 99},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
-    "reformer": {"axial_pos_shape": [4, 4], "axial_pos_embds_dim": [8, 24], "num_buckets": 4},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "reformer": {"axial_pos_embds": False, "num_buckets": 4},
     "xmod": {"default_language": "en_XX"},
     "convnext": {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_hidden_layers": 4, "patch_size": 4},
     "convnextv2": {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_hidden_layers": 4, "patch_size": 4},
@@ -168,7 +177,6 @@ OWN = {
     "mobilevitv2": {"image_size": 64, "patch_size": 2, "width_multiplier": 0.25},
     "swin": {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 4},
     "swinv2": {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "patch_size": 4},
-    "vit_mae": {"mask_ratio": 0.0},
     "timesformer": {"num_frames": 2},
     "vivit": {"num_frames": 2, "tubelet_size": [1, 8, 8]},
     "audio-spectrogram-transformer": {"max_length": 48, "num_mel_bins": 32},
@@ -210,7 +218,7 @@ def tiny(model_type: str) -> Network:
     torch.manual_seed(0)
     kind = CONFIG_MAPPING[model_type]
     plain, computed = kind(), {k for k in TINY if isinstance(getattr(kind, k, None), property)}
-    sizes = {k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), int) and k not in computed}
+    sizes = {k: v for k, v in TINY.items() if isinstance(getattr(plain, k, None), (int, float)) and k not in computed}
     config = kind(**sizes | OWN.get(model_type, {}))
     config.use_cache = False  # the next pass would begin where the last ended
     config._experts_implementation = "eager"  # a grouped product has no float64
@@ -224,24 +232,14 @@ def tiny(model_type: str) -> Network:
     if sum(p.numel() for p in body.parameters()) > MOST_PARAMETERS:
         raise ValueError(f"{model_type} is not tiny with these settings")
     argument, x = input_of(model_type, body, config)
-    _settle(body, argument, x)
     probe = Pooled(body, argument, 1)
     with torch.no_grad():
         width = probe.states(x[:1]).shape[1]
     torch.manual_seed(1)
-    return Pooled(body, argument, width).eval(), x, 0.5 * torch.randn_like(x[:1])
-
-
-def _settle(body: nn.Module, argument: str, x: Tensor) -> None:
-    """Give batch norms the statistics of an input: with small weights and 0 and 1 none would change a digit."""
-    norms = [m for m in body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    if norms:
-        with torch.no_grad():
-            body(**{argument: x})
-    body.eval()
+    model = Pooled(body, argument, width).eval()
+    if model_type in IMAGES:
+        take_statistics(model, torch.randn(4, *x.shape[1:]))
+    return model, x, 0.5 * torch.randn_like(x[:1])
 
 
 def input_of(model_type: str, body: nn.Module, config) -> tuple[str, Tensor]:

@@ -146,7 +146,9 @@ def dropout(mode, call: Call):
     return partwise(mode, call)
 
 
-_PARTED = frozenset("mul matmul mm bmm mv dot outer einsum div".split())  # of whose result |Δ⁺| and |Δ⁻| are known
+_PARTED = frozenset(
+    "mul matmul mm bmm mv dot outer einsum div grouped_mm _grouped_mm".split()
+)  # of whose result |Δ⁺| and |Δ⁻| are known
 
 
 def product(mode, call: Call):
@@ -159,17 +161,7 @@ def product(mode, call: Call):
         return choice(mode, call, call.run(lambda t: t))
     if call.times == 1:
         spread = None
-        if mode.wants_spread(call) and call.name in (
-            "mul",
-            "matmul",
-            "mm",
-            "bmm",
-            "mv",
-            "dot",
-            "outer",
-            "einsum",
-            "div",
-        ):
+        if mode.wants_spread(call) and call.name in _PARTED:
             args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in call.args)
             size = Call(call.func, args, call.kwargs, mode.is_active)
             spread = size.run(lambda t: mode.spread_of(t) if mode.of(t) else t if t.dtype == torch.bool else t.abs())

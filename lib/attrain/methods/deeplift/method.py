@@ -111,7 +111,9 @@ def _check_sum(explanation: Explanation) -> None:
     ):
         warnings.warn(
             f"DeepLIFT's map misses what it must sum to by up to {gap.max().item():.3g} (delta up to "
-            f"{delta.abs().max().item():.3g}): an operation escapes its rules, or values cancel in this precision",
+            f"{delta.abs().max().item():.3g}): values cancel in this precision, as where a layer norm is given a flat "
+            "reference, or an operation escapes its rules; explain model.double() with x.double(), or take another "
+            "reference, and if the gap stays there, report the operation",
             UserWarning,
             stacklevel=4,
         )

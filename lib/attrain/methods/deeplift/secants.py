@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-NEAR = 1e-7  # below this difference a secant is the derivative at the reference
+NEAR = 1e-7  # how far to the right of a kink its derivative from there is read
 
 
 def secant_of(call, from_right=False):
@@ -39,18 +39,20 @@ def ratio(change, d, at_zero):
 
 
 def _secant(f, from_right, a, b, f_a, f_b):
-    """The quotient; in rounding's reach the trapezoid, unless a kink lies between."""
-    dtype = f_b.dtype
+    """The quotient; where its rounding is larger than what tells it from the slopes at both ends, their mean."""
+    dtype, eps = f_b.dtype, torch.finfo(f_b.dtype).eps
     if dtype in (torch.float16, torch.bfloat16):
         a, b, f_a, f_b = (v.float() for v in (a, b, f_a, f_b))
     d = b - a
     slope_a, slope_b = _derivative(f, a + NEAR if from_right else a), _derivative(f, b)
-    small = d.abs()
-    near = small < NEAR
-    quotient = (f_b - f_a) / d.masked_fill(near, 1.0)
-    smooth = (slope_a - slope_b).abs() <= 0.01 * (slope_a.abs() + slope_b.abs()) + small
-    close = (small < 0.1 * torch.finfo(f_b.dtype).eps ** (1 / 3)) & smooth
-    return torch.where(near, slope_a, torch.where(close, (slope_a + slope_b) / 2, quotient)).to(dtype)
+    equal = d == 0
+    size = d.abs().masked_fill(equal, 1.0)
+    quotient = (f_b - f_a) / d.masked_fill(equal, 1.0)
+    steepest = torch.maximum(slope_a.abs(), slope_b.abs())
+    rounding = eps * (f_a.abs() + f_b.abs() + steepest * (a.abs() + b.abs())) / size
+    mean = (slope_a + slope_b) / 2
+    close = torch.maximum((slope_a - slope_b).abs(), (quotient - mean).abs()) <= rounding
+    return torch.where(equal, slope_a, torch.where(close, mean, quotient)).to(dtype)
 
 
 def _derivative(f, at):
