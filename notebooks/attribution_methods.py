@@ -45,26 +45,25 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn), mnist or fashion_mnist (python -m data_prep NAME)
-n_train: int = 0  # number of training images, 0 for all
+n_train: int = 0  # number of training images, 0 for all [n_train ≥ 0]
 model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
 layers: str = "1 4 7"  # layers with maps of their own, from input to output; the last is Grad-CAM's
-epochs: int = 10  # passes over the training images
-vit_epochs: int = 6  # the same for the transformer
-pair_steps: int = 150  # steps for the network of two inputs
-batch_size: int = 32  # images a step
-lr: float = 2.0e-3  # Adam's learning rate
-classes: str = "3 5 8 2 0"  # classes of the images that are shown; of the first image all classes are explained
-image: int = 0  # which test image of each of these classes is shown, from 0
-reference: float = 0.0  # DeepLIFT's and integrated gradients' reference, and what erased pixels become; 0 is black
-epsilon: float = 1.0e-2  # LRP's ε
-steps: int = 20  # integrated gradients' steps
-images: int = 60  # test images of the measurements
+epochs: int = 10  # passes over the training images [epochs ≥ 1]
+vit_epochs: int = 6  # the same for the transformer [vit_epochs ≥ 1]
+pair_steps: int = 150  # steps for the network of two inputs [pair_steps ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 2.0e-3  # Adam's learning rate [lr > 0]
+classes: str = "3 5 8 2 0"  # classes of the images shown; of the first image all are explained [0 ≤ classes ≤ 9]
+image: int = 0  # which test image of each of these classes is shown, from 0 [image ≥ 0]
+reference: float = 0.0  # of DeepLIFT and integrated gradients, and for erased pixels; 0 is black [0 ≤ reference ≤ 1]
+epsilon: float = 1.0e-2  # LRP's ε [epsilon ≥ 0]
+steps: int = 20  # integrated gradients' steps [steps ≥ 1]
+images: int = 60  # test images of the measurements [images ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a network of its own; pictures show the first
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/attribution_methods
-
 # %%
 import time
 from functools import partial

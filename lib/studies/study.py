@@ -103,14 +103,14 @@ class Study:
         seeds: range(seed, seed + seeds).
 
     Raises:
-        ValueError: unknown or ill-typed parameters, an unusable device, no seeds.
+        ValueError: unknown or ill-typed parameters or such out of range, an unusable device.
         OSError: the output folder cannot be written to.
     """
 
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
         self.experiment = experiment
-        self.parameters = parameters.of_notebook(namespace)
+        self.parameters = parameters.of_notebook(namespace, experiment)
         self._namespace = namespace
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])

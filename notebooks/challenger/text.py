@@ -37,22 +37,21 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "booking_requests"  # booking_requests (generated), trec or sst2 (python -m data_prep NAME)
 methods: str = "plain, word dropout, FGSM, Challenger, permuted"  # what to train, rows of the table below
-sizes: str = "40, 160"  # numbers of training sentences, class-balanced
-shown: int = 160  # one of them, for the pictures
-n_validation: int = 300  # other training sentences, which choose each method's settings
-length: int = 15  # words of a sentence that are kept
-words: int = 2000  # most frequent words of the training part, 0 for all; others are "unknown"
-width: int = 32  # numbers of an embedding, and filters of each width of convolution
-steps: int = 70  # of Adam, whatever the number of sentences
-batch_size: int = 32  # sentences a step
-lr: float = 5.0e-3  # learning rate
-tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
+sizes: str = "40, 160"  # numbers of training sentences, class-balanced [sizes ≥ 1]
+shown: int = 160  # one of them, for the pictures [shown ≥ 1]
+n_validation: int = 300  # other training sentences, which choose each method's settings [n_validation ≥ 1]
+length: int = 15  # words of a sentence that are kept [length ≥ 5]
+words: int = 2000  # most frequent words of the training part, 0 for all; others are "unknown" [words ≥ 0]
+width: int = 32  # numbers of an embedding, and filters of each width of convolution [width ≥ 1]
+steps: int = 70  # of Adam, whatever the number of sentences [steps ≥ 1]
+batch_size: int = 32  # sentences a step [batch_size ≥ 1]
+lr: float = 5.0e-3  # learning rate [lr > 0]
+tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings [tuning_seeds ≥ 1]
 seed: int = 0  # first seed of the evaluation
 seeds: int = 3  # number of seeds; intervals are over seeds, so that one has none
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/text
-
 # %%
 from functools import partial
 from itertools import product

@@ -33,27 +33,26 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
-n_train: int = 500  # number of training images
-n_test: int = 300  # number of test images
+n_train: int = 500  # number of training images [n_train ≥ 1]
+n_test: int = 300  # number of test images [n_test ≥ 1]
 methods: str = "standard, Selective, replacement, unmarked"  # what to train, see the table below
-canvas: int = 36  # edge of the canvas on which an object is pasted
+canvas: int = 36  # edge of the canvas on which an object is pasted [canvas ≥ 28]
 model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
-width: int = 8  # channels of the first layer of cnn and cnn-norm
-epochs: int = 12  # passes over the training images
-batch_size: int = 32  # images a step
+width: int = 8  # channels of the first layer of cnn and cnn-norm [width ≥ 1]
+epochs: int = 12  # passes over the training images [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
 optimizer: str = "adam"  # adam, or sgd with momentum 0.9
-lr: float = 5.0e-3  # learning rate
-P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1
-decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean
-epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back
-selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish as the network grows confident
-range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2
+lr: float = 5.0e-3  # learning rate [lr > 0]
+P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1 [0 ≤ P ≤ 1]
+decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean [0 ≤ decay ≤ 1]
+epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back [epsilon ≥ 0]
+selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish in confident networks [selective_eps > 0]
+range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2 [range_epochs ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_images
-
 # %%
 from functools import partial
 

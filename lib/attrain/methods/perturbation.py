@@ -294,7 +294,7 @@ def _sizes(name: str, value: Window, shape: torch.Size, like: list[int] | None =
 
 
 def _ones_in(window: tuple[slice, ...], x: Tensor) -> Tensor:
-    found = torch.zeros(x.shape[1:], device=x.device)
+    found = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
     found[window] = 1
     return found
 

@@ -305,6 +305,8 @@ def _mixes_samples(call: Call) -> bool:
         return ndim < 3 or not call.name.endswith("2")  # several dimensions, by default the last two or all
     if call.name in ("tril", "triu", "diag", "trace") and ndim < 3:
         return True
+    if call.name in ("grouped_mm", "_grouped_mm", "_pack_padded_sequence", "_pad_packed_sequence"):
+        return True
     if call.name in ("diagonal", "diagonal_scatter") and 0 in (call.given.get("dim1", 0), call.given.get("dim2", 1)):
         return True
     for name in _DIMENSIONS:
