@@ -333,7 +333,7 @@ print("the two LRPs differ:", not torch.allclose(maps["AttnLRP"], maps["CP-LRP"]
 #
 # `x` may also be a tuple or a dict of tensors, and then the map has the same form, with **one** sum over all of it:
 # what each input has to say is measured in the same unit. This network sees two digits and says which is the larger.
-# A small digit on the left speaks for the right one, and so on; whose evidence is the stronger? (What a model needs and
+# Does a small digit on the left speak for the right one? (What a model needs and
 # nobody wants explained goes into `args` and `kwargs`. Token ids go in as they are, see [challenger/text](challenger/text.ipynb).)
 
 # %%
