@@ -100,6 +100,7 @@ study.data(dataset, source.checksums())
 train_x, train_y = (data[name][: n_train or None] for name in ("train_x", "train_y"))
 
 
+# %%
 class Larger(nn.Module):
     """Of two images of digits, whether the left or the right one is larger: logits (N, 2)."""
 
@@ -118,10 +119,14 @@ def pairs(x, y, n, draws):
     return (x[i], x[j]), (y[j] > y[i]).long()
 
 
-# %%
 make_vit = partial(small_vit, data["train_x"].shape[-1], width=32, layers=2)
 
 
+# %% [markdown]
+# All three are trained with each seed.
+
+
+# %%
 def train(seed):
     """Networks trained with this seed: what is returned here is kept, so that a run can resume."""
     torch.manual_seed(seed)
@@ -141,6 +146,9 @@ def train(seed):
     metrics = dict(zip(("accuracy", "transformer's accuracy", "accuracy on pairs"), right))
     return {"states": [net.state_dict() for net in nets], "metrics": metrics}
 
+
+# %% [markdown]
+# The run, and the networks that it leaves:
 
 # %%
 with progress(seeds * (epochs + vit_epochs), "epochs") as bar:
@@ -346,7 +354,12 @@ of_pair = {
 found = {name: explain(larger, (left, right), method=method) for name, method in of_pair.items()}
 answer = found["LRP-ε"].logits.argmax(1).tolist()
 above = [f"{side}, larger" if i == k else side for k in answer for i, side in enumerate(("left", "right"))]
-in_turns = lambda both: torch.stack(both, 1).flatten(0, 1).cpu()  # noqa: E731
+
+
+def in_turns(both):
+    return torch.stack(both, 1).flatten(0, 1).cpu()
+
+
 figure = charts.map_rows(
     in_turns((left, right)), {m: in_turns(f.heatmap) for m, f in found.items()}, above, size=0.8, shared=True
 )
