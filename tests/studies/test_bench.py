@@ -18,7 +18,7 @@ from studies.nets.small import SmallCNN
 CPU = torch.device("cpu")
 TINY = Sizes(2, 32, 3, 32, (), (), 2, (2, 112), 2)
 PEAK = {"flops": 1e9, "bytes": 1e9}
-GROUPS = ("map", "genomics", "isnet", "guided", "loss", "challenger")
+GROUPS = ("map", "genomics", "isnet", "transformer", "guided", "loss", "challenger")
 ALL = [case for group in GROUPS for case in getattr(cases, f"{group}_cases")(TINY, CPU)]
 ALL += variation_cases(TINY, CPU)
 
@@ -56,6 +56,8 @@ def test_names_are_unique_and_every_study_that_trains_on_maps_has_an_epoch():
         ("Rescale / input × gradient", 1 + 1 / 4),  # two samples
         ("of all 10 classes", 5.5),
         ("Selective ISNet / plain", 2.0),
+        ("by AttnLRP / plain", 2.0),
+        ("by AttnLRP: 1000 classes / 10", 1.0),
         ("Dual ISNet / plain", 4.0),
         ("original ISNet / plain", 11.0),
         ("1000 classes / 2", 1.0),

@@ -50,7 +50,9 @@ class AttnLRP(Method):
 
     Args:
         variant: `"attn"`, AttnLRP: relevance passes through the softmax, and half of it to each factor of a product.
-            `"cp"`, CP-LRP: attention weights, and so query and key, are constants; all of it goes to the values.
+            `"cp"`, CP-LRP: attention weights, and so query and key, are constants; all of it goes to the values. Ali et
+            al. have no gated layers (as LLaMA's): their products are halved here as by "attn"; the package LXT takes
+            the gate for a constant.
 
     Raises:
         ValueError: another variant.
@@ -329,7 +331,7 @@ class AttnLRPMode(InputXGradientMode):
         """A constant for the map; for the loss on the logits and on the map it depends on the parameters as ever."""
         if not self.create_graph:
             return value.detach()
-        return Explained.apply(_nothing, self.backward, (value.detach(),), value)
+        return Explained.apply(lambda g: (), self.backward, (value.detach(),), value)
 
     # A scale carries the name of the operation that has no other rule, or "" if it can be an activation as well.
 
@@ -394,7 +396,3 @@ class Divided(Function):
     @staticmethod
     def backward(ctx, g):
         return (g / ctx.count if g is not None and ctx.rules.explaining else g), None, None, None
-
-
-def _nothing(g: Tensor) -> tuple:
-    return ()

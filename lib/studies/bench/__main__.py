@@ -33,7 +33,7 @@ OTHERS = ("captum", "shap", "tangermeme")  # zennit's version is in the environm
 
 def all_cases(size: str, device: torch.device) -> Iterator[Case]:
     sizes = SIZES[size]
-    for group in ("map", "genomics", "isnet", "guided", "loss", "challenger"):
+    for group in ("map", "genomics", "isnet", "transformer", "guided", "loss", "challenger"):
         yield from getattr(cases, f"{group}_cases")(sizes, device)
     yield from epoch_cases(device)
     yield from variation_cases(sizes, device)
