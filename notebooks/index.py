@@ -14,7 +14,8 @@
 # %% [markdown]
 # # Four papers on attribution maps, and what our runs found
 #
-# **New here? Start with the [tour](tour.ipynb):** train a network that cheats, see that it cheats, fix it, in half a minute.
+# **New here? Start with the [tour](tour.ipynb):** train a network that cheats, see that it cheats, fix it, in half a minute. For the library by itself, on
+# one photo with a network of your own, there is [a first look](first_look.ipynb), and [a page](../docs/which_method.md) on which method is for what.
 #
 # Every other notebook asks one question. Open it and run all cells: at the default scale, *smoke*, it takes under a minute on two cores and
 # downloads nothing. A smoke run shows that everything works, on small data. What a paper's claims are worth shows at the larger scales, *laptop* and

@@ -9,6 +9,7 @@ torch.Size([5, 1, 2, 2])
 from typing import TYPE_CHECKING, Any
 
 from attrain.attribution import explain
+from attrain.compare import Comparison, compare
 from attrain.engine.call import UnsupportedOperation, register_rule
 from attrain.explanation import Explanation
 from attrain.losses import (
@@ -42,6 +43,7 @@ from attrain.methods import (
     ZPlus,
 )
 from attrain.metrics import background_share, epg, heatmap_iou, pixels_erased_log_odds
+from attrain.show import show
 from attrain.targets import (
     mean_normalised_target,
     random_positive_target,
@@ -55,14 +57,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "EPG", "LRP", "ZB", "AttnLRP", "BCos", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient",
+    "EPG", "LRP", "ZB", "AttnLRP", "BCos", "Comparison", "DeepLift", "Dual", "Explanation", "GradCAM", "Gradient",
     "GuidedBackprop", "HeatmapIoU", "InSilicoMutagenesis", "InputXGradient", "IntegratedGradients", "Method",
     "Occlusion", "SmoothGrad",
     "UnsupportedOperation", "ZPlus", "Zennit",
-    "background_share", "boxes_to_mask", "dilate_boxes", "energy_loss", "epg", "explain",
+    "background_share", "boxes_to_mask", "compare", "dilate_boxes", "energy_loss", "epg", "explain",
     "gwrp", "heatmap_iou", "isnet_background_loss", "isnet_foreground_loss", "isnet_loss", "l1_loss",
     "mean_normalised_target", "pixels_erased_log_odds", "ppce_loss", "random_positive_target", "register_rule",
-    "rrr_loss", "selective_target", "softmax_target", "stochastic_target",
+    "rrr_loss", "selective_target", "show", "softmax_target", "stochastic_target",
 ]  # fmt: skip
 
 

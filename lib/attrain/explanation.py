@@ -40,6 +40,17 @@ class Explanation(NamedTuple):
         shapes = (f"{name}={mapped(lambda t: tuple(t.shape), part)}" for name, part in self._asdict().items())
         return f"Explanation({', '.join(shapes)})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the shapes, and the first maps by themselves; `attrain.show` lays them over x."""
+        from attrain.drawing.summary import as_html
+
+        shapes = {name: str(mapped(lambda t: tuple(t.shape), part)) for name, part in self._asdict().items()}
+        several = isinstance(self.heatmap, (tuple, dict))
+        inputs = self.heatmap if several else (self.heatmap,)
+        found = inputs if isinstance(inputs, dict) else dict(enumerate(inputs))
+        maps = {f"heatmap {key}" if several else "heatmap": value for key, value in found.items()} | self.layers
+        return as_html({name: m.detach().cpu().float() for name, m in maps.items() if m is not None}, shapes)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the numbers, without a graph, to a file; it is there whole or not at all.
 

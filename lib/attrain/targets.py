@@ -118,7 +118,7 @@ def _classes(target: Any, n: int) -> Any:
     if isinstance(target, np.ndarray | list | tuple | range):
         try:
             found = np.asarray(target)
-            target = torch.as_tensor(found if found.size else found.astype(int))  # of none, numpy makes floats
+            target = torch.as_tensor(found if found.size else found.astype(int), device="cpu")  # of none, floats
         except (TypeError, ValueError):
             raise ValueError(f"target must be {_ACCEPTED}, got {target!r}") from None
     if not isinstance(target, Tensor):
@@ -130,7 +130,8 @@ def _classes(target: Any, n: int) -> Any:
         return int(target)
     if target.ndim > 2 or len(target) != n:
         raise ValueError(f"target must be a LongTensor of shape ({n},) or ({n}, K), got {given}")
-    return target.long()
+    with torch.inference_mode(False):  # where one is made in it, nothing with a derivative can be taken by it
+        return target.long().clone() if target.is_inference() else target.long()
 
 
 def target_scores(logits: Tensor, target: Any) -> Tensor:

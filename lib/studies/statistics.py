@@ -86,8 +86,10 @@ def estimate(values, draws=None, share: bool | None = None) -> dict:
         'exact over 4 test cases, 1 seed'
     """
     values = np.asarray(values, float)
-    if values.ndim not in (1, 2) or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"values must be finite, (seeds,) or (seeds, images), got shape {values.shape}")
+    lost = int((~np.isfinite(values)).sum())
+    if values.ndim not in (1, 2) or values.size == 0 or lost:
+        but = f", {lost} of them not finite" if lost else ""
+        raise ValueError(f"values must be finite, (seeds,) or (seeds, images), got shape {values.shape}{but}")
     table = values.reshape(len(values), -1)
     (seeds, images), per_seed, per_image = table.shape, table.mean(1), table.mean(0)
     of_seeds = f"{seeds} seed" + "s" * (seeds != 1)

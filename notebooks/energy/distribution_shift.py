@@ -34,28 +34,27 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "shifted_backgrounds"  # shifted_backgrounds, or waterbirds (python -m data_prep waterbirds)
 source: str = "digits"  # its objects: digits (comes with scikit-learn), mnist, fashion_mnist, cifar10_jpeg
-n_train: int = 300  # training images of shifted_backgrounds
-n_val: int = 100  # its validation images
-n_test: int = 200  # its test images
-canvas: int = 40  # edge of the images
-contrast: float = 0.35  # of the stripes, up to 1: the stronger they are, the less the network looks at the object
+n_train: int = 300  # training images of shifted_backgrounds [n_train ≥ 1]
+n_val: int = 100  # its validation images [n_val ≥ 4]
+n_test: int = 200  # its test images [n_test ≥ 4]
+canvas: int = 40  # edge of the images [canvas ≥ 28]
+contrast: float = 0.35  # of the stripes: the stronger, the less the network looks at the object [0 < contrast ≤ 1]
 network: str = "cnn-norm"  # cnn, cnn-norm (studies.nets.small) or vanilla, xdnn, bcos (studies.nets.resnets)
 size: str = "small"  # of vanilla, xdnn and bcos: small, resnet18, resnet50
 pretrained: bool = False  # start from ImageNet's weights (vanilla resnet18 and resnet50)
-width: int = 8  # channels of the first layer of small networks
+width: int = 8  # channels of the first layer of small networks [width ≥ 1]
 attribution: str = "IxG"  # the guided map: IxG (input × gradient), GradCAM or BCos
 layer: str = "14"  # the layer whose map is guided, "" for the input; 14 is the last convolution's ReLU in cnn-norm
 guidance: str = "energy 0.3 1, l1 0.3 1"  # losses (energy, l1, ppce, rrr), each with the λ to choose from
-plain_epochs: int = 8  # passes over the training images before guidance
-epochs: int = 6  # passes with guidance; of the baseline as many more without
-batch_size: int = 32  # images a step
-lr: float = 3.0e-3  # Adam's learning rate
+plain_epochs: int = 8  # passes over the training images before guidance [plain_epochs ≥ 1]
+epochs: int = 6  # passes with guidance; of the baseline as many more without [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 3.0e-3  # Adam's learning rate [lr > 0]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over seeds, and need two
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/energy/distribution_shift
-
 # %%
 import copy
 from functools import partial

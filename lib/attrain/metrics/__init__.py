@@ -19,6 +19,7 @@ from attrain.metrics.relevance import background_share as background_share
 from attrain.metrics.relevance import completeness_error as completeness_error
 from attrain.metrics.relevance import deletion_curve as deletion_curve
 from attrain.metrics.relevance import erase as erase
+from attrain.metrics.relevance import insertion_curve as insertion_curve
 from attrain.metrics.relevance import log_odds as log_odds
 from attrain.metrics.relevance import pixels_erased_log_odds as pixels_erased_log_odds
 from attrain.metrics.relevance import rank_correlation as rank_correlation

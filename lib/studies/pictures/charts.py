@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from attrain.drawing.sequences import LETTER, draw_words
 from studies.pictures.images import image_rows, map_rows, sequence_logos
 from studies.pictures.style import (
     COLOURS,
@@ -36,8 +37,6 @@ __all__ = [
     "sequence_logos",
     "series_columns",
 ]  # fmt: skip
-
-SHADES = {"relevance": ("RdBu_r", -1.6), "change": ("Oranges", 0.0)}  # map of colours, and what is at its lower end
 
 
 @picture()
@@ -223,7 +222,7 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
         xlabel: what x is.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    widths = np.linspace(5, 1.2, len(names))  # one that lies under another is still seen beside it
+    widths = np.linspace(3.6, 1.2, len(names))  # one that lies under another is still seen beside it
     styles = {name: look | {"linewidth": w} for (name, look), w in zip(line_styles(names).items(), widths)}
     styles = {name: look | {"markerfacecolor": "white", "markersize": 7} for name, look in styles.items()}
     figure, axes = panel_axes(len(panels), 4.8, 3.8)
@@ -292,22 +291,16 @@ def sentence_rows(rows: Sequence[tuple[str, Sequence[str], Sequence[float], str]
         rows: (label, words, one value for each word, what the values are): "relevance", in [−1, 1], red for and blue
             against; or "change", in [0, 1], more orange where there is more.
     """
-    letter, height = 0.087, 0.3  # inches
+    height = 0.3  # inches
     beside = 0.068 * max(len(label) for label, *_ in rows) + 0.2
     wide = max(sum(len(word) + 2 for word in words) for _, words, *_ in rows)
-    figure = plt.figure(figsize=(beside + wide * letter, height * len(rows) + 0.1))
+    figure = plt.figure(figsize=(beside + wide * LETTER, height * len(rows) + 0.1))
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.set(xlim=(-beside / letter, wide), ylim=(len(rows) - 0.4, -0.6))
+    axis.set(xlim=(-beside / LETTER, wide), ylim=(len(rows) - 0.4, -0.6))
     axis.axis("off")
     for y, (label, words, values, kind) in enumerate(rows):
         axis.text(-1, y, label, ha="right", va="center", fontsize=8)
-        colours, low = SHADES[kind]
-        x = 0.5
-        for word, value in zip(words, np.clip(values, -1, 1)):
-            colour = plt.get_cmap(colours)((value - low) / (1.6 - low))  # 1.6: the darkest would hide the word
-            box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "square,pad=0.25"}
-            axis.text(x, y, word, va="center", family="monospace", fontsize=9, bbox=box)
-            x += len(word) + 2
+        draw_words(axis, y, words, values, kind)
     return figure
 
 

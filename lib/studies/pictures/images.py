@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 
-from studies.pictures.style import COLOURS, DIVERGING, LETTER_COLOURS, picture
+from attrain.drawing.images import Grid, draw_bar, draw_image, draw_map, plane
+from attrain.drawing.sequences import draw_letters
+from attrain.drawing.style import limit, side_label
+from studies.pictures.style import COLOURS, picture
 
 
 @picture()
@@ -25,9 +25,10 @@ def image_rows(
         smooth: draw pixels as points of a smooth surface; small images are easier to read so.
     """
     columns = max(len(images) for images in rows.values())
-    figure, axes = _grid(list(rows), columns, size, titles)
+    figure, axes, _ = _grid(list(rows), columns, size, titles)
     for row, images in zip(axes, rows.values()):
-        _draw_images(row, images, "bicubic" if smooth else None)
+        for axis, image in zip(row, images):
+            draw_image(axis, image, smooth)
     return figure
 
 
@@ -54,23 +55,17 @@ def map_rows(
         masks: (n, H, W), whose outline is drawn instead of the image's.
     """
     outlines, level = (images, 0.3) if masks is None else (np.asarray(masks, float), 0.5)
-    figure, axes = _grid(["image", *rows], len(images), size, titles, right=0.8)
-    _draw_images(axes[0], images)
+    figure, axes, grid = _grid(["image", *rows], len(images), size, titles, right=0.8)
+    for axis, image in zip(axes[0], images):
+        draw_image(axis, image)
     for row, maps in zip(axes[1:], rows.values()):
-        planes = [_plane(heatmap) for heatmap in maps]
-        limits = [np.quantile(np.abs(plane), 0.995) or 1.0 for plane in planes]
-        for axis, outline, plane, limit in zip(row, map(_plane, outlines), planes, limits):
-            height, width = outline.shape
-            place = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
-            scaled = plane / (max(limits) if shared else limit)
-            drawn = axis.imshow(scaled, cmap=DIVERGING, vmin=-1, vmax=1, **place)
+        planes = [plane(heatmap) for heatmap in maps]
+        limits = [limit(values) for values in planes]
+        for axis, outline, values, own in zip(row, map(plane, outlines), planes, limits):
+            draw_map(axis, values / (max(limits) if shared else own), outline.shape)
             axis.contour(outline, levels=[level], colors="0.35", linewidths=0.5)
-    below, above = axes[-1, -1].get_position(), axes[1, -1].get_position()
-    width = figure.get_figwidth()
-    place = (below.x1 + 0.1 / width, below.y0, 0.08 / width, above.y1 - below.y0)
-    bar = figure.colorbar(drawn, figure.add_axes(place), ticks=[-1, 0, 1])
-    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=9)
-    bar.outline.set_visible(False)
+    below, above, width = axes[-1, -1].get_position(), axes[1, -1].get_position(), grid.size[0]
+    draw_bar(figure, (below.x1 + 0.1 / width, below.y0, 0.08 / width, above.y1 - below.y0))
     return figure
 
 
@@ -99,9 +94,9 @@ def sequence_logos(
         for i, stretches in enumerate((spans or {}).values()):
             for first, end in stretches:
                 axis.axvspan(first - 0.5, end - 0.5, **shades[i])
-        _draw_letters(axis, np.asarray(heights, float), start)
+        draw_letters(axis, np.asarray(heights, float), start)
         axis.axhline(0, color="0.3", linewidth=0.8)
-        _label(axis, label)
+        side_label(axis, label)
         axis.tick_params(labelsize=8)
     axes[-1, 0].set(xlabel="position", xlim=(start - 0.6, start + heights.shape[1] - 0.4))
     if spans:
@@ -110,70 +105,8 @@ def sequence_logos(
     return figure
 
 
-def _draw_letters(axis, heights: np.ndarray, start: int) -> None:
-    """Stack each position's letters from zero outwards, the smallest first, those below zero downwards."""
-    order = np.argsort(np.abs(heights), axis=0)
-    stacked = np.take_along_axis(heights, order, 0)
-    bases = np.zeros_like(heights)
-    for part in (np.clip(stacked, 0, None), np.clip(stacked, None, 0)):
-        below = np.where(part != 0, part.cumsum(0) - part, np.take_along_axis(bases, order, 0))
-        np.put_along_axis(bases, order, below, 0)
-    for letter, colour, tall, base in zip("ACGT", LETTER_COLOURS, heights, bases):
-        outline = TextPath((0, 0), letter, size=1, prop={"weight": "bold"})
-        box = outline.get_extents()
-        unit = (outline.vertices - box.min) / box.size - [0.5, 0]
-        drawn = [Path(unit * [0.95, tall[p]] + [start + p, base[p]], outline.codes) for p in np.flatnonzero(tall)]
-        if drawn:
-            axis.add_patch(PathPatch(Path.make_compound_path(*drawn), color=colour, linewidth=0))
-    axis.autoscale_view()
-
-
 def _grid(labels: Sequence[str], columns: int, size: float, titles: Sequence[str] | None, right: float = 0.05):
-    """A figure of images of one size without axes, their rows named on the left, in columns as wide as the titles.
-
-    Args:
-        right: inches beside the images, for a colour bar.
-    """
-    titles = titles or ()
-    left = _text_width(labels, 10) + 0.25
-    top = 0.1 + 0.17 * max((title.count("\n") + 1 for title in titles), default=0)
-    column = max(size, _text_width(titles, 9) + 0.1)
-    width, height = left + columns * column + right, top + len(labels) * size + 0.05
-    edges = dict(left=left / width, right=1 - right / width, bottom=0.05 / height, top=1 - top / height)
-    figure, axes = plt.subplots(len(labels), columns, squeeze=False, figsize=(width, height))
-    figure.subplots_adjust(**edges, wspace=0.04, hspace=0.04)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for axis, label in zip(axes[:, 0], labels):
-        _label(axis, label)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=9)
-    return figure, axes
-
-
-def _text_width(texts: Sequence[str], fontsize: float) -> float:
-    """Inches of the longest line."""
-    lines = [line for text in texts for line in text.split("\n") if line.strip()]
-    return max((TextPath((0, 0), line, size=fontsize).get_extents().width for line in lines), default=0.0) / 72
-
-
-def _draw_images(axes, images, interpolation: str | None = None) -> None:
-    for axis, image in zip(axes, images):
-        axis.imshow(_picture(image), cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
-
-
-def _plane(image) -> np.ndarray:
-    """(H, W), channels summed."""
-    image = np.asarray(image)
-    return image.sum(0) if image.ndim == 3 and len(image) > 1 else image.reshape(image.shape[-2:])
-
-
-def _picture(image) -> np.ndarray:
-    """(H, W, 3) of a colour image, else (H, W)."""
-    image = np.asarray(image)
-    return np.moveaxis(image, 0, -1) if image.ndim == 3 and len(image) == 3 else _plane(image)
-
-
-def _label(axis, text: str) -> None:
-    axis.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=8)
+    """A figure of square images in rows and columns, its axes, and the grid that they stand in."""
+    grid = Grid(labels, columns, (size, size), titles or (), right)
+    figure = plt.figure(figsize=grid.size)
+    return figure, grid.axes(figure), grid

@@ -1,4 +1,4 @@
-"""One style for all pictures: colour-blind safe, opaque for dark pages, and readable in grey.
+"""The library's look, and what charts need beyond it: readable in grey too.
 
 Colour never stands alone: lines differ by their dashes too, points by their shape, bars and shades by their hatching.
 
@@ -15,6 +15,11 @@ from functools import wraps
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from attrain.drawing.style import COLOURS as COLOURS
+from attrain.drawing.style import DIVERGING as DIVERGING
+from attrain.drawing.style import LETTER_COLOURS as LETTER_COLOURS
+from attrain.drawing.style import STYLE as LIBRARY
 
 NOTEBOOK_BACKENDS = ("inline", "ipympl", "widget", "nbagg", "notebook")  # parts of names: they draw below the cell
 
@@ -38,23 +43,12 @@ def _show_in_notebooks() -> None:
 _forget_matplotlibrc()
 _show_in_notebooks()
 
-# Okabe and Ito's palette without yellow, which vanishes on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, DASHES = "osD^vP*Xp", ("-", "--", ":", "-.")
-DIVERGING = "RdBu_r"  # blue, white at 0, red
-LETTER_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[5], COLOURS[1])  # A green, C blue, G orange, T red
-STYLE = {
-    "figure.facecolor": "white",  # not transparent: a dark page would swallow the axes
-    "axes.facecolor": "white",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+STYLE = LIBRARY | {
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "font.size": 10,
-    "legend.frameon": False,
     "lines.markersize": 5,
-    "svg.hashsalt": "attrain",
 }
 
 

