@@ -100,6 +100,7 @@ study.data(dataset, source.checksums())
 train_x, train_y = (data[name][: n_train or None] for name in ("train_x", "train_y"))
 
 
+# %%
 class Larger(nn.Module):
     """Of two images of digits, whether the left or the right one is larger: logits (N, 2)."""
 
@@ -118,10 +119,14 @@ def pairs(x, y, n, draws):
     return (x[i], x[j]), (y[j] > y[i]).long()
 
 
-# %%
 make_vit = partial(small_vit, data["train_x"].shape[-1], width=32, layers=2)
 
 
+# %% [markdown]
+# All three are trained with each seed.
+
+
+# %%
 def train(seed):
     """Networks trained with this seed: what is returned here is kept, so that a run can resume."""
     torch.manual_seed(seed)
@@ -141,6 +146,9 @@ def train(seed):
     metrics = dict(zip(("accuracy", "transformer's accuracy", "accuracy on pairs"), right))
     return {"states": [net.state_dict() for net in nets], "metrics": metrics}
 
+
+# %% [markdown]
+# The run, and the networks that it leaves:
 
 # %%
 with progress(seeds * (epochs + vit_epochs), "epochs") as bar:
@@ -344,7 +352,12 @@ of_pair = {
     "LRP-ε": at.LRP(epsilon),
 }
 found = {name: explain(larger, (left, right), method=method) for name, method in of_pair.items()}
-side_by_side = lambda parts: torch.cat([F.pad(part, (1, 1)) for part in parts], 3).cpu()  # noqa: E731
+
+
+def side_by_side(parts):
+    return torch.cat([F.pad(part, (1, 1)) for part in parts], 3).cpu()
+
+
 said = [("left", "right")[i] for i in found["LRP-ε"].logits.argmax(1)]
 maps = {name: side_by_side(f.heatmap) for name, f in found.items()}
 caption = "Each pair and its two maps side by side, in one unit. Red speaks for the answer above, blue against it."

@@ -79,13 +79,15 @@ from studies.own_model import check_layer, check_logits, check_map, load_model, 
 if layer:
     check_layer(load_model(model, max(2, len(classes.split(",")))), layer)  # before any image is read
 
+# %% [markdown]
+# What you named is there and fits together. The rest takes a few seconds to import.
+
 # %%
 import tempfile
 from functools import partial
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 import attrain as at
 from attrain import explain
@@ -95,7 +97,7 @@ from attrain.training.boxes import as_images, guided_step, guided_threshold, map
 from data_prep import example_folder, folder
 from studies.pictures import charts
 from studies.statistics import estimate, number
-from studies.study import Study, check_known, listed
+from studies.study import Study, check_known, listed, progress
 
 study = Study("own_model", globals())
 
@@ -130,7 +132,10 @@ own = mask_of(areas[shown], kinds[shown] == targets[:, None], x.shape[-2:]).cpu(
 pictures = as_images(x[shown]).cpu()
 titles = [names[t] for t in targets.tolist()]
 rows = {"image": pictures, guide_by: pictures * (0.25 + 0.75 * own[:, None].float())}
-study.figure(charts.image_rows(rows, titles), "images")
+caption = "What is marked is bright in the lower row. Are these the objects that the network should look at?"
+study.figure(
+    charts.image_rows(rows, titles), "images", caption, "Test images, and the same with what is not marked darkened"
+)
 
 # %% tags=["nbval-check-output"]
 print(
@@ -179,7 +184,7 @@ print(f"{attribution}: map {tuple(heatmap.shape)}", check_map(heatmap, layer, im
 # | isnet | $(1-P)\cdot$ classification $+\,P\,(L_\mathrm{bg}+L_\mathrm{fg})$ of the LRP-ε map (with `attribution=AttnLRP` of that), $M$ of all classes | the background's relevance is small beside the foreground's, whose amount stays in its range |
 #
 # The energy loss is a good start; a λ too large shows in the report as lost accuracy. *No guidance* is the control: as many further
-# passes without any. What all do better than *before* is no merit of a loss.
+# passes without any. What all of them, this one too, do better than *before* comes from longer training, not from a loss.
 
 # %%
 RELEVANCE = at.AttnLRP() if attribution == "AttnLRP" else at.LRP(epsilon)  # that isnet trains on
@@ -206,9 +211,17 @@ def guidance(loss, plain, seed):
 # %%
 def trained(net, step, tensors, seed, epochs, lr):
     """A copy of a network after more training; all copies of a seed see the images in one order."""
-    on_images = lambda net, x, *rest: step(net, as_images(x), *rest)  # noqa: E731
+
+    def on_images(net, x, *rest):
+        return step(net, as_images(x), *rest)
+
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=1.0, on_epoch=bar.update)
     return fit_copy(net, tensors, on_images, seed=seed, **settings)
+
+
+# %% [markdown]
+# Each loss starts from a copy of the network as brought (or trained first). Measured are test images; the threshold of IoU comes from
+# validation images.
 
 
 # %%
@@ -229,7 +242,7 @@ KEYS = (score, "EPG", "IoU", "background share")
 
 
 def per_image(values, key):
-    """One number an image; that of a map is the mean over the image's classes that are marked."""
+    """One number for each image; that of a map is the mean over the image's classes that are marked."""
     if key == "accuracy":
         return values[key].numpy()
     return pd.Series(values[key].numpy()).groupby(values["image"].numpy()).mean().dropna().to_numpy()
@@ -237,6 +250,10 @@ def per_image(values, key):
 
 def mean(values, key):
     return (micro_f1(values["decisions"], y.cpu()) if key == "F1" else per_image(values, key).mean()).item()
+
+
+# %% [markdown]
+# Each seed trains all networks, in the same order of images.
 
 
 # %%
@@ -254,7 +271,7 @@ def run(seed):
 
 
 # %%
-with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(weight_of))), desc="passes") as bar:
+with progress(seeds * (epochs + guided_epochs * (1 + len(weight_of))), "passes") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -280,21 +297,36 @@ def measured(name, key):
     return estimate([per_image(values, key)])
 
 
+# %%
 models = ["before", "no guidance", *weight_of]
 report = {name: {key: measured(name, key) for key in KEYS} for name in models}
-cell = lambda e: number(e["mean"]) + (f" [{number(e['low'])}, {number(e['high'])}]" if e["low"] is not None else "")  # noqa: E731
+
+
+def cell(e):
+    return number(e["mean"]) + (f" [{number(e['low'])}, {number(e['high'])}]" if e["low"] is not None else "")
+
+
 table = pd.DataFrame({name: {key: cell(e) for key, e in row.items()} for name, row in report.items()}).T
 table.style.set_caption(f"Test images, 95 % intervals: {report['before']['EPG']['interval']}")
 
+# %% [markdown]
+# The two that matter most, as a picture:
+
 # %%
-study.figure(charts.interval_rows({m: {k: report[m][k] for k in KEYS[:2]} for m in models}, "on test images"), "report")
+figure = charts.interval_panels({m: {k: report[m][k] for k in KEYS[:2]} for m in models})
+caption = "Left: does the network still know its classes? Right: is more of its relevance in the marks than with *no guidance*?"
+study.figure(
+    figure, "report", caption, f"{score} and EPG on test images, a panel each, before and after training on maps"
+)
 
 # %% [markdown]
 # The same images before and after, for the class above each column. Red speaks for it, blue against; the grey line is what is marked.
 
 # %%
 maps = {name: results[0]["values"][name]["map"] for name in models}
-study.figure(charts.map_rows(pictures, maps, titles, masks=own), "maps")
+figure = charts.map_rows(pictures, maps, titles, masks=own)
+caption = "Red within the outline is where guidance wants it. Compare each row with *no guidance*."
+study.figure(figure, "maps", caption, "Test images and, below, one row of maps for each network")
 
 # %% tags=["nbval-check-output"]
 base = report["no guidance"]

@@ -130,19 +130,18 @@ def test_at_smoke_scale_a_study_of_several_seeds_is_one_job(start, tmp_path):
 
 
 LAPTOP = marks("laptop", 0, 1, 2)
+CLUSTER = study.ROOT / "notebooks/cluster"
 
 
 def test_dry_run_on_slurm_has_a_job_a_seed_and_asks_for_a_gpu(start, tmp_path):
-    found = jobs(
-        plan(start, tmp_path / "a", "--executor", "slurm", "--jobs", 20, config=["scale=laptop", "device=cuda"])
-    )
+    found = jobs(plan(start, tmp_path / "a", "--profile", CLUSTER / "slurm", config=["scale=laptop", "device=cuda"]))
     assert set(found) == LAPTOP and all("gpu=1" in resources for resources in found.values())
     assert all("runtime=1440" in resources and "mem_mb=16000" in resources for resources in found.values())
 
 
 @pytest.mark.skipif(not find_spec("snakemake_storage_plugin_fs"), reason="needs snakemake-storage-plugin-fs")
 def test_dry_run_on_kubernetes_has_a_job_a_seed(start, tmp_path):
-    options = ("--executor", "kubernetes", "--jobs", 20)
-    options += ("--default-storage-provider", "fs", "--default-storage-prefix", tmp_path)
+    options = ("--profile", CLUSTER / "kubernetes", "--default-storage-prefix", tmp_path)
     found = jobs(plan(start, tmp_path / "a", *options, config=["scale=laptop", f"results={tmp_path / 'a'}"]))
     assert set(found) == LAPTOP and not any("gpu" in resources for resources in found.values())
+    assert all("runtime=1440" in resources and "mem_mb=16000" in resources for resources in found.values())

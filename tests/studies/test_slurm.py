@@ -46,10 +46,14 @@ def books(tmp_path_factory):
 
 
 def documented() -> list[str]:
-    """The words of the command that the page on clusters shows."""
-    page = (ROOT / "notebooks/cluster/README.md").read_text()
-    (command,) = re.findall(r"^\.venv/bin/(snakemake .*?cluster/slurm(?:.*\\\n)*.*)$", page, re.MULTILINE)
-    return shlex.split(command.replace("\\\n", " "))
+    """The words of the command that README and the page on clusters show."""
+    found = []
+    for page in ("README.md", "notebooks/cluster/README.md"):
+        blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        (block,) = [block for block in blocks if "cluster/slurm" in block]
+        found.append(block.replace("\\\n", " ").partition("\n.venv/bin/")[2])
+    assert found[0] == found[1]
+    return shlex.split(found[0])
 
 
 def measured(results) -> dict:
@@ -80,8 +84,8 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
 
         def held_job() -> str:
             """The number of the job that waits, once the others have ended."""
-            until(lambda: kept() == {0, 2}, 300, "the other seeds have finished")
-            return until(lambda: len(jobs := squeue("%i")) == 1 and jobs[0], 120, "the job that waits is alone")
+            until(lambda: kept() == {0, 2}, 600, "the other seeds have finished")
+            return until(lambda: len(jobs := squeue("%i")) == 1 and jobs[0], 300, "the job that waits is alone")
 
         def kept() -> set[int]:
             found = (results / "laptop" / STUDY / "seeds").glob("*/record.json")
@@ -90,12 +94,12 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
         hold.touch()
         try:
             with batch("cancelled.log") as running:
-                until(lambda: squeue("%i"), 120, "a job is submitted")
+                until(lambda: squeue("%i"), 400, "a job is submitted")
                 minutes, megabytes = UNKNOWN[""]  # no record says
                 assert set(squeue("%l %m")) == {f"{minutes // 1440}-00:00:00 {megabytes}M"}
                 job = held_job()
                 subprocess.run(["scancel", job], env=environment, check=True)
-                assert running.wait(200) == 1
+                assert running.wait(400) == 1
             said = (tmp_path / "cancelled.log").read_text()
             assert "CANCELLED" in said and "seed=1" in said
             assert kept() == {0, 2} and not squeue("%i")
@@ -107,9 +111,9 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
             assert squeue("%i") == [job], "what a cluster runs, it runs on"
 
             with batch("resumed.log") as running:
-                until(lambda: len(squeue("%i")) == 2, 120, "the seed that was not finished is submitted again")
+                until(lambda: len(squeue("%i")) == 2, 400, "the seed that was not finished is submitted again")
                 hold.unlink()
-                assert running.wait(400) == 0, (tmp_path / "resumed.log").read_text()[-3000:]
+                assert running.wait(600) == 0, (tmp_path / "resumed.log").read_text()[-3000:]
             until(lambda: not squeue("%i"), 60, "no job is left")
         finally:
             hold.unlink(missing_ok=True)

@@ -143,7 +143,7 @@ def insertion_curve(
         (N, len(fractions)): log-odds of the reference with these positions of x − log-odds of the reference alone.
     """
     score = _score(model, target)
-    blank = torch.as_tensor(reference).to(x).expand_as(x)
+    blank = torch.as_tensor(reference, dtype=x.dtype, device=x.device).expand_as(x)
     alone = score(blank)
     return torch.stack([score(erase(blank, heatmap, f, x)) - alone for f in fractions], 1)
 
