@@ -1,5 +1,5 @@
 # make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
-# make check (a minute) | test [ALL=1] | lab | report | notebooks | bench | sweep | wheel | lock | clean
+# make check (a minute) | test [ALL=1] | lab | report | site | notebooks | bench | sweep | wheel | lock | clean
 #
 # The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
 # with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
@@ -22,7 +22,7 @@ $(foreach sign,; & | < > * ? ` " ' $$ \\,$(if $(findstring $(sign),$(VENV)),$(er
 BIN := $(VENV)/bin
 READY := $(VENV)/.attrain-ready
 
-.PHONY: help install zoo reproduce check style tests validate test lab report bench sweep notebooks wheel lock clean
+.PHONY: help install zoo reproduce check style tests validate test lab report site bench sweep notebooks wheel lock clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -101,6 +101,13 @@ lab: $(READY)
 report: $(READY)
 	@$(BIN)/python -m studies.pages --write
 
+# README, the notebooks with the outputs that they hold, results and the library's reference as static pages that need
+# no network: build/site/index.html. What `-W` lets through is what tests/notebooks/test_site.py looks for.
+site: $(READY)
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	@ATTRAIN_SITE=build/site $(BIN)/python -m pytest -q tests/notebooks/test_site.py
+	@echo $(abspath build/site/index.html)
+
 # All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.
 # In memory that is not handed back, as runs of studies have it (studies.run).
@@ -126,7 +133,7 @@ wheel: $(READY)
 UV := $(or $(shell command -v uv),build/uv/bin/uv)
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-package attrain --custom-compile-command "make lock" pyproject.toml
 lock: $(if $(filter build/%,$(UV)),$(UV))
-	$(COMPILE) --extra lab --extra test --extra bench -o requirements.lock
+	$(COMPILE) --extra lab --extra test --extra docs --extra bench -o requirements.lock
 	$(COMPILE) --extra zoo -c requirements.lock -o requirements-zoo.lock \
 	  $$(sed -nE 's/^([a-z0-9.-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 

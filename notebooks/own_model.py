@@ -29,17 +29,17 @@
 # ```
 #
 # `model` is a function that returns your `nn.Module`, (N, 3, H, W) in [0, 1] → logits; it is given `classes` and `channels` if it has parameters
-# of these names. (Put your normalisation inside the model.) Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
+# of these names. (Put your normalisation inside the model.) It may be any network of images: a CNN, or a vision transformer, with `attribution=AttnLRP`. Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
 # A `layer` whose name is a number is given by `-r layer 14`, as papermill's `-p` makes it a number.
 #
 # | `annotations` | what lies in the folder `data` |
 # |---|---|
-# | `coco` | `images/` and `annotations.json` with COCO's images, annotations and categories |
-# | `voc` | `images/` and `annotations/` with an XML file for each image, of its name |
+# | `coco` | `images/` and `annotations.json` with COCO's images, annotations and categories; or COCO's own layout, `annotations/instances_train2017.json` with `train2017/` (and `val2017`); or Roboflow's, `train/` and `valid/` with `_annotations.coco.json` beside the images |
+# | `voc` | `images/` and `annotations/` with an XML file for each image, of its name; or `JPEGImages/` and `Annotations/`; or XML files beside the images in `train/` and `valid/` |
 # | `masks` | `images/CLASS/` and `masks/CLASS/` with a PNG for each image, of its name: 0 is background |
 #
 # An image's labels are its objects' categories, or with `labels="folders"` the sub-folder of `images/` that it lies in. If there are folders
-# `train`, `val` and `test`, each of that form, the division is theirs. With `data=""` a small folder is written first, of digits on
+# `train`, `val` (or `valid`) and `test`, each of that form, the division is theirs; of train and one more, that one is the test, and some of train sets the thresholds. With `data=""` a small folder is written first, of digits on
 # cluttered scenes, so that you can see the whole way.
 
 # %% tags=["parameters"]
@@ -57,7 +57,7 @@ epochs: int = 15  # passes over the training images before all else; 0 for a mod
 guided_epochs: int = 3  # further passes, with each loss and (the control) without [guided_epochs ≥ 1]
 losses: str = "energy 3, l1 10, ppce 0.3, rrr 0.3, isnet 0.7"  # each with its λ; isnet with its P, 0 to 1
 guide_by: str = "boxes"  # where relevance may lie: boxes, or pixels (the objects' outlines)
-attribution: str = "IxG"  # the map: IxG (input × gradient), LRP, DeepLIFT, GradCAM or BCos
+attribution: str = "IxG"  # the map: IxG (input × gradient), LRP, AttnLRP (transformers), DeepLIFT, GradCAM or BCos
 layer: str = ""  # the module where the map is read, as layer4; "" for the input
 epsilon: float = 1.0e-2  # LRP's ε, also that of isnet [epsilon ≥ 0]
 batch_size: int = 16  # images a step [batch_size ≥ 1]
@@ -68,6 +68,17 @@ seeds: int = 1  # number of seeds; intervals are over images with one, over seed
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/own_model
+# %%
+from studies.early import check_early
+
+check_early(data, annotations, model, weights, guide_by, attribution, layer, losses)  # before what is slow to import
+
+# %%
+from studies.own_model import check_layer, check_logits, check_map, load_model, model_checksums
+
+if layer:
+    check_layer(load_model(model, max(2, len(classes.split(",")))), layer)  # before any image is read
+
 # %%
 import tempfile
 from functools import partial
@@ -82,7 +93,6 @@ from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit_copy, plain_step, ranged_isnet_step
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values, mask_of
 from data_prep import example_folder, folder
-from studies.own_model import check_logits, load_model, model_checksums
 from studies.pictures import charts
 from studies.statistics import estimate, number
 from studies.study import Study, check_known, listed
@@ -101,8 +111,6 @@ with tempfile.TemporaryDirectory() as scratch:
     images, names, left_out = folder.load(place, annotations, **options)
     study.data(f"folder ({annotations})", folder.checksums(place, annotations))
 study.data("model", model_checksums(model, weights))
-if guide_by not in ("boxes", "pixels"):
-    raise ValueError(f"guide_by must be boxes or pixels, got {guide_by!r}")
 area = "boxes" if guide_by == "boxes" else "objects"
 parts = {
     split: [images[f"{split}_{key}"].to(study.device) for key in ("x", "y", area, "classes")] for split in folder.SPLITS
@@ -144,18 +152,18 @@ print(
 METHODS = {
     "IxG": at.InputXGradient,
     "LRP": partial(at.LRP, epsilon),
+    "AttnLRP": at.AttnLRP,
     "DeepLIFT": at.DeepLift,
     "GradCAM": partial(at.GradCAM, layer),
     "BCos": at.BCos,
 }
-if attribution not in METHODS:
-    raise ValueError(f"attribution must be one of {', '.join(METHODS)}, got {attribution!r}")
 how = dict(method=METHODS[attribution](), layer=layer)
 brought = load_model(model, len(names), x.shape[1], weights).to(study.device).eval()
 check_logits(brought, as_images(x[:2]), len(names))
 found = explain(brought, as_images(x[:2]), method=how["method"], layers=[layer] if layer else [])
 print(f"{model}: {sum(p.numel() for p in brought.parameters()):,} parameters, logits {tuple(found.logits.shape)}")
-print(f"{attribution}: map {tuple(found.layers[layer].shape if layer else found.heatmap.shape)}")
+heatmap = found.layers[layer] if layer else found.heatmap
+print(f"{attribution}: map {tuple(heatmap.shape)}", check_map(heatmap, layer, image_size))
 
 # %% [markdown]
 # ## Five ways to train on a map
@@ -168,12 +176,13 @@ print(f"{attribution}: map {tuple(found.layers[layer].shape if layer else found.
 # | l1 | $\lambda\cdot$ mean $\lvert A^+/\max A^+ - M\rvert$ | it fills them, and nothing else |
 # | ppce | $-\lambda\cdot$ mean over the marks of $\ln (A^+/\max A^+)$ | it fills them |
 # | rrr | $\lambda\sum (1-M)\,(A/\max\lvert A\rvert)^2$ | nothing lies outside |
-# | isnet | $(1-P)\cdot$ classification $+\,P\,(L_\mathrm{bg}+L_\mathrm{fg})$ of the LRP-ε map, $M$ of all classes | the background's relevance is small beside the foreground's, whose amount stays in its range |
+# | isnet | $(1-P)\cdot$ classification $+\,P\,(L_\mathrm{bg}+L_\mathrm{fg})$ of the LRP-ε map (with `attribution=AttnLRP` of that), $M$ of all classes | the background's relevance is small beside the foreground's, whose amount stays in its range |
 #
 # The energy loss is a good start; a λ too large shows in the report as lost accuracy. *No guidance* is the control: as many further
 # passes without any. What all do better than *before* is no merit of a loss.
 
 # %%
+RELEVANCE = at.AttnLRP() if attribution == "AttnLRP" else at.LRP(epsilon)  # that isnet trains on
 LOSSES = {"energy": at.energy_loss, "l1": at.l1_loss, "ppce": at.ppce_loss, "rrr": at.rrr_loss, "isnet": None}
 weight_of = {name: float(weight) for name, weight in map(str.split, listed(losses))}
 check_known("losses", weight_of, LOSSES)
@@ -188,7 +197,7 @@ def guidance(loss, plain, seed):
     if loss == "isnet":  # an image without marks has no background: all of it may be relevant
         target = at.selective_target(1e-7) if single else at.stochastic_target(draws)
         some = map(as_images, train_x[:500].split(50))
-        step = ranged_isnet_step(plain, some, target=target, method=at.LRP(epsilon), P=weight_of[loss])
+        step = ranged_isnet_step(plain, some, target=target, method=RELEVANCE, P=weight_of[loss])
         return step, (train_x, truth, marked["train"] | ~known)
     settings = dict(loss=LOSSES[loss], weight=weight_of[loss], reduction="mean", generator=draws)
     return partial(guided_step, **settings, **how), (train_x, truth, train_area, train_kinds)
@@ -252,9 +261,11 @@ with tqdm(total=seeds * (epochs + guided_epochs * (1 + len(weight_of))), desc="p
 # ## The report
 #
 # - **accuracy** (one class an image) or **F1** (several; over all decisions): does it still know its classes?
-# - **EPG**: the share of positive relevance inside the marks of the class. **IoU**: how well the large values cover them, at a threshold chosen
+# - For each class of an image that is marked there, its map is made, whether or not the network finds the class.
+# - **EPG**: the share of positive relevance inside the marks of the class. A map that is negative everywhere, all blue below, has none and counts as 0. **IoU**: how well the large values cover them, at a threshold chosen
 #   on the validation images.
-# - **background share**: the share of all relevance, for or against, outside the marks.
+# - **background share**: the share of all relevance, for or against, outside the marks; so an all-blue map on the object has an EPG of 0, and a low
+#   background share.
 
 
 # %%
@@ -288,10 +299,10 @@ study.figure(charts.map_rows(pictures, maps, titles, masks=own), "maps")
 # %% tags=["nbval-check-output"]
 base = report["no guidance"]
 most = max(weight_of, key=lambda loss: report[loss]["EPG"]["mean"])
-more = report[most]["EPG"]["mean"] > base["EPG"]["mean"] + 0.01
-print(
-    f"most of the relevance lies in the marks with {most}:", "more than" if more else "no more than", "without guidance"
-)
+inside = report[most]["EPG"]["mean"]
+more, much = inside > base["EPG"]["mean"] + 0.01, inside > 0.5
+print(f"of the losses, {most} brings the largest share of positive relevance into the marks:")
+print("more" if more else "no more", "than without guidance,", "and most of it" if much else "and less than half of it")
 for loss in weight_of:
     falls = report[loss][score]["mean"] < base[score]["mean"] - 0.1
     print(f"{loss}: {score} {'falls by more than 0.1' if falls else 'falls by 0.1 at most'}")

@@ -6,7 +6,7 @@ the method's table of rules, so a module, its functional form, an in-place call 
 thing, and nothing is left in the model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from attrain.tensors import mapped, tensors
 
 def explain(
     model: Callable, x: Form, target: Target = None, method: Method = LRP(), *, args: Sequence = (),
-    kwargs: dict | None = None, layers: str | Sequence[str] = (), create_graph: bool = False, at_input: bool = True,
+    kwargs: Mapping | None = None, layers: str | Sequence[str] = (), create_graph: bool = False, at_input: bool = True,
     chunk_size: int | None = None, out: Tensor | None = None, progress: bool = False,
 ) -> Explanation:  # fmt: skip
     """Attribute a model's output to its input.
@@ -86,6 +86,7 @@ def explain(
         Explanation(logits=(3, 2), heatmap=None, layers={'0': (3, 5, 8)}, delta=None)
     """
     layers = _check(model, method, layers, at_input)
+    x, kwargs = _plain(x), _plain(kwargs)
     if not isinstance(args, (tuple, list)):
         raise TypeError(f"args must be a tuple or list of the model's further arguments, got {type(args).__name__}")
     if kwargs is not None and not (isinstance(kwargs, dict) and all(isinstance(k, str) for k in kwargs)):
@@ -139,6 +140,11 @@ def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, .
     if not (at_input or layers):
         raise ValueError("without at_input there must be layers to make maps at, got none")
     return layers
+
+
+def _plain(given: Any) -> Any:
+    """Another mapping, as a tokenizer returns, as a dict."""
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def _in_chunks(

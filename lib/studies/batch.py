@@ -80,7 +80,7 @@ def _interrupted(number, frame):
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m studies.batch", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m studies.batch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
     parser.add_argument(
         "--experiments", default="", help="<paper>/<name> or <name>, separated by spaces (default: all)"

@@ -16,7 +16,9 @@ from pathlib import Path
 from studies.files import ROOT, write_bytes
 
 # Of the kit: what does not change what a seed finds.
-SHOWS_OR_RUNS = "batch bench claim_tables findings needs pages pairs pictures records run verdicts".split()
+SHOWS_OR_RUNS = (
+    "batch bench claim_tables figures findings needs outline pages pairs pictures records report run verdicts".split()
+)
 
 
 def sha256(content: bytes) -> str:

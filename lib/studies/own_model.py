@@ -1,5 +1,6 @@
 """Bring your own model: a function in a module or a file, or torchvision's by name, with weights from a file."""
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -38,6 +39,30 @@ def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -
     if weights:
         load_weights(network, weights)
     return network
+
+
+def check_layer(model: nn.Module, layer: str) -> None:
+    """Raise ValueError, with the names that come near, unless the model has a module of that name; "" is the input."""
+    names = [name for name, _ in model.named_modules() if name]
+    if layer and layer not in names:
+        near = difflib.get_close_matches(layer, names, 3) or [name for name in names if "." not in name][:8]
+        raise ValueError(f"layer {layer!r} is no module of the model; it has {', '.join(near)}")
+
+
+def check_map(heatmap: torch.Tensor, layer: str, size: int) -> str:
+    """Raise ValueError unless the map (N, C, H, W) has places; a sentence to print if it has few of them, else ""."""
+    if heatmap.ndim != 4:
+        raise ValueError(
+            f"the map at layer {layer!r} is {tuple(heatmap.shape)} and must be (N, C, H, W), to lie over marks: take "
+            "an earlier layer, or layer='' for the map at the input"
+        )
+    height, width = heatmap.shape[-2:]
+    if height * width >= 16:
+        return ""
+    return (
+        f"NOTE: of images of {size} × {size} the map at {layer!r} has {height} × {width} places only, each of which "
+        f"covers {100 / (height * width):.0f} % of the image. Finer ones: a larger image_size, an earlier layer."
+    )
 
 
 def check_logits(model: nn.Module, x: torch.Tensor, classes: int) -> None:

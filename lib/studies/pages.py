@@ -1,4 +1,4 @@
-"""The looks of records: `report.html` beside the results, the Markdown of the results pages and of the index.
+"""The pages that show records: `report.html` beside the results, the Markdown of the results pages and of the index.
 
     python -m studies.pages            # writes results/report.html, which needs no network and prints
     python -m studies.pages --write    # also the generated parts of the pages in notebooks/results (`make report`)
@@ -10,8 +10,6 @@ that is added appears by itself.
 """
 
 import argparse
-import base64
-import io
 import os
 import re
 import sys
@@ -20,11 +18,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from studies import claim_tables
-from studies.digests import figure_is_whole
-from studies.files import NOTEBOOKS, ROOT, results_root, write_text
+from studies.figures import figures, shrunk
+from studies.files import NOTEBOOKS, results_root, write_text
+from studies.outline import README, chapters, question
 from studies.parameters import experiments
 from studies.records import (
     RECORDS,
@@ -38,55 +35,10 @@ from studies.records import (
     seeds_in_words,
     verdicts,
 )
-from studies.statistics import interval, number
+from studies.report import html_page
 
-README = ROOT / "README.md"
 MARKERS = ("<!-- records: written by make report -->", "<!-- records end -->")
 README_MARKERS = ("<!-- verdicts: written by make report -->", "<!-- verdicts end -->")
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
-)
-for function in (number, interval, duration, seeds_in_words, quote):
-    TEMPLATES.filters[function.__name__] = function
-
-# ---------------------------------------------------------------- HTML
-
-
-def html_page(records: list[dict], path: Path, faults: Iterable[str] = ()) -> str:
-    """One self-contained page: the claims of all records, then each record's figures and tables.
-
-    Args:
-        records: as `load_records` returns them.
-        faults: a line for each file that is none.
-        path: where the page will lie; links to executed notebooks are relative to its folder.
-    """
-    stated = claims(records)
-    about = ["id", "claim", "measure", "expected", "paper's value", "source"]
-    groups = [(rows.iloc[0], rows.to_dict("records")) for _, rows in stated.groupby(about, dropna=False)]
-    runs = [_run(record, path.absolute().parent) for record in records]
-    page = TEMPLATES.get_template("page.html.j2")
-    return page.render(runs=runs, groups=groups, verdicts=verdicts(stated), marks=VERDICTS, faults=[*faults])
-
-
-def _run(record: dict, folder: Path) -> dict:
-    """What the template shows of a record; `folder` is the page's."""
-    names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
-    there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
-    links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = {name: _picture(record, name) for name in record["figures"]}
-    titles = {name: re.sub(r"[_\s]+", " ", name) for name in pictures}
-    found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures, "titles": titles}
-    return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}
-
-
-def _picture(record: dict, name: str) -> dict | None:
-    """A figure as the page holds it, None if it is not as its run drew it; kept at 150 dots an inch, shown at 100."""
-    if not figure_is_whole(record, record["folder"], name):
-        return None
-    data = (record["folder"] / "figures" / f"{name}.png").read_bytes()
-    width, height = (int.from_bytes(data[i : i + 4], "big") * 2 // 3 for i in (16, 20))
-    return {"base64": base64.b64encode(data).decode(), "width": width, "height": height}
-
 
 # ---------------------------------------------------------------- Markdown
 
@@ -147,13 +99,6 @@ def _link(file: Path, here: Path) -> str:
     return quote(Path(os.path.relpath(file, here)).as_posix())
 
 
-def question(experiment: str) -> str:
-    """A notebook's title: the first heading of its script."""
-    text = (NOTEBOOKS / f"{experiment}.py").read_text("utf-8")
-    heading = re.search(r"^# # (.+)$", text, re.MULTILINE)
-    return heading[1] if heading else experiment
-
-
 def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS, here: Path | None = None) -> str:
     """Markdown: a row a notebook with a link, its question, and what each kept record took and found.
 
@@ -181,36 +126,38 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
 
 
 def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int = 1000) -> None:
-    """Show a paper's notebooks and, of the first kept record that has it, one figure.
+    """Show, of the first kept record that has it, one figure, and below it a paper's notebooks: question and answer.
 
     Args:
-        paper: the folder below `notebooks/`.
+        paper: the folder below `notebooks/`; "" for the notebooks of all papers.
         figure: "<name of the notebook>/<name of the figure>"; a figure that is not kept is left out.
         width: the most pixels that the picture is wide; it is kept in the notebook, so it should be small.
     """
-    from IPython.display import Markdown, display
+    from IPython.display import Image, Markdown, display
 
-    name, _, figure = figure.partition("/")
-    for record in read_records(folder)[0]:
-        file = record["folder"] / "figures" / f"{figure}.png"
-        if record["experiment"] == f"{paper}/{name}" and file.is_file():
-            display(_small(file, width))
-            title = f"{figure[:1].upper()}{figure[1:]}".replace("_", " ")
-            display(Markdown(f"*{title}, from {record['experiment']} at {scale(record)} scale.*"))
+    experiment = f"{paper}/{figure.partition('/')[0]}".lstrip("/")
+    kept = [record for record in read_records(folder)[0] if record["experiment"] == experiment]
+    for record, found in ((of, found) for of in kept for found in figures(of)):
+        if found.name == figure.partition("/")[2] and found.file.is_file():
+            png, wide, _ = shrunk(found.file, width, colours=128)
+            display(Image(png, format="png", width=min(wide, width * 2 // 3), alt=found.alt))
+            caption = found.caption or f"{found.title[:1].upper()}{found.title[1:]}."
+            place = f"[{plain(experiment)}]({quote(experiment)}.ipynb), {plain(scale(record))} scale"
+            display(Markdown(f"*{plain(caption)}* ({place})"))
             break
-    ours = [experiment for experiment in experiments() if experiment.split("/")[0] == paper]
-    display(Markdown(notebooks_table(ours, folder) if ours else "There is no notebook yet."))
+    display(Markdown(answers(paper) or "There is no notebook yet."))
 
 
-def _small(file: Path, width: int):
-    """The picture in no more than 128 colours."""
-    from IPython.display import Image
-    from PIL import Image as Picture
+def answers(paper: str) -> str:
+    """A paper's notebooks, each with its question and the README's answer, as a list in Markdown; "" if there are none.
 
-    picture, png = Picture.open(file).convert("RGB"), io.BytesIO()
-    picture.thumbnail((width, 2 * width))
-    picture.quantize(128).save(png, "png", optimize=True)
-    return Image(png.getvalue(), format="png", width=picture.width * 2 // 3, alt=file.stem)
+    Links are relative to the notebooks' folder.
+    """
+    lines = []
+    for entry in next((chapter.studies for chapter in chapters() if chapter.paper == paper), ()):
+        asked, said = entry.question or question(entry.experiment), entry.answer.replace("](notebooks/", "](")
+        lines.append(f"- [{asked}]({quote(entry.experiment)}.ipynb) {said}{'.' if said else ''}".rstrip())
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- pages that are written between markers
@@ -265,7 +212,7 @@ def update(page: Path, text: str) -> bool:
 
 
 def report(folder: Path) -> dict[Path, str]:
-    """Write report.html of all records below the folder, print where it is; return what `read_records` found amiss."""
+    """Write report.html of all records below the folder, and print where; returns what `read_records` found amiss."""
     records, faults = read_records(folder)
     page = folder / "report.html"
     update(page, html_page(records, page, faults.values()))

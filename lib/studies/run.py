@@ -224,7 +224,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(prog="python -m studies.run", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m studies.run", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("experiment", help="<paper>/<name>, or <name> alone; with --keep-outputs also all")
     parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
     parser.add_argument("--out", type=Path, help="output folder (default: results/<scale>/<experiment>)")

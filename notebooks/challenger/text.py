@@ -60,6 +60,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from attrain import LRP, DeepLift, InputXGradient, IntegratedGradients, Occlusion, explain
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
@@ -250,6 +251,32 @@ def examples(net, n, seed):
 
 
 # %%
+def answers(ids):
+    """Methods that say which words decided; references are word numbers too: padding, or words that are not known."""
+    unknown = ids.masked_fill(ids != 0, UNKNOWN)
+    return {
+        "gradient × input": InputXGradient(),
+        "LRP-ε": LRP(),
+        "DeepLIFT, from padding": DeepLift(0),
+        "DeepLIFT, from unknown words": DeepLift(unknown),
+        "integrated gradients, from the same": IntegratedGradients(unknown, steps=50),
+        "one word made unknown": Occlusion(1, reference=UNKNOWN),
+    }
+
+
+def explained(net):
+    """Of a test sentence of each class: what is read, and each method's relevance of each word for that."""
+    first = [int((test_y == c).nonzero()[0]) for c in range(min(len(classes), 3))]
+    ids, net = test_x[first], net.eval()
+    result = {"x": ids.cpu(), "logits": net(ids).detach().cpu(), "R": {}, "delta": {}}
+    for name, method in answers(ids).items():
+        found = explain(net, ids, method=method, layers=() if isinstance(method, Occlusion) else "embedding")
+        words = found.heatmap if isinstance(method, Occlusion) else found.layers["embedding"].sum(-1)
+        result["R"][name], result["delta"][name] = words.cpu(), None if found.delta is None else found.delta.cpu()
+    return result | {"bias": net.head.bias.detach().cpu()}
+
+
+# %%
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     result = {"metrics": {}, "logits": {}}
@@ -259,6 +286,8 @@ def run(seed):
             result["metrics"] |= {f"{n}.{name}.{key}": value for key, value in judge(net, test_x, test_y).items()}
             if n == shown:
                 result["logits"][name] = predict(net, test_x).cpu()
+            if n == shown and name == "plain":
+                result["explained"] = explained(net)
             if n == shown and name == "Challenger":
                 result["examples"] = examples(net, n, seed)
     return result
@@ -266,6 +295,57 @@ def run(seed):
 
 with progress(seeds * len(counts) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
+
+# %% [markdown]
+# ## Which words decided?
+#
+# Word numbers have no gradient: between word 7 and word 8 there is nothing. But the network looks each number up in a table
+# first, and from there on all is differentiable. So numbers go in as they are, and the map is read **at the embedding
+# layer**, for any method:
+#
+# ```
+# explain(net, ids, method=DeepLift(0), layers="embedding").layers["embedding"]     # (N, T, width)
+# ```
+#
+# Summed over the embedding's width this is one number a word. References are word numbers too: *padding* (0) asks what the
+# words say that silence does not; *unknown words* ask what it is about these words, rather than any. The last row needs
+# no gradient: one word at a time is replaced by "unknown", and the fall of the logit is the word's relevance.
+#
+# Below, for a test sentence of each class (three at most), what speaks for the class that the plainly trained network reads
+# (red), and what against it (blue); each row has a scale of its own. What a row has to say depends more on the reference
+# than on the method: the upper three ask about padding, the lower three about unknown words.
+
+# %%
+found = results[0]["explained"]
+read, rows = found["logits"].argmax(1), []
+for i, ids in enumerate(found["x"]):
+    said = [word[j] for j in ids.tolist() if j]
+    for k, (name, R) in enumerate(found["R"].items()):
+        label = f"read as {classes[read[i]]}: {name}" if k == 0 else name
+        rows.append((label, said, (R[i] / R[i].abs().max().clamp(min=1e-9)).tolist(), "relevance"))
+caption = "Red words speak for the class that is read, blue ones against it. The rows of one reference are alike; those of the other are not."
+study.figure(
+    sentence_rows(rows), "words", caption, "A sentence of each class with a row for each method, each word coloured"
+)
+
+# %% [markdown]
+# Why do the upper three agree? This network is made of ReLU and maxima, without a bias before the last layer, so doubled
+# embeddings double its logits (but for the last bias). Padding's embedding is 0, and on the line from 0 to $h$ the gradient
+# never changes: with DeepLIFT's secants nothing else can come out. (LRP-ε comes close, as ε is small.) Other networks have
+# biases, other references are not 0, and there the methods part. What can be checked are their totals:
+
+# %% tags=["nbval-check-output"]
+logit = found["logits"].gather(1, read[:, None])[:, 0]
+totals = {name: R.sum(1) for name, R in found["R"].items()}
+for name in [name for name in totals if name.startswith("DeepLIFT")]:
+    print(
+        f"{name}: adds up to the difference of two logits:",
+        torch.allclose(totals[name], found["delta"][name], atol=1e-3),
+    )
+without_bias = torch.allclose(totals["gradient × input"], logit - found["bias"][read], atol=1e-3)
+print("gradient × input: adds up to the logit less the last layer's bias:", without_bias)
+same = torch.allclose(found["R"]["DeepLIFT, from padding"], found["R"]["gradient × input"], atol=1e-3)
+print("DeepLIFT from padding is gradient × input, word by word:", same)
 
 # %% [markdown]
 # ## What a challenged sentence looks like

@@ -56,7 +56,6 @@ out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_ima
 # %%
 from functools import partial
 
-import pandas as pd
 import torch
 
 from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
@@ -64,10 +63,10 @@ from attrain.training import baselines, correct, fit_fresh, plain_step, ranged_i
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes
 from data_prep.textures import paste
+from studies.accuracy import accuracy_table, of_tests
 from studies.findings import shortcut_cost
 from studies.nets.small import classifier
 from studies.pictures import charts
-from studies.statistics import estimate
 from studies.study import Study, check_known, progress
 
 study = Study("isnet/natural_images", globals())
@@ -176,8 +175,7 @@ with progress(seeds * (range_epochs + len(models) * epochs), "epochs") as bar:
 # %%
 isnets = [m for m in models if m in ("Selective", "Stochastic")]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
-right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
-accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
+right, accuracy = of_tests(results, models, tests)
 figure = charts.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None)
 caption = "The closer the three points of a row, the less the stripes matter; the further right, the more objects are read. Bars are 95 % intervals."
 study.figure(
@@ -185,12 +183,8 @@ study.figure(
 )
 
 # %%
-table = pd.DataFrame(
-    {m: {t: f"{a['mean']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for t, a in accuracy[m].items()} for m in models}
-).T
 shares = {m: [r["metrics"][f"{m}.background_share"] for r in results] for m in models}
-table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shares.items()}).map("{:.3f}".format)
-table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['standard']['biased']['interval']})")
+accuracy_table(accuracy, shares)
 
 # %% [markdown]
 # ## What the maps say

@@ -58,7 +58,6 @@ out: str = ""  # folder of the results; "" for results/<scale>/isnet/vision_tran
 # %%
 from functools import partial
 
-import pandas as pd
 import torch
 
 from attrain import AttnLRP, InputXGradient, background_share, explain
@@ -66,11 +65,11 @@ from attrain.targets import selective_target, stochastic_target
 from attrain.training import baselines, correct, fit, isnet_step, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
+from studies.accuracy import accuracy_table, of_tests
 from studies.bench.cost import seconds
 from studies.findings import shortcut_cost
 from studies.nets.small import small_vit
 from studies.pictures import charts
-from studies.statistics import estimate
 from studies.study import Study, check_known, listed, progress
 
 study = Study("isnet/vision_transformers", globals())
@@ -258,8 +257,7 @@ with progress(seeds * (passes + epochs * len(names)), "epochs") as bar:
 
 # %%
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in names}
-right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in names}
-accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in names}
+right, accuracy = of_tests(results, names, tests)
 figure = charts.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None)
 caption = "The closer the three points of a row, the less the mark matters; the further right, the more digits are read. Bars are 95 % intervals."
 study.figure(
@@ -267,12 +265,8 @@ study.figure(
 )
 
 # %%
-table = pd.DataFrame(
-    {m: {t: f"{a['mean']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for t, a in accuracy[m].items()} for m in names}
-).T
 shares = {m: [r["metrics"][f"{m}.background_share"] for r in results] for m in names}
-table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shares.items()}).map("{:.4f}".format)
-table.style.set_caption(f"Accuracy with 95 % interval ({accuracy[names[0]]['biased']['interval']})")
+accuracy_table(accuracy, shares)
 
 # %% [markdown]
 # ## What the maps say

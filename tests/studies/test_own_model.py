@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from data_prep import DataError
 from data_prep.example_folder import write_example
+from studies.early import ATTRIBUTIONS, LOSSES, check_early
 from studies.files import NOTEBOOKS
 from studies.nets.small import NormCNN
-from studies.own_model import check_logits, load_model, model_checksums
+from studies.own_model import check_layer, check_logits, check_map, load_model, model_checksums
 
 MODEL = """
 import torch
+import torchvision
 from torch import nn
 
 class Small(nn.Module):
@@ -36,6 +39,10 @@ def fixed():
 
 def with_all(**given):
     return Small(**given)
+
+def vit(classes):
+    sizes = dict(num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32)
+    return torchvision.models.VisionTransformer(image_size=16, patch_size=8, num_classes=classes, **sizes)
 
 def wrong():
     return "a string"
@@ -106,6 +113,75 @@ def test_the_record_knows_the_models_code_and_weights(file, tmp_path):
     assert list(after) == ["my_model.py", "weights.pt"] and after["my_model.py"] != before["my_model.py"]
 
 
+def test_a_layer_that_is_not_there_is_refused_with_those_that_come_near():
+    model = nn.Sequential()
+    model.layer4, model.head = nn.Sequential(nn.ReLU()), nn.Linear(2, 2)
+    check_layer(model, ""), check_layer(model, "layer4.0")
+    with pytest.raises(ValueError, match="layer 'layer5' is no module of the model; it has layer4"):
+        check_layer(model, "layer5")
+    with pytest.raises(ValueError, match="it has layer4, head"):
+        check_layer(model, "xyz")
+
+
+def test_a_map_with_few_places_is_said_and_one_without_is_refused():
+    assert check_map(torch.zeros(2, 8, 4, 4), "layer3", 64) == ""
+    said = check_map(torch.zeros(2, 8, 2, 2), "layer4", 64)
+    assert "images of 64 × 64 the map at 'layer4' has 2 × 2 places only, each of which covers 25 %" in said
+    with pytest.raises(ValueError, match=r"the map at layer 'blocks' is \(2, 17, 8\) and must be \(N, C, H, W\)"):
+        check_map(torch.zeros(2, 17, 8), "blocks", 32)
+
+
+# ---------------------------------------------------------------- before anything slow is imported
+
+FINE = dict(
+    data="", annotations="coco", model="cnn", weights="", guide_by="boxes", attribution="IxG", layer="", losses="l1 1"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"data": "nowhere"}, DataError, "nowhere is no folder"),
+        ({"annotations": "yolo"}, ValueError, "annotations must be one of coco, voc, masks, got 'yolo'"),
+        ({"guide_by": "lines"}, ValueError, "guide_by must be one of boxes, pixels"),
+        ({"attribution": "SHAP"}, ValueError, "attribution must be one of IxG, LRP"),
+        ({"attribution": "GradCAM"}, ValueError, "reads its map at a layer"),
+        ({"weights": "none.pt"}, FileNotFoundError, "weights: there is no file .*none.pt"),
+        ({"losses": "energy"}, ValueError, "each with its weight, as 'energy 3'; got 'energy'"),
+        ({"losses": "energy 1, l2 3"}, ValueError, "got 'l2 3'"),
+        ({"model": "nowhere.py:make"}, FileNotFoundError, "there is no file .*nowhere.py"),
+        ({"model": "no_such_package.models:make"}, ValueError, "cannot be imported .*no_such_package"),
+        ({"model": "studies.no_such_module:make"}, ValueError, "cannot be imported .*no_such_module"),
+        ({"model": "studies.nets.small:make_nothing"}, ValueError, "no such function in that module"),
+        ({"model": "{file}:wrong_name"}, ValueError, "no such function in that module"),
+    ],
+)
+def test_what_is_wrong_is_known_early(file, given, error, message):
+    given = {name: value.format(file=file) for name, value in given.items()}
+    with pytest.raises(error, match=message):
+        check_early(**FINE | given)
+
+
+def test_what_is_right_passes_early(file, tmp_path):
+    (tmp_path / "star.py").write_text("from elsewhere import *")
+    for model in ("cnn", f"{file}:make", "studies.nets.small:NormCNN", "torchvision.models:resnet18", "torch:zeros"):
+        check_early(**FINE | {"model": model, "data": str(tmp_path), "weights": str(file)})
+    check_early(**FINE | {"model": f"{tmp_path / 'star.py'}:make"})
+
+
+def test_the_early_check_loads_nothing_slow_and_stands_before_what_does():
+    slow = "torch numpy pandas matplotlib torchvision sklearn"
+    code = f"import sys, studies.early; print([name for name in {slow.split()} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    script = (NOTEBOOKS / "own_model.py").read_text("utf-8")
+    code = script.partition('tags=["parameters"]')[2]
+    assert code.index("check_early(") < min(code.index(f"import {name}") for name in ("pandas", "torch", "check_layer"))
+    methods = set(re.findall(r'^    "(\w+)": (?:partial\()?at\.', code, re.MULTILINE))
+    losses = set(re.findall(r'"(\w+)": (?:at\.\w+_loss|None)', code))
+    assert methods == {*ATTRIBUTIONS} and losses == {*LOSSES}, "the notebook and the check know the same"
+
+
 # ---------------------------------------------------------------- the notebook
 
 TINY = {"image_size": 16, "epochs": 1, "guided_epochs": 1, "losses": "energy 1, isnet 0.5"}
@@ -130,6 +206,7 @@ def papermill(folder: Path, **parameters) -> subprocess.CompletedProcess:
         ("coco", {"model": "my_model.py:make", "weights": "weights.pt", "epochs": 0, "guide_by": "pixels"}, "F1"),
         ("voc", {"model": "my_model:make", "layer": "first", "losses": "l1 0.1, ppce 0.1, rrr 0.1"}, "F1"),
         ("masks", {"model": "cnn", "layer": "7", "attribution": "GradCAM", "guide_by": "pixels"}, "accuracy"),
+        ("voc", {"model": "my_model.py:vit", "attribution": "AttnLRP"}, "F1"),
     ],
 )
 def test_a_folder_and_a_model_give_a_report_of_before_and_after(file, tmp_path, annotations, parameters, score):

@@ -95,7 +95,7 @@ def erase(x: Tensor, heatmap: Tensor, fraction: float, reference: float | Tensor
     first = position.argsort(dim=1, descending=True, stable=True)[:, : round(fraction * position.shape[1])]
     erased = torch.zeros_like(position, dtype=torch.bool).scatter(1, first, True)
     erased = erased.view(len(x), *(1,) * (x.ndim > 2), *places)
-    return torch.where(erased, torch.as_tensor(reference).to(x), x)
+    return torch.where(erased, torch.as_tensor(reference, dtype=x.dtype, device=x.device), x)
 
 
 @torch.no_grad()
@@ -220,7 +220,7 @@ def pixels_erased_log_odds(
     if pixels < difference.shape[1]:
         threshold = difference.sort(1, descending=True).values[:, pixels, None].clamp(min=0)
     gone = (difference > threshold).view(len(x), 1, *x.shape[2:])
-    erased = torch.where(gone, torch.as_tensor(reference).to(x), x)
+    erased = torch.where(gone, torch.as_tensor(reference, dtype=x.dtype, device=x.device), x)
     before, after = (model(images).gather(1, classes) for images in (x, erased))
     odds = after[:, 0] - after[:, 1]
     return Conversion(before[:, 0] - before[:, 1] - odds, odds < 0, erased)

@@ -159,7 +159,7 @@ def relevance_dropout(
         dropped = _blocks(r, k, area, aspect, uniform)
     p = {"pixel": 0.3, "block": 0.5}[form] if p is None else p
     dropped = dropped & (uniform(len(x)) < p)[:, None, None]
-    fill = x.mean((2, 3), keepdim=True) if fill is None else torch.as_tensor(fill).to(x)
+    fill = x.mean((2, 3), keepdim=True) if fill is None else torch.as_tensor(fill, dtype=x.dtype, device=x.device)
     return torch.where(dropped[:, None], fill, x)
 
 

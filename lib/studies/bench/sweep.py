@@ -51,7 +51,7 @@ VERDICTS = {
 def incompleteness(model, x: Tensor, reference: Tensor, rule: str = "rescale") -> float:
     """The largest |Σ map − Δ|, relative to the largest |Δ|, where Δ comes from two runs of the model itself."""
     with torch.no_grad():
-        delta = (model(x) - model(reference.expand_as(x).contiguous()))[:, 0]
+        delta = (model(x.clone()) - model(reference.expand_as(x).contiguous()))[:, 0]  # some write into their input
     heatmap = explain(model, x, 0, DeepLift(reference, rule)).heatmap
     return float((heatmap.flatten(1).sum(1) - delta).abs().max() / delta.abs().max())
 
@@ -120,7 +120,7 @@ class EpsilonReLU(TorchFunctionMode):
 
 def _gradient(model, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
-    return torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)[0]
+    return torch.autograd.grad(model(leaf.clone())[:, 0].sum(), leaf)[0]
 
 
 def _gap(found: Tensor, wanted: Tensor) -> float:
@@ -212,7 +212,10 @@ def one(name: str) -> dict:
     try:
         built = BUILDERS[zoo](rest)
         model, x, reference = (part.double() for part in built[:3])
-        model.eval()(x)
+        with torch.no_grad():
+            outputs = [model.eval()(v.clone()) for v in (x, reference)]
+        if torch.equal(outputs[0][:1], outputs[1]):
+            raise ValueError("its output does not depend on its input")
     except Exception as error:  # not ours
         return record | {"verdict": "not run", "why": f"{type(error).__name__}: {str(error)[:150]}"}
     record["built"] = built[3] if len(built) > 3 else rest
@@ -330,7 +333,7 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("patterns", nargs="*", help="names such as torchvision/resnet*; all without")
     parser.add_argument("--one", metavar="NAME", help="print one network's record")
     parser.add_argument("--seconds", type=float, default=60, help="of processor time, a network")
