@@ -1,7 +1,7 @@
 """Every file of notebooks/params is executed, made short: names, layers and methods that do not go together show here.
 
-By `make scales`, a job of CI of its own, as it takes a quarter of an hour. What cannot run on a machine, for want of data or of a GPU, says so in one line
-at once, and is run on the CPU, with data that are at hand.
+By `make scales`, a job of CI of its own, as it takes a quarter of an hour. What cannot run on a machine, for want of
+data or of a GPU, says so in one line at once, and is run on the CPU, with data that are at hand.
 """
 
 import subprocess
