@@ -23,7 +23,7 @@ SHAPE = Path(__file__).with_name("record.schema.json")
 def load_record(file: Path) -> dict:
     """The record in a file, with its folder added; ValueError with one line if it is none, or not as it was written.
 
-    Records of schema 1, from before 2026-11-28, have no digest, so that of them only the form is checked.
+    Records of schema 1, the older ones, have no digest, so that of them only the form is checked.
     """
     try:
         record = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant)

@@ -1,7 +1,7 @@
 """Every file of notebooks/params is executed, made short: names, layers and methods that do not go together show here.
 
-In CI, as it takes a quarter of an hour. What cannot run on a machine, for want of data or of a GPU, says so in one line
-at once, and is run on the CPU, with data that are at hand.
+By `make scales`, a job of CI of its own, as it takes a quarter of an hour. What cannot run on a machine, for want of
+data or of a GPU, says so in one line at once, and is run on the CPU, with data that are at hand.
 """
 
 import subprocess
@@ -102,7 +102,7 @@ def with_data_at_hand(values: dict) -> dict:
     return changed
 
 
-@pytest.mark.ci
+@pytest.mark.scales
 @pytest.mark.parametrize("file", FILES)
 def test_every_scale_runs_made_short(file, tmp_path):
     experiment, scale, values = known(file)

@@ -137,7 +137,9 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
     assert [line.split(",")[0] for line in first.out if "done: " in line] == [f"done: {STUDY} tiny"], (
         "the rest was done"
     )
-    assert second.out[0] == f"waiting: another batch is writing to {results}"
+    number = first.process.pid
+    ending = f"(process {number}; to end it: kill {number}, or at once kill -9 {number})"
+    assert second.out[0] == f"waiting: another batch is writing to {results} {ending}"
     assert not any(line.startswith("done:") for line in second.out)
     assert files(results) == done, "nothing was left to do for the second"
     assert {folder: files(folder) for folder in finished} == kept

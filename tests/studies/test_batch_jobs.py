@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from studies import batch, parameters, study
+from studies import batch, parameters
 from tests.batches import TOY, files, jobs, marks, plan, write_notebook
 
 # ---------------------------------------------------------------- failures
@@ -50,7 +50,6 @@ def call(notebooks, tmp_path, monkeypatch, capfd):
     """Runs the command line in this process, for what it refuses before anything is started: (exit code, stderr)."""
     monkeypatch.setenv("ATTRAIN_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(parameters, "NOTEBOOKS", notebooks)
-    monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
     monkeypatch.setattr(batch, "snakemake", lambda *_: pytest.fail("the batch was started"))
 
     def call(*arguments):
@@ -116,7 +115,7 @@ def test_a_results_folder_that_cannot_be_written_to_is_refused(call, monkeypatch
 
 
 def test_no_notebooks_at_all_are_an_error(call, monkeypatch, tmp_path):
-    for module in (parameters, study, batch):
+    for module in (parameters, batch):
         monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
     code, err = call()
     assert code == 1 and err == [f"error: there are no experiments in {tmp_path}"]

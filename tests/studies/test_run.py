@@ -18,7 +18,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import digests, parameters, run, study
+from studies import digests, parameters, run
 from studies.files import ROOT, scratch_folder, write_bytes
 from studies.records import load_records
 from tests.batches import STUDY, write_notebook
@@ -82,7 +82,7 @@ def notebooks(tmp_path_factory):
 def _isolated(notebooks, results, monkeypatch):
     """Nothing is read from or written to the repository's own folders, in this process or in a kernel."""
     monkeypatch.setenv("ATTRAIN_NOTEBOOKS", str(notebooks))
-    for module in (run, parameters, study):
+    for module in (run, parameters):
         monkeypatch.setattr(module, "NOTEBOOKS", notebooks)
 
 
