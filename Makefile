@@ -1,5 +1,5 @@
 # make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
-# make check (a minute) | test [ALL=1] | lab | report | notebooks | bench | sweep | wheel | lock | clean
+# make check (a minute) | test [ALL=1] | lab | report | site | notebooks | bench | sweep | wheel | lock | clean
 #
 # The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
 # with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
@@ -7,14 +7,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= smoke
-EXPERIMENTS ?=
 JOBS ?= all
+override ALL := $(or $(value ALL),$(value CI),$(if $(wildcard .git),,1))
+absolute = $(if $(filter /%,$(firstword $1)),$1,$(CURDIR)/$1)
+override ATTRAIN_RESULTS := $(call absolute,$(or $(value ATTRAIN_RESULTS),results))
+override ATTRAIN_DATA := $(call absolute,$(or $(value ATTRAIN_DATA),data))
+
+# What is given is text, and neither make nor a shell looks for commands in it: a variable is its value as it stands,
+# which recipes take from their environment, in quotes.
+GIVEN := PYTHON VENV TORCH_INDEX SCALE EXPERIMENTS JOBS SEEDS DEVICE ONLY KEEP BASE
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export ALL ATTRAIN_RESULTS ATTRAIN_DATA $(GIVEN)
+$(foreach sign,; & | < > * ? ` " ' $$ \\,$(if $(findstring $(sign),$(VENV)),$(error VENV is a folder, and its name holds $(sign))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.attrain-ready
-export ATTRAIN_RESULTS := $(abspath $(or $(ATTRAIN_RESULTS),results))
-export ATTRAIN_DATA := $(abspath $(or $(ATTRAIN_DATA),data))
 
-.PHONY: help install zoo reproduce check style tests validate test lab report bench sweep notebooks wheel lock clean
+.PHONY: help install zoo reproduce check style tests validate test lab report site bench sweep notebooks wheel lock clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -24,14 +32,14 @@ install: $(READY)
 # The lock names every package, so nothing is resolved at install time. An index of other torch builds has
 # other files under the same versions: torch and torchvision then come from there, and CUDA's packages stay out.
 $(READY): requirements.lock pyproject.toml lib/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "error: attrain needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: attrain needs Python 3.11, 3.12 or 3.13, and $$PYTHON is $$("$$PYTHON" --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; "$$PYTHON" -m venv $(VENV); }
 	@echo "installing the pinned packages (about 6 GB with CUDA's, two minutes)"
 ifdef TORCH_INDEX
 	@awk '/^[^ #]/ { skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)==/ } !skip' requirements.lock > $(VENV)/requirements.txt
 	@$(BIN)/pip install -q --no-deps --require-hashes -r $(VENV)/requirements.txt
-	@$(BIN)/pip install -q --no-deps --index-url $(TORCH_INDEX) $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
+	@$(BIN)/pip install -q --no-deps --index-url "$$TORCH_INDEX" $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
 else
 	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock
 endif
@@ -43,8 +51,8 @@ zoo: $(READY)
 	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements-zoo.lock
 
 reproduce: $(READY)
-	@$(BIN)/python -m studies.batch --scale "$(SCALE)" --experiments "$(EXPERIMENTS)" --jobs $(JOBS) \
-	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+	@$(BIN)/python -m studies.batch --scale="$$SCALE" --experiments="$$EXPERIMENTS" --jobs="$$JOBS" \
+	  $${SEEDS:+--seeds="$$SEEDS"} $${DEVICE:+--device="$$DEVICE"}
 
 # While one works: what is wrong with the library, in a minute. Of torchvision's networks two; without the tests that
 # take every operation, spelling and form of input.
@@ -57,15 +65,11 @@ check: $(READY) style
 # DEVICE=pretended runs them on a device that refuses what CUDA refuses, anywhere.
 ifdef DEVICE
 test: $(READY)
-	@ATTRAIN_TEST_DEVICE=$(DEVICE) $(BIN)/python -m pytest -m "not slow" $(ENGINE)
+	@ATTRAIN_TEST_DEVICE="$$DEVICE" $(BIN)/python -m pytest -m "not slow" $(ENGINE)
 else
 test: style tests validate
 endif
 
-ALL ?= $(or $(CI),$(if $(wildcard .git),,1))
-BASE ?= $(shell git rev-parse --verify -q --symbolic-full-name origin/main || echo main)
-CHANGED = $(shell git diff --name-only $$(git merge-base HEAD $(BASE)) -- notebooks; git ls-files -o --exclude-standard notebooks)
-VALIDATED = $(if $(ALL),notebooks,$(wildcard $(addsuffix .ipynb,$(sort $(basename $(filter %.py %.ipynb,$(CHANGED)))))))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 # The tests of the engine, which make what they need on torch's default device; but for two that count torch's function
@@ -83,9 +87,12 @@ tests: $(READY)
 
 # In a results folder of their own, so that they really run.
 validate: $(READY)
-	@test -n "$(VALIDATED)" || { echo "no notebook differs from $(BASE)" && exit; }; \
-	  scratch=$$(mktemp -d) && trap 'rm -rf $$scratch' EXIT && ATTRAIN_RESULTS=$$scratch \
-	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env $(VALIDATED)
+	@base=$${BASE:-$$(git rev-parse --verify -q --symbolic-full-name origin/main || echo main)}; chosen=notebooks; \
+	  test -n "$$ALL" || chosen=$$({ git diff --name-only "$$(git merge-base HEAD "$$base")" -- notebooks; \
+	    git ls-files -o --exclude-standard notebooks; } | sed -nE 's/\.(py|ipynb)$$/.ipynb/p' | sort -u | xargs -r ls 2>/dev/null); \
+	  test -n "$$chosen" || { echo "no notebook differs from $$base" && exit; }; \
+	  scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && ATTRAIN_RESULTS="$$scratch" \
+	  $(BIN)/python -m pytest -n 2 --dist loadscope -o addopts= -o filterwarnings= --nbval-lax --nbval-current-env $$chosen
 
 # From here, and not from notebooks/: only so are notebooks saved with their scripts, and results within reach.
 lab: $(READY)
@@ -94,12 +101,19 @@ lab: $(READY)
 report: $(READY)
 	@$(BIN)/python -m studies.pages --write
 
+# README, the notebooks with the outputs that they hold, results and the library's reference as static pages that need
+# no network: build/site/index.html. What `-W` lets through is what tests/notebooks/test_site.py looks for.
+site: $(READY)
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	@ATTRAIN_SITE=build/site $(BIN)/python -m pytest -q tests/notebooks/test_site.py
+	@echo $(abspath build/site/index.html)
+
 # All cases, ten minutes on two quiet cores; ONLY=PATTERN some of them. KEEP=LABEL keeps the record with the code, as
 # notebooks/results/benchmarks/<device>-LABEL.json: notebooks/benchmarks.ipynb shows before and after.
 # In memory that is not handed back, as runs of studies have it (studies.run).
 bench: $(READY)
 	@MALLOC_TRIM_THRESHOLD_=$${MALLOC_TRIM_THRESHOLD_-1073741824} MALLOC_MMAP_THRESHOLD_=$${MALLOC_MMAP_THRESHOLD_-33554432} \
-	  $(BIN)/python -m studies.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep $(KEEP))
+	  $(BIN)/python -m studies.bench $${DEVICE:+--device="$$DEVICE"} $${ONLY:+--only="$$ONLY"} $${KEEP:+--keep="$$KEEP"}
 
 # Networks of torchvision, timm and transformers: right, refused or wrong; goes on where it was.
 sweep: zoo
@@ -107,8 +121,9 @@ sweep: zoo
 
 # Bring each notebook up to its script and run it as it is, at smoke scale, with the outputs kept in it.
 notebooks: $(READY)
+	@$(BIN)/python -m studies.pairs
 	@$(BIN)/jupytext -q --update --to ipynb notebooks/*.py notebooks/*/*.py
-	@$(BIN)/python -m studies.run --keep-outputs $(or $(EXPERIMENTS),all)
+	@$(BIN)/python -m studies.run --keep-outputs -- "$${EXPERIMENTS:-all}"
 
 # The library as it goes to an index: dist/attrain-*.whl, dist/attrain-*.tar.gz.
 wheel: $(READY)
@@ -118,12 +133,12 @@ wheel: $(READY)
 UV := $(or $(shell command -v uv),build/uv/bin/uv)
 COMPILE = $(UV) pip compile -q --universal --generate-hashes --no-emit-package attrain --custom-compile-command "make lock" pyproject.toml
 lock: $(if $(filter build/%,$(UV)),$(UV))
-	$(COMPILE) --extra lab --extra test --extra bench -o requirements.lock
+	$(COMPILE) --extra lab --extra test --extra docs --extra bench -o requirements.lock
 	$(COMPILE) --extra zoo -c requirements.lock -o requirements-zoo.lock \
 	  $$(sed -nE 's/^([a-z0-9.-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
 build/uv/bin/uv:
-	$(PYTHON) -m venv build/uv && build/uv/bin/pip install -q uv
+	"$$PYTHON" -m venv build/uv && build/uv/bin/pip install -q uv
 
 # Results and data stay.
 clean:

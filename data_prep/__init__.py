@@ -31,6 +31,8 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "phantom_xray", "covid_xray", "c
 DATASETS += ("booking_requests", "trec", "sst2", "waves", "ucr")  # text and time series
 DATASETS += ("scenes", "shifted_backgrounds", "voc2007", "coco2014", "waterbirds")  # with boxes
 DATASETS += ("curved_plane", "efficientnet_lite0")  # with its true boundary; weights
+MADE_OF_OTHERS = ("scenes", "shifted_backgrounds")  # of the images of another of these
+MADE_HERE = ("digits", "phantom_xray", "booking_requests", "waves", "curved_plane", *MADE_OF_OTHERS)  # nothing to get
 
 
 class DataError(RuntimeError):

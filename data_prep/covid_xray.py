@@ -120,7 +120,7 @@ def load(root: str | Path | None = None, size: int = 64) -> dict[str, Tensor]:
 
     Returns:
         x (N, 1, size, size) in [0, 1]; y (N,), index into `CLASSES`; mask (N, size, size) bool, the lungs, where
-        `has_mask` (N,) bool, else all False; `patient` (N,), one number a patient; `source` (N,), index into
+        `has_mask` (N,) bool, else all False; `patient` (N,), one number for each patient; `source` (N,), index into
         `SOURCES`; `split` (N,), index into `SPLITS`.
     """
     if not 16 <= size <= EDGE:

@@ -38,39 +38,41 @@
 # B-cos layers; on the ReLU network below it *is* input × gradient, so it has no row of its own.)
 #
 # **What you will see.** Ten maps of the same images; which maps *add up*; why that must not depend on how a model is
-# written; what reference, ε and layer do; what a map says of the classes that lost; and two tests by which maps are
-# judged: weights drawn at random, and pixels erased. At the default scale it takes under a minute.
+# written; a transformer, and a network of two inputs; what reference, ε and layer do; what a map says of the classes that
+# lost; and two tests by which maps are judged: weights drawn at random, and pixels erased. At the default scale it takes
+# under a minute.
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn), mnist or fashion_mnist (python -m data_prep NAME)
-n_train: int = 0  # number of training images, 0 for all
+n_train: int = 0  # number of training images, 0 for all [n_train ≥ 0]
 model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
 layers: str = "1 4 7"  # layers with maps of their own, from input to output; the last is Grad-CAM's
-epochs: int = 10  # passes over the training images
-batch_size: int = 32  # images a step
-lr: float = 2.0e-3  # Adam's learning rate
-classes: str = "3 5 8 2 0"  # classes of the images that are shown; of the first image all classes are explained
-image: int = 0  # which test image of each of these classes is shown, from 0
-reference: float = 0.0  # DeepLIFT's and integrated gradients' reference, and what erased pixels become; 0 is black
-epsilon: float = 1.0e-2  # LRP's ε
-steps: int = 20  # integrated gradients' steps
-images: int = 60  # test images of the measurements
+epochs: int = 10  # passes over the training images [epochs ≥ 1]
+vit_epochs: int = 6  # the same for the transformer [vit_epochs ≥ 1]
+pair_steps: int = 150  # steps for the network of two inputs [pair_steps ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 2.0e-3  # Adam's learning rate [lr > 0]
+classes: str = "3 5 8 2 0"  # classes of the images shown; of the first image all are explained [0 ≤ classes ≤ 9]
+image: int = 0  # which test image of each of these classes is shown, from 0 [image ≥ 0]
+reference: float = 0.0  # of DeepLIFT and integrated gradients, and for erased pixels; 0 is black [0 ≤ reference ≤ 1]
+epsilon: float = 1.0e-2  # LRP's ε [epsilon ≥ 0]
+steps: int = 20  # integrated gradients' steps [steps ≥ 1]
+images: int = 60  # test images of the measurements [images ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a network of its own; pictures show the first
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/attribution_methods
-
 # %%
 import time
+from functools import partial
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18
-from tqdm import tqdm
 from zennit.composites import EpsilonPlus
 from zennit.torchvision import ResNetCanonizer
 
@@ -79,15 +81,16 @@ from attrain import explain
 from attrain.metrics import completeness_error, deletion_curve, randomised, rank_correlation
 from attrain.training import correct, fit
 from data_prep import dataset as data_module
-from studies.nets.small import classifier
+from studies.nets.small import classifier, small_vit
 from studies.pictures import charts, explorer
 from studies.statistics import estimate, interval, number
-from studies.study import Study
+from studies.study import Study, progress
 
 # %% [markdown]
-# ## A small network, trained here
+# ## Small networks, trained here
 #
-# Three convolutions and a linear layer, all ReLU. The pictures below explain the network of the first seed.
+# Three convolutions and a linear layer, all ReLU. The pictures below explain the network of the first seed. Beside it, for
+# two sections further down, a small vision transformer, and a network that sees *two* digits and says which is the larger.
 
 # %%
 study = Study("attribution_methods", globals())
@@ -97,19 +100,56 @@ study.data(dataset, source.checksums())
 train_x, train_y = (data[name][: n_train or None] for name in ("train_x", "train_y"))
 
 
+class Larger(nn.Module):
+    """Of two images of digits, whether the left or the right one is larger: logits (N, 2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.compare = classifier("cnn", classes=32), nn.Linear(64, 2)
+
+    def forward(self, left, right):
+        return self.compare(torch.cat([self.read(left), self.read(right)], 1).relu())
+
+
+def pairs(x, y, n, draws):
+    """n pairs of unequal digits, and which of the two is larger."""
+    i, j = torch.randint(len(x), (2, 2 * n), generator=draws).to(x.device)
+    i, j = (k[y[i] != y[j]][:n] for k in (i, j))
+    return (x[i], x[j]), (y[j] > y[i]).long()
+
+
+# %%
+make_vit = partial(small_vit, data["train_x"].shape[-1], width=32, layers=2)
+
+
 def train(seed):
-    """A network trained with this seed: what is returned here is kept, so that a run can resume."""
-    net, order = classifier(model).to(study.device), torch.Generator().manual_seed(seed)
-    fit(net, (train_x, train_y), epochs=epochs, batch_size=batch_size, lr=lr, generator=order, on_epoch=bar.update)
-    accuracy = correct(net, data["test_x"], data["test_y"]).double().mean().item()
-    return {"state": net.state_dict(), "metrics": {"accuracy": accuracy}}
+    """Networks trained with this seed: what is returned here is kept, so that a run can resume."""
+    torch.manual_seed(seed)
+    nets, order = [n.to(study.device) for n in (classifier(model), make_vit(), Larger())], torch.Generator()
+    for net, passes in zip(nets, (epochs, vit_epochs)):
+        order.manual_seed(seed)
+        fit(net, (train_x, train_y), epochs=passes, batch_size=batch_size, lr=lr, generator=order, on_epoch=bar.update)
+    optimizer = torch.optim.Adam(nets[2].parameters(), lr)
+    for _ in range(pair_steps):
+        x, y = pairs(train_x, train_y, batch_size, order)
+        optimizer.zero_grad()
+        F.cross_entropy(nets[2](*x), y).backward()
+        optimizer.step()
+    right = [correct(net, data["test_x"], data["test_y"]).double().mean().item() for net in nets[:2]]
+    x, y = pairs(data["test_x"], data["test_y"], 1000, order.manual_seed(seed))
+    right.append((nets[2](*x).argmax(1) == y).double().mean().item())
+    metrics = dict(zip(("accuracy", "transformer's accuracy", "accuracy on pairs"), right))
+    return {"states": [net.state_dict() for net in nets], "metrics": metrics}
 
 
-with tqdm(total=seeds * epochs, desc="epochs") as bar:
+# %%
+with progress(seeds * (epochs + vit_epochs), "epochs") as bar:
     results = [study.seed(s, train) for s in study.seeds]
-networks = [classifier(model).to(study.device).eval() for _ in results]
+networks, (vit, larger) = [classifier(model).to(study.device).eval() for _ in results], (make_vit(), Larger())
 for net, result in zip(networks, results):
-    net.load_state_dict(result["state"])
+    net.load_state_dict(result["states"][0])
+for net, state in zip((vit, larger), results[0]["states"][1:]):
+    net.to(study.device).eval().load_state_dict(state)
 
 # %% [markdown]
 # ## The methods, as values
@@ -133,7 +173,8 @@ shown = torch.stack([data["test_x"][data["test_y"] == int(c)][image] for c in cl
 titles = [f"{c} → {p}" for c, p in zip(classes.split(), net(shown).argmax(1))]
 maps = {name: explain(net, shown, method=method).heatmap.cpu() for name, method in methods.items()}
 figure = charts.map_rows(shown.cpu(), maps, titles, size=0.8)
-study.figure(figure, "methods")
+caption = "Red speaks for the class that is read, blue against it. Which rows show the digit's edges, and which spread over it?"
+study.figure(figure, "methods", caption, "Digits and, below, one row of maps for each of ten methods")
 
 # %% [markdown]
 # In JupyterLab: choose an image, a class, a method, a layer, and move ε or the reference. (Elsewhere there is one picture.)
@@ -142,7 +183,8 @@ study.figure(figure, "methods")
 # %%
 chosen = {name: methods[name] for name in ("LRP-ε", *(m for m in methods if m != "LRP-ε"))}
 figure = explorer.explore(net, data["test_x"][:images], chosen, layers.split())
-study.figure(figure, "explorer")
+caption = "One image by one method. In JupyterLab there are sliders in its place."
+study.figure(figure, "explorer", caption, "A digit and its map")
 
 # %% [markdown]
 # **What to look at in the rows above.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
@@ -247,6 +289,81 @@ print("map", tuple(result.heatmap.shape), "and at layer3", tuple(result.layers["
 print("complete:", bool((completeness_error(result.heatmap, result.delta) < 1e-3).all()))
 
 # %% [markdown]
+# ## A transformer
+#
+# LRP-ε is a rule for ReLU networks, and refuses another by the name of what it has no rule for. `AttnLRP` (Achtibat et
+# al. 2024, [arXiv 2402.05602](https://arxiv.org/abs/2402.05602)) has rules for what transformers are made of:
+#
+# | operation | backward pass |
+# |---|---|
+# | gate $y = \mathrm{GELU}(x)$ | $g\,y/x$, the ratio as a constant |
+# | layer norm | the gradient, with the standard deviation as a constant |
+# | product of two activations, as query and key | half of the gradient to each |
+#
+# Its older relative CP-LRP (Ali et al. 2022) takes attention weights for constants: all relevance goes through the values.
+# DeepLIFT and integrated gradients need nothing new. Each patch of this small vision transformer is a token, and what is
+# coarse in the maps below is that: patches have their edges.
+
+# %%
+of_vit = {
+    "input × gradient": at.InputXGradient(),
+    "integrated gradients": at.IntegratedGradients(reference, steps),
+    "DeepLIFT Rescale": at.DeepLift(reference),
+    "AttnLRP": at.AttnLRP(),
+    "CP-LRP": at.AttnLRP("cp"),
+}
+maps = {name: explain(vit, shown, method=method).heatmap.cpu() for name, method in of_vit.items()}
+above = [f"{c} → {p}" for c, p in zip(classes.split(), vit(shown).argmax(1))]
+caption = "Red speaks for the class that the transformer reads, blue against it. Does AttnLRP look more like the gradient or like DeepLIFT?"
+figure = charts.map_rows(shown.cpu(), maps, above, size=0.8)
+study.figure(figure, "transformer", caption, "Digits and, below, maps of a transformer by five methods")
+
+# %% tags=["nbval-check-output"]
+print("more than four of five test images are read correctly:", results[0]["metrics"]["transformer's accuracy"] > 0.8)
+try:
+    explain(vit, shown, method=at.LRP())
+except at.UnsupportedOperation as refusal:
+    print("LRP-ε:", str(refusal).split(":")[0])
+found = explain(vit, x, method=at.DeepLift(reference))
+print("DeepLIFT is complete:", bool(completeness_error(found.heatmap, found.delta).median() < 1e-3))
+print("the two LRPs differ:", not torch.allclose(maps["AttnLRP"], maps["CP-LRP"], rtol=0.1))
+
+# %% [markdown]
+# ## Two inputs
+#
+# `x` may also be a tuple or a dict of tensors, and then the map has the same form, with **one** sum over all of it:
+# what each input has to say is measured in the same unit. This network sees two digits and says which is the larger.
+# A small digit on the left speaks for the right one, and so on; whose evidence is the stronger? (What a model needs and
+# nobody wants explained goes into `args` and `kwargs`. Token ids go in as they are, see [challenger/text](challenger/text.ipynb).)
+
+# %%
+(left, right), truth = pairs(data["test_x"], data["test_y"], 6, torch.Generator().manual_seed(1))
+of_pair = {
+    "input × gradient": at.InputXGradient(),
+    "DeepLIFT Rescale": at.DeepLift(reference),
+    "LRP-ε": at.LRP(epsilon),
+}
+found = {name: explain(larger, (left, right), method=method) for name, method in of_pair.items()}
+side_by_side = lambda parts: torch.cat([F.pad(part, (1, 1)) for part in parts], 3).cpu()  # noqa: E731
+said = [("left", "right")[i] for i in found["LRP-ε"].logits.argmax(1)]
+maps = {name: side_by_side(f.heatmap) for name, f in found.items()}
+caption = "Each pair and its two maps side by side, in one unit. Red speaks for the answer above, blue against it."
+figure = charts.map_rows(side_by_side((left, right)), maps, [f"larger: {s}" for s in said], size=1.3)
+study.figure(figure, "two_inputs", caption, "Six pairs of digits and, below, maps of both digits by three methods")
+
+# %%
+deep = found["DeepLIFT Rescale"]
+parts = torch.stack([R.flatten(1).sum(1) for R in deep.heatmap]).cpu()
+table = pd.DataFrame(
+    {"says": said, "left": parts[0], "right": parts[1], "together": parts.sum(0), "Δ": deep.delta.cpu()}
+)
+table.style.format(precision=3).set_caption("DeepLIFT: how much each input speaks for the answer")
+
+# %% tags=["nbval-check-output"]
+print("nine of ten pairs are compared correctly:", results[0]["metrics"]["accuracy on pairs"] > 0.9)
+print("both inputs' maps together are complete:", torch.allclose(parts.sum(0), deep.delta.cpu(), atol=1e-3))
+
+# %% [markdown]
 # ## One setting at a time: reference, ε, layer
 #
 # - **Reference**: the question is "why this class, *rather than what?*" From black, only ink can speak. From grey, ink and
@@ -270,12 +387,13 @@ rows = {name: explain(net, shown, method=method).heatmap.cpu() for name, method 
 hidden = explain(net, shown, method=at.DeepLift(reference), layers=layers.split())
 rows |= {f"Rescale at layer {name}": heatmap.cpu() for name, heatmap in hidden.layers.items()}
 figure = charts.map_rows(shown.cpu(), rows, titles, size=0.8)
-study.figure(figure, "settings")
+caption = "The same digits, with other references, layers and rules. What changes, and what does not?"
+study.figure(figure, "settings", caption, "Digits and, below, maps of the same methods with other settings")
 
 # %% [markdown]
 # ## The classes that lost
 #
-# `target="all"` gives one map a class from one forward pass. Here is one image ten times, once for each class, with the
+# `target="all"` gives a map for each class from one forward pass. Here is one image ten times, once for each class, with the
 # class and its logit above. The maps of a row share one scale now: pale maps are weak evidence. Pixels that are
 # red in one column and blue in another decide between the two classes.
 #
@@ -295,7 +413,8 @@ rows = {name: explain(net, one, "all", methods[name]).heatmap[0] for name in ("D
 rows = {name: heatmap.cpu() for name, heatmap in (rows | {"LRP-z⁺ from a one": from_one * size}).items()}
 above = [f"{c}: {score:.1f}".replace("-", "−") for c, score in enumerate(scores)]
 figure = charts.map_rows(ten.detach().cpu(), rows, above, size=0.8, shared=True)
-study.figure(figure, "classes")
+caption = "The numbers are the logits. On a common scale: which classes' maps are strong, and where do they disagree?"
+study.figure(figure, "classes", caption, "One digit ten times, with its maps for the ten classes")
 sign = (scores / size.flatten()).view(-1, 1, 1, 1).cpu()
 turned = torch.allclose(rows["LRP-z⁺ from a one"] * sign, rows["LRP-z⁺"], rtol=1e-3, atol=1e-4)
 print("some logits are negative:", bool((scores < 0).any()))
@@ -326,10 +445,19 @@ def forgetting(net, seed):
     return found
 
 
-forgot = [forgetting(*pair) for pair in tqdm([*zip(networks, study.seeds)], desc="networks")]
+# %%
+with progress(seeds, "networks") as bar:
+    forgot = [(forgetting(*pair), bar.update())[0] for pair in zip(networks, study.seeds)]
 panels = {view: {m: [f[view][m] for f in forgot] for m in methods} for view in forgot[0]}
 drawn = ["none", *(name for name, _ in randomised(net))]
-study.figure(charts.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation"), "forgetting")
+figure = charts.curves(panels, "drawn anew, from the output down to", drawn, "rank correlation")
+caption = "A map should change when the network forgets: which line stays up on the left?"
+study.figure(
+    figure,
+    "forgetting",
+    caption,
+    "Rank correlation with the trained network's maps as layers are drawn anew, for ten methods",
+)
 
 # %% [markdown]
 # **What to look at.** On the left one line stays up: *guided backprop* draws the image's edges, whatever the network has
@@ -361,16 +489,36 @@ def deletion(net, seed):
     return {name: deletion_curve(net, x, h, target, fractions, reference).cpu() for name, h in orders.items()}
 
 
+# %%
 fall = [deletion(*pair) for pair in zip(networks, study.seeds)]
 controls, names = ("random order", "brightest first"), list(methods)
 families = {"gradients": names[:4], "differences and relevance": names[4:]}
 curves = {title: {m: [-f[m].mean(0) for f in fall] for m in (*group, *controls)} for title, group in families.items()}
 percent = [100 * fraction for fraction in fractions]
 figure = charts.curves(curves, "pixels erased, %", percent, "change of the log-odds", controls)
-study.figure(figure, "deletion")
+caption = "Steeper is better; a line above the dash-dotted grey one does worse than the image alone. On the right five lines coincide: see below."
+study.figure(
+    figure,
+    "deletion",
+    caption,
+    "Change of the log-odds as pixels are erased, two panels of methods and two controls in grey",
+)
+
+# %% [markdown]
+# Lines that lie on each other are told apart by their means:
 
 # %%
 falls = {m: estimate([f[m].mean(1).numpy() for f in fall]) for m in (*methods, *controls)}
+figure = charts.interval_rows(
+    {m: {"mean": f} for m, f in falls.items()}, "mean fall of the log-odds, over the shares erased"
+)
+caption = "Further right is better. Methods whose intervals overlap are not told apart by this test."
+study.figure(figure, "falls", caption, "Mean fall of the log-odds of ten methods and two controls, with intervals")
+
+# %% [markdown]
+# Both tests in numbers:
+
+# %%
 table = pd.DataFrame({"mean fall of the log-odds": {m: number(f["mean"]) for m, f in falls.items()}})
 table["95 % interval"] = pd.Series({m: interval(f) for m, f in falls.items()})
 table["rank correlation of |R|, last layer random"] = pd.Series(

@@ -21,26 +21,15 @@
 # downloads nothing. A smoke run shows that everything works, on small data. What a paper's claims are worth shows at the larger scales, *laptop* and
 # *paper*: `make reproduce SCALE=laptop EXPERIMENTS=isnet/mnist_background_bias`.
 #
-# The lists below are read from the repository whenever this page is run. Their times are those of the runs that are on record, all seeds together. What
-# came out is told, with every measurement, on the [results pages](results/README.md).
+# Below are, for each paper, one picture, the notebooks and what they found in a sentence, read from the repository whenever this page is run. Every
+# measurement, and how long each run took, is on the [results pages](results/README.md).
 
 # %%
-from IPython.display import Markdown
-
 from studies.files import NOTEBOOKS
-from studies.pages import notebooks_table, question, show_paper
+from studies.outline import question
+from studies.pages import show_paper
 from studies.parameters import experiments
 from studies.records import RECORDS, load_records
-
-# %% [markdown]
-# ## For every paper, and for your own model
-
-# %%
-Markdown(notebooks_table(experiment for experiment in experiments() if "/" not in experiment))
-
-# %% [markdown]
-# [benchmarks](benchmarks.ipynb) shows what attribution maps and training on them cost, beside other packages and beside the least that
-# they could cost.
 
 # %% [markdown]
 # ## Faster ISNet
@@ -98,6 +87,16 @@ show_paper("deeplift", "mnist_digit_conversion/log-odds")
 
 # %%
 show_paper("challenger", "few_samples_vision/learning_curves")
+
+# %% [markdown]
+# ## For every paper, and for your own model
+#
+# How do maps differ, what do they cost, and what does *your* network look at? [Your own model, your own images](own_model.ipynb) takes a model and a
+# folder of images; [benchmarks](benchmarks.ipynb) shows what attribution maps and training on them cost, beside other packages and beside the least
+# that they could cost.
+
+# %%
+show_paper("", "attribution_methods/methods")
 
 # %% [markdown]
 # ## Words that the notebooks use

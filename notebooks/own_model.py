@@ -48,27 +48,26 @@ data: str = ""  # folder of the images, see above; "" for generated ones
 annotations: str = "coco"  # coco, voc or masks
 labels: str = ""  # annotations (objects' categories) or folders (an image's sub-folder); "" is folders for masks only
 classes: str = ""  # names in the order of the model's outputs, with commas; "" for all there are
-image_size: int = 32  # edge to which images are squashed
-val: float = 0.2  # share of the images that sets thresholds, unless there are folders
-test: float = 0.3  # share of the images that is for the report, unless there are folders
+image_size: int = 32  # edge to which images are squashed [image_size ≥ 8]
+val: float = 0.2  # share of the images that sets thresholds, unless there are folders [0 < val < 1]
+test: float = 0.3  # share of the images that is for the report, unless there are folders [0 < test < 1 - val]
 model: str = "cnn-norm"  # package.module:function, path.py:function, or cnn, cnn-norm, resnet18 … (untrained)
 weights: str = ""  # file with the model's state dict; "" for those that it comes with
-epochs: int = 15  # passes over the training images before all else; 0 for a model that is trained
-guided_epochs: int = 3  # further passes, with each loss and (the control) without
+epochs: int = 15  # passes over the training images before all else; 0 for a model that is trained [epochs ≥ 0]
+guided_epochs: int = 3  # further passes, with each loss and (the control) without [guided_epochs ≥ 1]
 losses: str = "energy 3, l1 10, ppce 0.3, rrr 0.3, isnet 0.7"  # each with its λ; isnet with its P, 0 to 1
 guide_by: str = "boxes"  # where relevance may lie: boxes, or pixels (the objects' outlines)
 attribution: str = "IxG"  # the map: IxG (input × gradient), LRP, AttnLRP (transformers), DeepLIFT, GradCAM or BCos
 layer: str = ""  # the module where the map is read, as layer4; "" for the input
-epsilon: float = 1.0e-2  # LRP's ε, also that of isnet
-batch_size: int = 16  # images a step
-lr: float = 5.0e-3  # Adam's learning rate in the first passes
-guided_lr: float = 2.0e-3  # and in the further ones
+epsilon: float = 1.0e-2  # LRP's ε, also that of isnet [epsilon ≥ 0]
+batch_size: int = 16  # images a step [batch_size ≥ 1]
+lr: float = 5.0e-3  # Adam's learning rate in the first passes [lr > 0]
+guided_lr: float = 2.0e-3  # and in the further ones [guided_lr > 0]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/own_model
-
 # %%
 from studies.early import check_early
 

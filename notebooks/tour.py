@@ -24,19 +24,18 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn), mnist or fashion_mnist (python -m data_prep NAME)
-n_train: int = 0  # number of training images, 0 for all
-mark_size: int = 2  # edge of the square in pixels, 1 to 5
+n_train: int = 0  # number of training images, 0 for all [n_train ≥ 0]
+mark_size: int = 2  # edge of the square in pixels, 1 to 5 [1 ≤ mark_size ≤ 5]
 model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
-epochs: int = 8  # passes over the training images
-batch_size: int = 32  # images a step
-lr: float = 2.0e-3  # Adam's learning rate
-P: float = 0.7  # how much the map counts beside the label, 0 (not at all) to 1 (alone)
+epochs: int = 8  # passes over the training images [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 2.0e-3  # Adam's learning rate [lr > 0]
+P: float = 0.7  # how much the map counts beside the label, 0 (not at all) to 1 (alone) [0 ≤ P ≤ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a pair of networks; pictures show the first
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/tour
-
 # %%
 import pandas as pd
 import torch

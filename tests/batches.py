@@ -1,6 +1,5 @@
 """Batches as users start them, for the tests: a folder of notebooks, commands, and what they leave."""
 
-import json
 import os
 import re
 import shutil
@@ -19,10 +18,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from studies import run
+from studies.records import load_record
 from studies.study import ROOT
 
 STUDY = "toy/steps"  # of two seeds at the scale tiny, of three at the scale laptop
 NOTES = (".batch.lock", "report.html", run.FINISHED)  # made anew by each batch
+NOT_THE_SAME = ("times", "digest", "folder")  # in two runs of one study
 TOY = """
 scale: str = "smoke"  # the settings
 rate: float = 0.5  # a number
@@ -51,8 +52,11 @@ def write_notebook(folder: Path, name: str, cells: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory):
+    return write_notebooks(tmp_path_factory.mktemp("note books"))
+
+
+def write_notebooks(folder: Path) -> Path:
     """Three toys: a study with a claim and a figure, one that can fail, and one of two seeds that is of no paper."""
-    folder = tmp_path_factory.mktemp("note books")
     for name in ("Snakefile", "claims.yaml"):
         shutil.copy(ROOT / "notebooks" / name, folder)
     (folder / "params/toy").mkdir(parents=True)
@@ -69,8 +73,8 @@ def notebooks(tmp_path_factory):
         ]
         write_notebook(folder, name, [*cells, *end, "study.finish(results)"])
         (folder / f"params/{name}.tiny.yaml").write_text("scale: tiny\n")
-    for scale, seeds in (("tiny", 2), ("laptop", 3)):
-        (folder / f"params/{STUDY}.{scale}.yaml").write_text(f"scale: {scale}\nseeds: {seeds}\n")
+    for scale, settings in (("tiny", "seeds: 2"), ("laptop", "seeds: 3"), ("greedy", "threads: 100000")):
+        (folder / f"params/{STUDY}.{scale}.yaml").write_text(f"scale: {scale}\n{settings}\n")
     return folder
 
 
@@ -161,9 +165,9 @@ def start(notebooks):
 
 
 def records(results) -> dict:
-    """All records below a folder, but for what they say of times."""
+    """All records below a folder, each as it was written, but for what they say of times."""
     return {
-        str(file.relative_to(results)): {k: v for k, v in json.loads(file.read_text()).items() if k != "times"}
+        str(file.relative_to(results)): {k: v for k, v in load_record(file).items() if k not in NOT_THE_SAME}
         for file in results.rglob("record.json")
     }
 

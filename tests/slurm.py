@@ -5,12 +5,13 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.chromium import process, until
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo", "srun")
 PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 MISSING = [name for name in PROGRAMS if shutil.which(name, path=PLACES) is None]
 CONFIGURATION = """
@@ -31,6 +32,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0
+SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
@@ -40,7 +42,7 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
-NodeName={name} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=16000 State=UNKNOWN
+NodeName={name} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
 PartitionName=main Nodes={name} Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -51,15 +53,29 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
+def _know_the_configuration(folder: Path) -> None:
+    """Commands of ours go first: Snakemake's jobs drop all of Slurm's variables, and then look below /etc."""
+    for command in ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun"):
+        file = folder / "bin" / command
+        file.write_text(f'#!/bin/sh\nSLURM_CONF="{folder}/slurm.conf" exec {shutil.which(command, path=PLACES)} "$@"\n')
+        file.chmod(0o755)
+
+
 @contextmanager
-def cluster(folder: Path, cpus: int = 2):
+def cluster(cpus: int = 2):
     """The environment in which sbatch, squeue and scancel speak to a Slurm of this machine; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as scratch:  # a short path, as sockets need
+        yield from _cluster(Path(scratch), cpus)
+
+
+def _cluster(folder: Path, cpus: int):
     folder.chmod(0o755)
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
+    _know_the_configuration(folder)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PLACES}
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder}/bin:{PLACES}"}
     user, name = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().partition(".")[0]
     ports = {"controller": _free_port(), "node": _free_port()}
     text = CONFIGURATION.format(folder=folder, name=name, user=user, cpus=cpus, **ports)

@@ -6,7 +6,7 @@ the method's table of rules, so a module, its functional form, an in-place call 
 thing, and nothing is left in the model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from attrain.tensors import mapped, tensors
 
 def explain(
     model: Callable, x: Form, target: Target = None, method: Method = LRP(), *, args: Sequence = (),
-    kwargs: dict | None = None, layers: str | Sequence[str] = (), create_graph: bool = False, at_input: bool = True,
+    kwargs: Mapping | None = None, layers: str | Sequence[str] = (), create_graph: bool = False, at_input: bool = True,
     chunk_size: int | None = None, out: Tensor | None = None, progress: bool = False,
 ) -> Explanation:  # fmt: skip
     """Attribute a model's output to its input.
@@ -86,6 +86,7 @@ def explain(
         Explanation(logits=(3, 2), heatmap=None, layers={'0': (3, 5, 8)}, delta=None)
     """
     layers = _check(model, method, layers, at_input)
+    x, kwargs = _plain(x), _plain(kwargs)
     if not isinstance(args, (tuple, list)):
         raise TypeError(f"args must be a tuple or list of the model's further arguments, got {type(args).__name__}")
     if kwargs is not None and not (isinstance(kwargs, dict) and all(isinstance(k, str) for k in kwargs)):
@@ -141,6 +142,11 @@ def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, .
     return layers
 
 
+def _plain(given: Any) -> Any:
+    """Another mapping, as a tokenizer returns, as a dict."""
+    return dict(given) if isinstance(given, Mapping) else given
+
+
 def _in_chunks(
     run: Callable, model: Callable, inputs: Inputs, target: Any, method: Method, chunk_size: int, out: Tensor | None,
     progress: bool,
@@ -158,7 +164,10 @@ def _in_chunks(
     whole: Any = None
     starts: Any = range(0, max(n, 1), chunk_size)
     if progress:
-        from tqdm.auto import tqdm
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise ImportError("progress=True needs tqdm: pip install tqdm") from None
 
         starts = tqdm(starts, unit="chunk", desc="explain")
     for start in starts:

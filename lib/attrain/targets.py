@@ -95,7 +95,7 @@ def check_target(target: Any, n: int) -> Any:
     """A target in a form that `Scores` takes: an int, a LongTensor, None, "all" or a callable.
 
     Raises:
-        TypeError, ValueError: what is none of them, does not have one row a sample, or looks one-hot.
+        TypeError, ValueError: what is none of them, does not have one row for each sample, or looks one-hot.
     """
     target = _classes(target, n)
     several = isinstance(target, Tensor) and target.ndim == 2 and target.shape[1] > 1
@@ -118,7 +118,7 @@ def _classes(target: Any, n: int) -> Any:
     if isinstance(target, np.ndarray | list | tuple | range):
         try:
             found = np.asarray(target)
-            target = torch.as_tensor(found if found.size else found.astype(int))  # of none, numpy makes floats
+            target = torch.as_tensor(found if found.size else found.astype(int), device="cpu")  # of none, floats
         except (TypeError, ValueError):
             raise ValueError(f"target must be {_ACCEPTED}, got {target!r}") from None
     if not isinstance(target, Tensor):
@@ -130,7 +130,8 @@ def _classes(target: Any, n: int) -> Any:
         return int(target)
     if target.ndim > 2 or len(target) != n:
         raise ValueError(f"target must be a LongTensor of shape ({n},) or ({n}, K), got {given}")
-    return target.long()
+    with torch.inference_mode(False):  # where one is made in it, nothing with a derivative can be taken by it
+        return target.long().clone() if target.is_inference() else target.long()
 
 
 def target_scores(logits: Tensor, target: Any) -> Tensor:
@@ -167,7 +168,7 @@ def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
     """Selective ISNet: the log-odds of the least likely class (Faster ISNet, "Selective ISNet").
 
     η = ln(p_c + ε) − ln(1 − p_c + ε), p = softmax(logits), c = argmin of the logits. Its gradient reaches
-    the evidence of all classes, so one map stands for the original ISNet's one map a class.
+    the evidence of all classes, so one map stands for the original ISNet's one map for each class.
 
     Args:
         eps: > 0, keeps η finite; it also makes the map vanish as p_c falls below it.

@@ -1,6 +1,7 @@
 """Small things about tensors that every room needs, and that know no model."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ def tensors(value: object) -> list[Tensor]:
 
 
 def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """Nested tuples, lists and dicts with every tensor t replaced by change(t).
+    """Nested tuples, lists and dicts, each of its own type, with every tensor t replaced by change(t).
 
     Example:
         >>> import torch
@@ -27,10 +28,14 @@ def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, dict):
-        return {key: mapped(change, member) for key, member in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(mapped(change, member) for member in value)
+    if isinstance(value, (tuple, list)):
+        members = [mapped(change, member) for member in value]
+        return type(value)(*members) if hasattr(value, "_fields") else type(value)(members)  # a namedtuple
+    if isinstance(value, MutableMapping):
+        found = copy.copy(value)
+        for key, member in value.items():
+            found[key] = mapped(change, member)
+        return found
     return value
 
 

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from data_prep import DataError
 from studies import pages, records
-from studies.files import NOTE, NOTEBOOKS, check_writable, results_root, sole
-from studies.parameters import SCALES, experiments, settings
+from studies.files import NOTE, NOTEBOOKS, check_writable, remove_scratch, results_root, sole
+from studies.parameters import SCALES, check_data, data_sets, defaults, experiments, settings
 from studies.run import Parser, check_device
 
 
@@ -56,16 +57,18 @@ def progress(started: float) -> Callable[[logging.LogRecord], bool]:
 
 
 def check(scales: list[str], chosen: list[str], given: dict) -> None:
-    """Raise ValueError before anything runs if the batch cannot be run as asked."""
+    """Raise ValueError or DataError, with one line, before anything runs if the batch cannot be run as asked."""
     if not chosen:
         raise ValueError(f"there are no experiments in {NOTEBOOKS}")
-    for device in {settings(name, scale, given).get("device", "cpu") for name in chosen for scale in scales}:
+    asked = [defaults(name) | settings(name, scale, given) for name in chosen for scale in scales]
+    for device in {values["device"] for values in asked}:
         check_device(device)
+    check_data({needed for values in asked for needed in data_sets(values)})
 
 
 def _cores(text: str) -> str:
-    if text != "all" and int(text) < 1:
-        raise ValueError
+    if text != "all" and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"must be all or a whole number from 1 on, got {text!r}")
     return text
 
 
@@ -77,7 +80,7 @@ def _interrupted(number, frame):
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m studies.batch", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m studies.batch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scale", default="smoke", help=f"one or more of {', '.join(SCALES)}, separated by spaces")
     parser.add_argument(
         "--experiments", default="", help="<paper>/<name> or <name>, separated by spaces (default: all)"
@@ -100,12 +103,13 @@ def main(arguments: list[str] | None = None) -> int:
         check_writable(folder)
         with sole(folder / "batch", f"waiting: another batch is writing to {folder}"):
             failed = snakemake(folder, options.jobs, config)
+            remove_scratch()  # of runs that were killed
             runs = records.runs(records.read_records(folder)[0])
             ours = runs[runs["scale"].isin(scales) & runs["experiment"].isin(chosen)]
             print(f"\n{ours.to_string(index=False)}\n", flush=True)
             for fault in pages.report(folder).values():  # of other runs: this batch's have just been written
                 print(f"{NOTE}{fault}", file=sys.stderr)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if failed:

@@ -4,8 +4,11 @@ Results are written to the folder named by the environment variable ATTRAIN_RESU
 in the repository; notebooks are read from ATTRAIN_NOTEBOOKS, by default `notebooks/` there.
 """
 
+import fcntl
 import json
 import os
+import platform
+import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +18,7 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = Path(os.environ.get("ATTRAIN_NOTEBOOKS") or ROOT / "notebooks").absolute()
 SCHEMA = 2  # of a record
+SCRATCH = "attrain-"  # begins the names of folders in the temporary folder
 NOTE = "note: "  # begins a line on a notebook's stderr that who runs it without looking should see
 
 
@@ -35,10 +39,29 @@ def check_writable(folder: Path) -> None:
         raise type(error)(error.errno, f"cannot write to the output folder: {error.strerror}", str(folder)) from None
 
 
-def scratch_folder() -> tempfile.TemporaryDirectory:
-    """A folder for sockets; in /tmp where the usual place is too deep for a socket's path (104 characters)."""
+@contextmanager
+def scratch_folder():
+    """A folder for what a kernel puts aside, its sockets too; removed at the end, or by the next run after a kill."""
+    remove_scratch()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_scratch()) as folder, open(Path(folder, "new"), "wb") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(Path(folder, "lock"))  # held before anyone can see it
+        yield folder
+
+
+def remove_scratch() -> None:
+    """Remove the scratch folders of processes that were killed: those whose lock nobody holds."""
+    for lock in _scratch().glob(f"{SCRATCH}*/lock"):
+        with suppress(OSError), open(lock, "rb") as file:  # gone, or held
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
+
+
+def _scratch() -> Path:
+    """Where they lie: in /tmp where the usual place is too deep for a socket's path (104 characters)."""
     usual = tempfile.gettempdir()
-    return tempfile.TemporaryDirectory(prefix="attrain-", dir=usual if len(usual) < 70 else "/tmp")
+    return Path(usual if len(usual) < 70 else "/tmp")
 
 
 @contextmanager
@@ -66,22 +89,34 @@ def sole(path: Path, waiting: str = ""):
     """Let one process at a time make the file, or work in the folder, `path`; the others wait for it.
 
     Args:
-        path: what is locked, by a hidden file beside it. The lock ends with its holder, even if that is killed.
-        waiting: what to print if another process is at it.
+        path: what is locked, by a hidden file beside it, which holds the holder's process id. The lock ends with its
+            holder, even if that is killed.
+        waiting: what to print if another process is at it; who that is, and how to end it, is added.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
     with suppress(OSError, NotImplementedError):  # a file system without locks: each process then works alone
         try:
             lock.acquire(blocking=not waiting)
         except Timeout:
-            print(waiting, flush=True)
+            print(f"{waiting} ({_holder(file)})", flush=True)
             lock.acquire()
+        file.write_text(f"{os.getpid()} {platform.node()}")
     try:
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)  # one that waits for it makes it anew
         lock.release()
+
+
+def _holder(file: Path) -> str:
+    """Who holds a lock, and how to end it, as after its terminal or `make` was killed and it was not."""
+    with suppress(OSError, ValueError):
+        number, machine = file.read_text().split(" ", 1)
+        where = f" on {machine}" if machine != platform.node() else ""
+        return f"process {number}{where}; to end it: kill {number}, or at once kill -9 {number}"
+    return "an unknown process"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The looks of records: `report.html` beside the results, the Markdown of the results pages and of the index.
+"""The pages that show records: `report.html` beside the results, the Markdown of the results pages and of the index.
 
     python -m studies.pages            # writes results/report.html, which needs no network and prints
     python -m studies.pages --write    # also the generated parts of the pages in notebooks/results (`make report`)
@@ -10,8 +10,6 @@ that is added appears by itself.
 """
 
 import argparse
-import base64
-import io
 import os
 import re
 import sys
@@ -20,10 +18,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from studies.digests import figure_is_whole
-from studies.files import NOTEBOOKS, ROOT, results_root, write_text
+from studies import claim_tables
+from studies.figures import figures, shrunk
+from studies.files import NOTEBOOKS, results_root, write_text
+from studies.outline import README, chapters, question
 from studies.parameters import experiments
 from studies.records import (
     RECORDS,
@@ -37,55 +35,10 @@ from studies.records import (
     seeds_in_words,
     verdicts,
 )
-from studies.statistics import interval, number
+from studies.report import html_page
 
-README = ROOT / "README.md"
 MARKERS = ("<!-- records: written by make report -->", "<!-- records end -->")
 README_MARKERS = ("<!-- verdicts: written by make report -->", "<!-- verdicts end -->")
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
-)
-for function in (number, interval, duration, seeds_in_words, quote):
-    TEMPLATES.filters[function.__name__] = function
-
-# ---------------------------------------------------------------- HTML
-
-
-def html_page(records: list[dict], path: Path, faults: Iterable[str] = ()) -> str:
-    """One self-contained page: the claims of all records, then each record's figures and tables.
-
-    Args:
-        records: as `load_records` returns them.
-        faults: a line for each file that is none.
-        path: where the page will lie; links to executed notebooks are relative to its folder.
-    """
-    stated = claims(records)
-    about = ["id", "claim", "measure", "expected", "paper's value", "source"]
-    groups = [(rows.iloc[0], rows.to_dict("records")) for _, rows in stated.groupby(about, dropna=False)]
-    runs = [_run(record, path.absolute().parent) for record in records]
-    page = TEMPLATES.get_template("page.html.j2")
-    return page.render(runs=runs, groups=groups, verdicts=verdicts(stated), marks=VERDICTS, faults=[*faults])
-
-
-def _run(record: dict, folder: Path) -> dict:
-    """What the template shows of a record; `folder` is the page's."""
-    names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
-    there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
-    links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = {name: _picture(record, name) for name in record["figures"]}
-    titles = {name: re.sub(r"[_\s]+", " ", name) for name in pictures}
-    found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures, "titles": titles}
-    return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}
-
-
-def _picture(record: dict, name: str) -> dict | None:
-    """A figure as the page holds it, None if it is not as its run drew it; kept at 150 dots an inch, shown at 100."""
-    if not figure_is_whole(record, record["folder"], name):
-        return None
-    data = (record["folder"] / "figures" / f"{name}.png").read_bytes()
-    width, height = (int.from_bytes(data[i : i + 4], "big") * 2 // 3 for i in (16, 20))
-    return {"base64": base64.b64encode(data).decode(), "width": width, "height": height}
-
 
 # ---------------------------------------------------------------- Markdown
 
@@ -114,32 +67,36 @@ def record_tables(records: list[dict], here: Path, faults: Mapping[Path, str] | 
     for record in records:
         stated = claims([record])
         title = f"{record['experiment']}, {scale(record)} scale, {seeds_in_words(record['seeds'])}: {verdicts(stated)}"
-        table = "No claims." if stated.empty else markdown(_measurements(stated).map(plain))
         file = _link(record["folder"] / "record.json", here)
-        parts += [f"<details><summary>{escape(title)}</summary>", table, f"All metrics: [record]({file})", "</details>"]
+        parts += [f"<details><summary>{escape(title)}</summary>", *_claims(stated)]
+        parts += [f"All metrics: [record]({file})", "</details>"]
     parts += [plain(fault.replace(str(file), _link(file, here))) for file, fault in (faults or {}).items()]
     return "\n\n".join(parts) or "No records are kept yet."
 
 
-def _measurements(stated):
-    """The columns that a reader of one record's claims wants."""
-    names = {"id": "Claim", "statement": "", "expected": "Expected", "measured": "Measured", "95 % CI": "95 % CI"}
-    names["verdict"] = "Verdict"
-    if stated["paper_value"].notna().any():
-        names["paper's value"] = "Paper's value"
-    of = stated["of"].map(lambda name: f" ({name})" if name else "")
-    return stated.assign(statement=stated["claim"] + of)[[*names]].rename(columns=names)
+def _claims(stated) -> list[str]:
+    """Paragraphs on the claims of a record: their tables, and what is to be known about both."""
+    if stated.empty:
+        return ["No claims."]
+    parts = []
+    for heading, table in claim_tables.tables(stated).items():
+        parts += [*([f"**{heading}**"] if heading else []), markdown(table.map(plain))]
+    named = [f"- {plain(place)}" for place in claim_tables.places(stated)]
+    parts.append(" ".join(claim_tables.notes(stated)))
+    return [*parts, *(["Where the paper has its numbers:", "\n".join(named)] if named else [])]
+
+
+def _without_runs(paper: str, records: list[dict]) -> str:
+    """The paper's numbers beside which no kept run stands, folded; "" if there are none."""
+    table = claim_tables.without_runs(paper, claims(records))
+    if table.empty:
+        return ""
+    title = f"The paper's numbers beside which no kept run of ours stands yet: {len(table)}"
+    return "\n\n".join(["", f"<details><summary>{title}</summary>", markdown(table.map(plain)), "</details>"])
 
 
 def _link(file: Path, here: Path) -> str:
     return quote(Path(os.path.relpath(file, here)).as_posix())
-
-
-def question(experiment: str) -> str:
-    """A notebook's title: the first heading of its script."""
-    text = (NOTEBOOKS / f"{experiment}.py").read_text("utf-8")
-    heading = re.search(r"^# # (.+)$", text, re.MULTILINE)
-    return heading[1] if heading else experiment
 
 
 def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS, here: Path | None = None) -> str:
@@ -158,7 +115,7 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
     for record in read_records(folder)[0]:
         paper, _, name = record["experiment"].partition("/")
         page = folder / f"{paper}.md" if name else record["folder"] / "record.json"
-        found = f"[{verdicts(claims([record]))}]({_link(page, here)})"
+        found = f"[{verdicts(claims([record]), brief=True)}]({_link(page, here)})"
         lines.get(record["experiment"], []).append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
     table = pd.DataFrame({"Notebook": [f"[{e}]({_link(NOTEBOOKS / f'{e}.ipynb', here)})" for e in chosen]})
     table["It asks"] = [plain(question(experiment)) for experiment in chosen]
@@ -169,36 +126,38 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
 
 
 def show_paper(paper: str, figure: str = "", folder: Path = RECORDS, width: int = 1000) -> None:
-    """Show a paper's notebooks and, of the first kept record that has it, one figure.
+    """Show, of the first kept record that has it, one figure, and below it a paper's notebooks: question and answer.
 
     Args:
-        paper: the folder below `notebooks/`.
+        paper: the folder below `notebooks/`; "" for the notebooks of all papers.
         figure: "<name of the notebook>/<name of the figure>"; a figure that is not kept is left out.
         width: the most pixels that the picture is wide; it is kept in the notebook, so it should be small.
     """
-    from IPython.display import Markdown, display
+    from IPython.display import Image, Markdown, display
 
-    name, _, figure = figure.partition("/")
-    for record in read_records(folder)[0]:
-        file = record["folder"] / "figures" / f"{figure}.png"
-        if record["experiment"] == f"{paper}/{name}" and file.is_file():
-            display(_small(file, width))
-            title = f"{figure[:1].upper()}{figure[1:]}".replace("_", " ")
-            display(Markdown(f"*{title}, from {record['experiment']} at {scale(record)} scale.*"))
+    experiment = f"{paper}/{figure.partition('/')[0]}".lstrip("/")
+    kept = [record for record in read_records(folder)[0] if record["experiment"] == experiment]
+    for record, found in ((of, found) for of in kept for found in figures(of)):
+        if found.name == figure.partition("/")[2] and found.file.is_file():
+            png, wide, _ = shrunk(found.file, width, colours=128)
+            display(Image(png, format="png", width=min(wide, width * 2 // 3), alt=found.alt))
+            caption = found.caption or f"{found.title[:1].upper()}{found.title[1:]}."
+            place = f"[{plain(experiment)}]({quote(experiment)}.ipynb), {plain(scale(record))} scale"
+            display(Markdown(f"*{plain(caption)}* ({place})"))
             break
-    ours = [experiment for experiment in experiments() if experiment.split("/")[0] == paper]
-    display(Markdown(notebooks_table(ours, folder) if ours else "There is no notebook yet."))
+    display(Markdown(answers(paper) or "There is no notebook yet."))
 
 
-def _small(file: Path, width: int):
-    """The picture in no more than 128 colours."""
-    from IPython.display import Image
-    from PIL import Image as Picture
+def answers(paper: str) -> str:
+    """A paper's notebooks, each with its question and the README's answer, as a list in Markdown; "" if there are none.
 
-    picture, png = Picture.open(file).convert("RGB"), io.BytesIO()
-    picture.thumbnail((width, 2 * width))
-    picture.quantize(128).save(png, "png", optimize=True)
-    return Image(png.getvalue(), format="png", width=picture.width * 2 // 3, alt=file.stem)
+    Links are relative to the notebooks' folder.
+    """
+    lines = []
+    for entry in next((chapter.studies for chapter in chapters() if chapter.paper == paper), ()):
+        asked, said = entry.question or question(entry.experiment), entry.answer.replace("](notebooks/", "](")
+        lines.append(f"- [{asked}]({quote(entry.experiment)}.ipynb) {said}{'.' if said else ''}".rstrip())
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- pages that are written between markers
@@ -219,7 +178,7 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
         ours = [record for record in records if record["experiment"].split("/")[0] == paper]
         no_records = {file: fault for file, fault in faults.items() if file.parent.parent.name == paper}
         page = folder / f"{paper}.md"
-        texts[page] = _filled(page, record_tables(ours, folder, no_records))
+        texts[page] = _filled(page, record_tables(ours, folder, no_records) + _without_runs(paper, ours))
     texts[folder / "README.md"] = _filled(folder / "README.md", notebooks_table(folder=folder, here=folder))
     if README.is_file() and README_MARKERS[0] in README.read_text("utf-8"):
         texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent), README_MARKERS)
@@ -253,7 +212,7 @@ def update(page: Path, text: str) -> bool:
 
 
 def report(folder: Path) -> dict[Path, str]:
-    """Write report.html, of all records below the folder, and print where it is; returns what `read_records` found amiss."""
+    """Write report.html of all records below the folder, and print where; returns what `read_records` found amiss."""
     records, faults = read_records(folder)
     page = folder / "report.html"
     update(page, html_page(records, page, faults.values()))

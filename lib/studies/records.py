@@ -105,7 +105,7 @@ def claims(found: Path | Iterable[dict] = RECORDS):
         found: a folder of records, by default those that are kept; or records, as `load_records` returns them.
 
     Returns:
-        a row a record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
+        a row per record, claim and variant; of a claim stated twice (a cell run again) the last. Columns: experiment,
         scale, id, claim, of, measure, mean, low, high, interval, verdict, alone, family, decided by, ours, paper_value,
         source, setting, same_at, reproduced, of `studies.verdicts.judged`, and in words expected, measured, 95 % CI,
         paper's value (with its setting, where that is not ours).
@@ -136,11 +136,18 @@ def runs(found: Path | Iterable[dict] = RECORDS):
     return pd.DataFrame(rows, columns=["experiment", "scale", "seeds", "verdicts", "seconds"])
 
 
-def verdicts(stated) -> str:
-    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask."""
+def verdicts(stated, brief: bool = False) -> str:
+    """How many rows of a table of claims hold, fail and so on, in words: the paper's, then what is ours to ask.
+
+    Args:
+        stated: rows of `claims`.
+        brief: leave out ours where there are some of the paper's.
+    """
     ours = stated["ours"].notna()
     papers, own = _counted(stated[~ours]), _counted(stated[ours])
-    return "; ".join([*([papers] if papers else []), *([f"of ours {own}"] if own else [])]) or "no claims"
+    if brief and papers:
+        return papers
+    return "; ".join(part for part in (papers, own and f"of ours {own}") if part) or "no claims"
 
 
 def _counted(stated) -> str:

@@ -24,7 +24,17 @@ import yaml
 
 from studies.digests import code, code_digest, figure_is_whole, record_digest
 from studies.files import NOTE, NOTEBOOKS, ROOT, check_writable, results_root, scratch_folder, write_text
-from studies.parameters import NOT_RECORDED, PAGES, code_cells, experiments, parse_values, settings
+from studies.parameters import (
+    NOT_RECORDED,
+    PAGES,
+    check_data,
+    code_cells,
+    data_sets,
+    defaults,
+    experiments,
+    parse_values,
+    settings,
+)
 
 # glibc hands the memory of large tensors back at once, and the system gives it out again page by page: about 5 % of a
 # training on a CPU. Other libraries of C do not know these; older glibcs refuse a larger second one.
@@ -40,10 +50,11 @@ def check_device(name: str) -> None:
         study.check_device(name)
 
 
-def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
+def run(experiment: str, scale: str, given: dict, out: Path, checked: bool = False) -> Path:
     """Execute the notebook into the folder `out`; returns the record's path.
 
-    Raises RuntimeError with one line if the notebook raises or its kernel dies.
+    Raises RuntimeError with one line if the notebook raises, its kernel dies, or data that it needs are missing; that
+    these are there is not looked at again if they are `checked`, as by a batch.
     """
     import nbformat  # here and below: these imports are slow, and a batch needs of this module what is above
     from nbconvert import HTMLExporter
@@ -51,6 +62,8 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     values = settings(experiment, scale, given)
     check_device(values.get("device", "cpu"))
     check_writable(out)
+    if not checked:
+        check_data(data_sets(defaults(experiment) | values))
     done = digest(experiment)
     (out / FINISHED).unlink(missing_ok=True)
     with scratch_folder() as scratch:
@@ -65,7 +78,7 @@ def run(experiment: str, scale: str, given: dict, out: Path) -> Path:
     write_text(out / "notebook.html", HTMLExporter().from_notebook_node(notebook)[0])
     write_text(out / "notebook.ipynb", nbformat.writes(notebook))
     (out / "failed.ipynb").unlink(missing_ok=True)
-    (out / FINISHED).write_text(done)
+    write_text(out / FINISHED, done)  # whole or not at all: other jobs of a batch look at it meanwhile
     return out / "record.json"
 
 
@@ -123,6 +136,9 @@ def _execute(experiment: str, running: Path, parameters: dict):
 
     for name, value in MEMORY.items():
         os.environ.setdefault(name, value)
+    # Whatever the kernel puts aside goes with the scratch folder, even if all are killed.
+    aside, before = dict.fromkeys(("TMPDIR", "JUPYTER_RUNTIME_DIR"), str(running.parent)), dict(os.environ)
+    os.environ.update(aside)
     # Kernels over IPC, sockets in a folder of their own: free of TCP's port races between parallel runs.
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
     try:
@@ -136,6 +152,10 @@ def _execute(experiment: str, running: Path, parameters: dict):
         raise RuntimeError("the kernel died; it may have run out of memory") from None
     except PapermillExecutionError as error:
         raise RuntimeError(f"{error.ename}: {_first_line(error.evalue)}") from None
+    finally:
+        for name in aside:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in aside if name in before})
     notebook = nbformat.read(running, as_version=4)
     collapse_progress(notebook)
     return notebook
@@ -204,7 +224,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = Parser(prog="python -m studies.run", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m studies.run", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("experiment", help="<paper>/<name>, or <name> alone; with --keep-outputs also all")
     parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
     parser.add_argument("--out", type=Path, help="output folder (default: results/<scale>/<experiment>)")
@@ -228,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
         given = parse_values(options.parameter, options.experiment)
         label += f" seed {given['seed']}" if "seed" in given else ""
         out = (options.out or results_root() / options.scale / options.experiment).absolute()
-        record = run(options.experiment, options.scale, given, out)
+        record = run(options.experiment, options.scale, given, out, checked=options.end_with is not None)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {label}: {_first_line(error)}", file=sys.stderr)
         return 1

@@ -139,11 +139,11 @@ def paired_tests(values: Mapping[str, Sequence[float]], against: str) -> pd.Data
     """Differences of each method from one of them over the same seeds.
 
     Args:
-        values: method -> one number a seed; the same seeds in the same order.
+        values: method -> one number for each seed; the same seeds in the same order.
         against: the method that the others are compared with.
 
     Returns:
-        a row a method: "difference" (its mean), "low" and "high" (95 %, Student's t), the p-values "t" and "wilcoxon"
+        a row per method: "difference" (its mean), "low" and "high" (95 %, Student's t), the p-values "t" and "wilcoxon"
         (two-sided; 1 where all seeds differ by the same, which is no sign of certainty), and "holm": of "t", corrected
         for the number of methods (Holm 1979). Of fewer than three seeds there is the difference alone, and NaN
         for the rest.

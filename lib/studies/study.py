@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -94,25 +95,29 @@ class Study:
 
     Sets the number of CPU threads (results depend on it, in the last bits) and deterministic algorithms; on a
     GPU, where some operations have none (adaptive average pooling is one), torch warns of these. float32 is
-    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up.
+    float32 there too: convolutions do not round it to 10 bits (TF32), as torch else lets them, and maps add up. What a
+    user's start-up file may have set of torch, another default dtype or device or no gradients, is set back.
 
     Attributes:
         parameters: name -> value; device: a torch.device; out: the folder that the run writes to;
         seeds: range(seed, seed + seeds).
 
     Raises:
-        ValueError: unknown or ill-typed parameters, an unusable device, no seeds.
+        ValueError: unknown or ill-typed parameters or such out of range, an unusable device.
         OSError: the output folder cannot be written to.
     """
 
     def __init__(self, experiment: str, namespace: dict):
         self._started = time.time()
         self.experiment = experiment
-        self.parameters = parameters.of_notebook(namespace)
+        self.parameters = parameters.of_notebook(namespace, experiment)
         self._namespace = namespace
         self.seeds = range(self.parameters["seed"], self.parameters["seed"] + self.parameters["seeds"])
         self.device = check_device(self.parameters["device"])
         torch.set_num_threads(self.parameters["threads"])
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
         # As `use_deterministic_algorithms`, which would import torch's compiler, for two seconds.
         torch.set_deterministic_debug_mode("error" if self.device.type == "cpu" else "warn")
         torch.backends.cudnn.allow_tf32 = False
@@ -126,6 +131,7 @@ class Study:
         self._captions: dict[str, dict[str, str]] = {}
         self._data: dict[str, dict] = {}
         self._seconds: dict[int, float] = {}
+        self._megabytes = 0.0
 
     def data(self, name: str, checksums: dict[str, str]) -> None:
         """Note a data set and its files' sha256 in the record."""
@@ -148,12 +154,14 @@ class Study:
             if not _is_kept(file):
                 seed_everything(seed)
                 started = time.time()
-                result, content = {**run(seed), "seconds": time.time() - started}, io.BytesIO()
+                result, content = run(seed), io.BytesIO()
+                result = {**result, "seconds": time.time() - started, "megabytes": peak_memory()}
                 torch.save(result, content)
                 digests.write_sealed(file, content.getvalue())
             content = io.BytesIO(digests.read_sealed(file))
         result = torch.load(content, map_location="cpu")  # also when just made: both ways give the same
         self._seconds[seed] = self._seconds.get(seed, 0.0) + result["seconds"]
+        self._megabytes = max(self._megabytes, result["megabytes"])
         return result
 
     def _fingerprint(self, seed: int, run: Callable) -> str:
@@ -170,7 +178,7 @@ class Study:
 
         Args:
             id: the claim's id.
-            values, draws: (S,) one number a seed or (S, N) one a seed and test image, and draws of patients, see
+            values, draws: (S,) one number for each seed or (S, N) one a seed and test image, and draws of patients, see
                 `estimate`.
             of: what of several things was measured, as a variant's name.
 
@@ -256,6 +264,7 @@ class Study:
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "notebook_seconds": round(time.time() - self._started, 1),
                 "seed_seconds": [round(self._seconds[seed], 1) for seed in self.seeds],
+                "megabytes": round(max(self._megabytes, peak_memory())),
             },
         }
         for name, picture in self._figures.items():
@@ -317,12 +326,19 @@ def _defined(value) -> float | None:
 def _summary(values: list[float | None]) -> dict:
     """`estimate` of the seeds that have a value, which says how many these are."""
     known = [value for value in values if value is not None]
-    found = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    measured = estimate(known) if known else {"mean": None, "low": None, "high": None, "interval": "none"}
+    found = {key: measured[key] for key in ("mean", "low", "high", "interval")}
     return (
         found
         if len(known) == len(values)
         else found | {"interval": f"{found['interval']}; undefined in {len(values) - len(known)} of {len(values)}"}
     )
+
+
+def peak_memory() -> float:
+    """The most main memory that this process has had so far, in MB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # of Apple's kernel, of Linux's
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def environment(device: torch.device) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from studies.files import NOTEBOOKS
-from studies.statistics import FEWEST_SEEDS, clopper_pearson, holm, t_quantile, verdict
+from studies.statistics import FEWEST_SEEDS, clopper_pearson, half_width, holm, standard_errors, t_quantile, verdict
 
 CLAIMS = NOTEBOOKS / "claims.yaml"
 REQUIRED = {"claim", "measure", "paper_value", "source"}
@@ -44,9 +44,13 @@ def load_claims(path: Path = CLAIMS) -> dict[str, dict]:
 
 def stated(id: str, of: str) -> dict:
     """A claim's definition as it bears on one variant of what was measured; {} for an id that is not in the file."""
-    definition = load_claims().get(id, {}) if CLAIMS.is_file() else {}
+    return resolved(load_claims().get(id, {}), of) if CLAIMS.is_file() else {}
+
+
+def resolved(definition: Mapping, of: str) -> dict:
+    """A definition with the values of this variant, None where it has none."""
     each = {key: definition[key] for key in BY_VARIANT if isinstance(definition.get(key), dict)}
-    return definition | {key: values.get(of) for key, values in each.items()}
+    return {**definition} | {key: values.get(of) for key, values in each.items()}
 
 
 def judged(record: Mapping) -> list[dict]:
@@ -58,7 +62,7 @@ def judged(record: Mapping) -> list[dict]:
     Returns:
         each claim with "verdict": by its 95 % interval, or "not judged" where there is none and at smoke scale;
         "alone": does it take this comparison alone to decide, but not all `family` comparisons of this claim in this
-        record at once (Holm 1979, two-sided level 5 %); "decided by": how many seeds or test images would decide an
+        record at once (Holm 1979, two-sided level 5 %); "decided by": how many seeds or test cases would decide an
         undecided one if its mean and spread stayed as they are, in words. Of a claim stated twice (a cell run again)
         the last.
     """
@@ -98,25 +102,31 @@ def completed(measured: dict, share: bool = False) -> dict:
     """
     if "error" in measured:
         return measured
-    text, (low, high) = measured["interval"], (measured[side] for side in ("low", "high"))
+    low, high, text = measured["low"], measured["high"], measured["interval"].replace("test images", "test cases")
     seeds = int((re.search(r"(\d+) seed", text) or [0, 1])[1])
-    images = int((re.search(r"over (\d+) test images", text) or [0, 0])[1])
-    found = measured | {"seeds": seeds, "error": 0.0, "freedom": None, "image_error": 0.0, "share_of": None}
-    none = {"low": None, "high": None}
+    cases = int((re.search(r"over (\d+) test cases", text) or [0, 0])[1])
+    found = {**measured, "interval": text, "seeds": seeds, "share_of": None}
+    found |= {"error": 0.0, "freedom": None, "image_error": 0.0}
+    none = found | {"low": None, "high": None}
     if low is None:
         return found
-    if share and images:
-        low, high = clopper_pearson(measured["mean"], images)
-        words = f"exact over {images} test images, 1 seed"
-        return found | {"share_of": images, "low": low, "high": high, "interval": words}
+    if share and cases:
+        low, high = clopper_pearson(measured["mean"], cases)
+        return found | {
+            "share_of": cases,
+            "low": low,
+            "high": high,
+            "interval": f"exact over {cases} test cases, 1 seed",
+        }
     if low == high:
-        return found | none | {"interval": "none: all values agree"}
+        return none | {"interval": "none: all values agree"}
     if text.startswith("t over"):
         if seeds < FEWEST_SEEDS:
-            return found | none | {"interval": f"none: {seeds} seeds"}
+            return none | {"interval": f"none: {seeds} seeds"}
         return found | {"error": (high - low) / 2 / t_quantile(0.95, seeds - 1), "freedom": seeds - 1}
-    error = (high - low) / 2 / t_quantile(0.95, None)
-    return found | {"error": error, "image_error": error, "freedom": images - 1 if images else None}
+    freedom = cases - 1 if cases else None
+    error = (high - low) / 2 / t_quantile(0.95, freedom)
+    return found | {"error": error, "image_error": error, "freedom": freedom}
 
 
 def p_value(measured: Mapping, above: float = -math.inf, below: float = math.inf) -> float:
@@ -132,15 +142,13 @@ def _p_up_to(measured: Mapping, bound: float) -> float:
     """p-value of the hypothesis that the true value is `bound` or less."""
     from scipy import stats
 
-    mean, error, count = measured["mean"], measured["error"], measured["share_of"]
-    found = []
-    if error and not (count and measured["seeds"] < FEWEST_SEEDS):
-        freedom = math.inf if measured["freedom"] is None else measured["freedom"]
-        found.append(float(stats.t.sf((mean - bound) / error, freedom)))
+    mean, count, found = measured["mean"], measured["share_of"], []
+    if not count or measured["seeds"] >= FEWEST_SEEDS:
+        for error, freedom in standard_errors(measured):
+            found.append(float(stats.t.sf((mean - bound) / error, math.inf if freedom is None else freedom)))
     if count:
         hits = mean * count
-        at_most = bound >= 0 if hits == 0 else stats.beta.cdf(bound, hits, count - hits + 1)
-        found.append(float(at_most))
+        found.append(float(bound >= 0 if hits == 0 else stats.beta.cdf(bound, hits, count - hits + 1)))
     return max(found)
 
 
@@ -151,7 +159,7 @@ def _p_from(measured: Mapping, bound: float) -> float:
 
 
 def decided_by(measured: Mapping, decision: str, above: float = -math.inf, below: float = math.inf) -> str:
-    """What would decide a claim if mean and spread stayed as they are: "8 seeds", "1,200 test images", or "".
+    """What would decide a claim if mean and spread stayed as they are: "8 seeds", "1,200 test cases", or "".
 
     It says nothing of whether the claim would hold. One that is not judged for want of seeds needs three.
     """
@@ -161,37 +169,37 @@ def decided_by(measured: Mapping, decision: str, above: float = -math.inf, below
         return ""
     mean = measured["mean"]
     room = min(abs(mean - bound) for bound in (above, below))  # outside both bounds the nearer one counts, too
+    if not room:
+        return "nothing: it is on the bound"
     if measured["share_of"]:
         return _decided_by_more_of(measured, above, below)
     if measured["seeds"] >= FEWEST_SEEDS:
         return _decided_by_seeds(measured, room)
-    if not room:
-        return "nothing: it is on the bound"
     images = ((measured["freedom"] or 0) + 1) * (t_quantile(0.95, None) * measured["error"] / room) ** 2
-    return f"{_about(images)} test images" if measured["freedom"] else "more test images"
+    return f"{_about(images)} test cases" if measured["freedom"] else "more test cases"
 
 
 def _decided_by_seeds(measured: Mapping, room: float) -> str:
     """The least number of seeds whose interval is narrower than `room` to each side."""
-    seeds, left = measured["seeds"], measured["image_error"] ** 2
-    of_seeds = measured["error"] ** 2 - left
-    for count in range(seeds + 1, MOST_SEEDS + 1):
-        part = of_seeds * seeds / count
-        freedom = (part + left) ** 2 * (count - 1) / part**2 if part > 0 else None
-        if t_quantile(0.95, freedom) * math.sqrt(part + left) < room:
-            return f"{count} seeds"
+    left = measured["image_error"] ** 2
+    of_a_seed = (measured["error"] ** 2 - left) * measured["seeds"]
+    for seeds in range(measured["seeds"] + 1, MOST_SEEDS + 1):
+        part = of_a_seed / seeds
+        freedom = (part + left) ** 2 * (seeds - 1) / part**2 if part > 0 else None
+        more = {"error": math.sqrt(part + left), "freedom": freedom, "image_error": math.sqrt(left), "seeds": seeds}
+        if half_width(more) < room:
+            return f"{seeds} seeds"
     enough = t_quantile(0.95, None) * measured["image_error"] < room
-    return f"more than {MOST_SEEDS} seeds" if enough else "more test images, not seeds"
+    return f"more than {MOST_SEEDS} seeds" if enough else "more test cases, not seeds"
 
 
 def _decided_by_more_of(measured: Mapping, above: float, below: float) -> str:
     """As many things of which a share is exact enough."""
-    count = measured["share_of"]
-    while count < 1e7:
+    count, decision = measured["share_of"], "undecided"
+    while decision == "undecided":
         count = math.ceil(count * 1.02)
-        if verdict(*clopper_pearson(measured["mean"], count), above=above, below=below) != "undecided":
-            return f"{_about(count)} test images"
-    return "nothing: it is on the bound"
+        decision = verdict(*clopper_pearson(measured["mean"], count), above=above, below=below)
+    return f"{_about(count)} test cases"
 
 
 def _about(count: float) -> str:

@@ -35,26 +35,25 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 boundary: str = "wave"  # true boundary between the classes: wave or spiral
-sizes: str = "50"  # numbers of training samples, as "20, 50, 200"
+sizes: str = "50"  # numbers of training samples, as "20, 50, 200" [sizes ≥ 2]
 methods: str = "plain, mixup, FGSM, Challenger, permuted"  # what to train, see the table below
-dim: int = 50  # dimensions that the surface is bent into, even
-frequency: float = 1.5  # how strongly it is bent
-surface: int = 0  # seed of the surface
-noise: float = 0.0  # standard deviation of training samples' noise at right angles to the surface
-test_noise: str = "0.5, 1"  # that of further test sets; the first test set lies on the surface
-near: float = 0.2  # share of the surface, nearest to the true boundary, that counts as near it
-side: int = 100  # the test set is a grid of side × side points
-width: int = 64  # units of each of the two hidden layers
-steps: int = 300  # optimiser steps
-batch_size: int = 32  # samples a step
-lr: float = 1.0e-3  # learning rate of Adam
-tuning_seeds: int = 1  # seeds 100, 101, … on which each method's settings are chosen
+dim: int = 50  # dimensions that the surface is bent into, even [dim ≥ 4 and not dim % 2]
+frequency: float = 1.5  # how strongly it is bent [frequency > 0]
+surface: int = 0  # seed of the surface [0 ≤ surface < 2**32]
+noise: float = 0.0  # standard deviation of training samples' noise at right angles to the surface [noise ≥ 0]
+test_noise: str = "0.5, 1"  # that of further test sets; the first test set lies on the surface [test_noise ≥ 0]
+near: float = 0.2  # share of the surface, nearest to the true boundary, that counts as near it [0 < near ≤ 1]
+side: int = 100  # the test set is a grid of side × side points [side ≥ 2]
+width: int = 64  # units of each of the two hidden layers [width ≥ 1]
+steps: int = 300  # optimiser steps [steps ≥ 1]
+batch_size: int = 32  # samples a step [batch_size ≥ 1]
+lr: float = 1.0e-3  # learning rate of Adam [lr > 0]
+tuning_seeds: int = 1  # seeds 100, 101, … on which each method's settings are chosen [tuning_seeds ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 2  # number of seeds; intervals are over seeds
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/ambiguity
-
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -471,7 +470,7 @@ def came_out(m):
         base = m[f"{n}.plain.near_error"]
         change, control = (100 * (m[f"{n}.{name}.near_error"] - base) for name in ("Challenger", "permuted"))
         where = f"With {n} samples Challenger changes the error near the boundary"
-        yield True, f"{where} by {change:+.1f} points, permuted maps by {control:+.1f}."
+        yield True, f"{where} by {change:+.1f} points, permuted maps by {control:+.1f}.".replace("-", "−")
     sure, plain = (100 * m[f"50.{name}.sure_but_wrong"] for name in ("Challenger", "plain"))
     where = "With 50 it is wrong with more than 90 % confidence on"
     yield True, f"{where} {sure:.1f} % of the surface, plain training on {plain:.1f} %."

@@ -39,24 +39,23 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (with scikit-learn), mnist, fashion_mnist or cifar10_jpeg (python -m data_prep NAME)
 methods: str = "plain, label smoothing, FGSM, Challenger, permuted"  # what to train, rows of the table below
-sizes: str = "20, 100"  # numbers of training images, class-balanced
-shown: int = 20  # one of them, for the pictures
-pool: int = 0  # images that these and those for validation are drawn from, 0 for all
-n_validation: int = 500  # other training images, which choose each method's settings
-n_test: int = 0  # test images, 0 for all
+sizes: str = "20, 100"  # numbers of training images, class-balanced [sizes ≥ 1]
+shown: int = 20  # one of them, for the pictures [shown ≥ 1]
+pool: int = 0  # images that these and those for validation are drawn from, 0 for all [pool ≥ 0]
+n_validation: int = 500  # other training images, which choose each method's settings [n_validation ≥ 1]
+n_test: int = 0  # test images, 0 for all [n_test ≥ 0]
 model: str = "cnn"  # cnn (three convolutions), cnn-norm (four, batch norm) or resnet18
-width: int = 8  # filters of the first convolution of a cnn
+width: int = 8  # filters of the first convolution of a cnn [width ≥ 1]
 dropout_layer: str = "9"  # where dropout acts: 9 of cnn, 16 of cnn-norm, avgpool of resnet18
-steps: int = 60  # of Adam, whatever the number of images
-batch_size: int = 32  # images a step
-lr: float = 2.0e-3  # learning rate
-tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
+steps: int = 60  # of Adam, whatever the number of images [steps ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 2.0e-3  # learning rate [lr > 0]
+tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings [tuning_seeds ≥ 1]
 seed: int = 0  # first seed of the evaluation
 seeds: int = 2  # number of seeds; intervals are over seeds, so that one has none
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/few_samples_vision
-
 # %%
 from functools import partial
 from itertools import product

@@ -37,22 +37,21 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "booking_requests"  # booking_requests (generated), trec or sst2 (python -m data_prep NAME)
 methods: str = "plain, word dropout, FGSM, Challenger, permuted"  # what to train, rows of the table below
-sizes: str = "40, 160"  # numbers of training sentences, class-balanced
-shown: int = 160  # one of them, for the pictures
-n_validation: int = 300  # other training sentences, which choose each method's settings
-length: int = 15  # words of a sentence that are kept
-words: int = 2000  # most frequent words of the training part, 0 for all; others are "unknown"
-width: int = 32  # numbers of an embedding, and filters of each width of convolution
-steps: int = 70  # of Adam, whatever the number of sentences
-batch_size: int = 32  # sentences a step
-lr: float = 5.0e-3  # learning rate
-tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
+sizes: str = "40, 160"  # numbers of training sentences, class-balanced [sizes ≥ 1]
+shown: int = 160  # one of them, for the pictures [shown ≥ 1]
+n_validation: int = 300  # other training sentences, which choose each method's settings [n_validation ≥ 1]
+length: int = 15  # words of a sentence that are kept [length ≥ 5]
+words: int = 2000  # most frequent words of the training part, 0 for all; others are "unknown" [words ≥ 0]
+width: int = 32  # numbers of an embedding, and filters of each width of convolution [width ≥ 1]
+steps: int = 70  # of Adam, whatever the number of sentences [steps ≥ 1]
+batch_size: int = 32  # sentences a step [batch_size ≥ 1]
+lr: float = 5.0e-3  # learning rate [lr > 0]
+tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings [tuning_seeds ≥ 1]
 seed: int = 0  # first seed of the evaluation
 seeds: int = 3  # number of seeds; intervals are over seeds, so that one has none
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/text
-
 # %%
 from functools import partial
 from itertools import product
@@ -61,6 +60,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from attrain import LRP, DeepLift, InputXGradient, IntegratedGradients, Occlusion, explain
 from attrain.challenger import Challenger
 from attrain.metrics import reliability
 from attrain.training import plain_step, regularisers
@@ -132,7 +132,7 @@ for i in range(len(classes)):
 # \tilde h = h - \varepsilon\,s\;\mathrm{sign}(h)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(h, y) + \tfrac12\,\mathrm{CE}(\tilde h, y)$$
 #
-# with $\varepsilon$ uniform in $[0, \varepsilon_\mathrm{max})$ a sentence and $s$ the standard deviation of its embeddings. The embeddings learn
+# with $\varepsilon$ drawn for each sentence, uniform in $[0, \varepsilon_\mathrm{max})$, and $s$ the standard deviation of its embeddings. The embeddings learn
 # from both terms. The share `top` counts padded places too: with 15 places, 0.2 are three words. In the search
 # Challenger may also take the single numbers of the largest $|R_{te}|$, whatever their words (`per element`). *Challenger
 # gate* instead scales down each word by its positive relevance, $\tilde h_t = h_t\,\max(0, 1 - \varepsilon\,r_t)$.
@@ -251,6 +251,32 @@ def examples(net, n, seed):
 
 
 # %%
+def answers(ids):
+    """Methods that say which words decided; references are word numbers too: padding, or words that are not known."""
+    unknown = ids.masked_fill(ids != 0, UNKNOWN)
+    return {
+        "gradient × input": InputXGradient(),
+        "LRP-ε": LRP(),
+        "DeepLIFT, from padding": DeepLift(0),
+        "DeepLIFT, from unknown words": DeepLift(unknown),
+        "integrated gradients, from the same": IntegratedGradients(unknown, steps=50),
+        "one word made unknown": Occlusion(1, reference=UNKNOWN),
+    }
+
+
+def explained(net):
+    """Of a test sentence of each class: what is read, and each method's relevance of each word for that."""
+    first = [int((test_y == c).nonzero()[0]) for c in range(min(len(classes), 3))]
+    ids, net = test_x[first], net.eval()
+    result = {"x": ids.cpu(), "logits": net(ids).detach().cpu(), "R": {}, "delta": {}}
+    for name, method in answers(ids).items():
+        found = explain(net, ids, method=method, layers=() if isinstance(method, Occlusion) else "embedding")
+        words = found.heatmap if isinstance(method, Occlusion) else found.layers["embedding"].sum(-1)
+        result["R"][name], result["delta"][name] = words.cpu(), None if found.delta is None else found.delta.cpu()
+    return result | {"bias": net.head.bias.detach().cpu()}
+
+
+# %%
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     result = {"metrics": {}, "logits": {}}
@@ -260,6 +286,8 @@ def run(seed):
             result["metrics"] |= {f"{n}.{name}.{key}": value for key, value in judge(net, test_x, test_y).items()}
             if n == shown:
                 result["logits"][name] = predict(net, test_x).cpu()
+            if n == shown and name == "plain":
+                result["explained"] = explained(net)
             if n == shown and name == "Challenger":
                 result["examples"] = examples(net, n, seed)
     return result
@@ -267,6 +295,57 @@ def run(seed):
 
 with progress(seeds * len(counts) * len(names), "evaluation") as bar:
     results = [study.seed(s, run) for s in study.seeds]
+
+# %% [markdown]
+# ## Which words decided?
+#
+# Word numbers have no gradient: between word 7 and word 8 there is nothing. But the network looks each number up in a table
+# first, and from there on all is differentiable. So numbers go in as they are, and the map is read **at the embedding
+# layer**, for any method:
+#
+# ```
+# explain(net, ids, method=DeepLift(0), layers="embedding").layers["embedding"]     # (N, T, width)
+# ```
+#
+# Summed over the embedding's width this is one number a word. References are word numbers too: *padding* (0) asks what the
+# words say that silence does not; *unknown words* ask what it is about these words, rather than any. The last row needs
+# no gradient: one word at a time is replaced by "unknown", and the fall of the logit is the word's relevance.
+#
+# Below, for a test sentence of each class (three at most), what speaks for the class that the plainly trained network reads
+# (red), and what against it (blue); each row has a scale of its own. What a row has to say depends more on the reference
+# than on the method: the upper three ask about padding, the lower three about unknown words.
+
+# %%
+found = results[0]["explained"]
+read, rows = found["logits"].argmax(1), []
+for i, ids in enumerate(found["x"]):
+    said = [word[j] for j in ids.tolist() if j]
+    for k, (name, R) in enumerate(found["R"].items()):
+        label = f"read as {classes[read[i]]}: {name}" if k == 0 else name
+        rows.append((label, said, (R[i] / R[i].abs().max().clamp(min=1e-9)).tolist(), "relevance"))
+caption = "Red words speak for the class that is read, blue ones against it. The rows of one reference are alike; those of the other are not."
+study.figure(
+    sentence_rows(rows), "words", caption, "A sentence of each class with a row for each method, each word coloured"
+)
+
+# %% [markdown]
+# Why do the upper three agree? This network is made of ReLU and maxima, without a bias before the last layer, so doubled
+# embeddings double its logits (but for the last bias). Padding's embedding is 0, and on the line from 0 to $h$ the gradient
+# never changes: with DeepLIFT's secants nothing else can come out. (LRP-ε comes close, as ε is small.) Other networks have
+# biases, other references are not 0, and there the methods part. What can be checked are their totals:
+
+# %% tags=["nbval-check-output"]
+logit = found["logits"].gather(1, read[:, None])[:, 0]
+totals = {name: R.sum(1) for name, R in found["R"].items()}
+for name in [name for name in totals if name.startswith("DeepLIFT")]:
+    print(
+        f"{name}: adds up to the difference of two logits:",
+        torch.allclose(totals[name], found["delta"][name], atol=1e-3),
+    )
+without_bias = torch.allclose(totals["gradient × input"], logit - found["bias"][read], atol=1e-3)
+print("gradient × input: adds up to the logit less the last layer's bias:", without_bias)
+same = torch.allclose(found["R"]["DeepLIFT, from padding"], found["R"]["gradient × input"], atol=1e-3)
+print("DeepLIFT from padding is gradient × input, word by word:", same)
 
 # %% [markdown]
 # ## What a challenged sentence looks like

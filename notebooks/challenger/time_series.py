@@ -37,21 +37,20 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 datasets: str = "waves"  # waves (generated), or sets of the UCR archive, as "SyntheticControl, GunPoint"
 methods: str = "plain, cutout, FGSM, Challenger, permuted"  # what to train, rows of the table below
-sizes: str = "12, 48"  # numbers of training series, class-balanced; a data set too small for one does without it
-shown: int = 12  # one of them, for the pictures, which are of the first data set
-width: int = 16  # filters of the first convolution
+sizes: str = "12, 48"  # numbers of training series, class-balanced; a set too small for one does without [sizes ≥ 1]
+shown: int = 12  # one of them, for the pictures, which are of the first data set [shown ≥ 1]
+width: int = 16  # filters of the first convolution [width ≥ 1]
 norm: bool = False  # with batch norm
 dropout_layer: str = "7"  # where dropout acts: 7, before the last layer; 10 with batch norm
-steps: int = 60  # of Adam, whatever the number of series
-batch_size: int = 32  # series a step
-lr: float = 4.0e-3  # learning rate
-tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings
+steps: int = 60  # of Adam, whatever the number of series [steps ≥ 1]
+batch_size: int = 32  # series a step [batch_size ≥ 1]
+lr: float = 4.0e-3  # learning rate [lr > 0]
+tuning_seeds: int = 1  # seeds 100, 101, … that choose the settings [tuning_seeds ≥ 1]
 seed: int = 0  # first seed of the evaluation
 seeds: int = 3  # number of seeds; intervals are over seeds, so that one has none
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/challenger/time_series
-
 # %%
 from functools import partial
 from itertools import product
@@ -124,9 +123,9 @@ for name in sets:
 # \tilde x = x - \varepsilon\,s\;\mathrm{sign}(x)\,\mathrm{sign}(R)\odot M, \qquad
 # L = \tfrac12\,\mathrm{CE}(x, y) + \tfrac12\,\mathrm{CE}(\tilde x, y)$$
 #
-# with $\varepsilon$ uniform in $[0, \varepsilon_\mathrm{max})$ a series and $s = 1$ its standard deviation. Beside it stand **FGSM**, which pushes *all*
-# values along the gradient of the cross-entropy, so uses no map, and **permuted**: Challenger with the map's values dealt
-# out to other places at random. *Challenger gate* scales relevant values down: $\tilde x = x\,\max(0, 1 - \varepsilon\,r)$.
+# with $\varepsilon$ drawn for each series, uniform in $[0, \varepsilon_\mathrm{max})$, and $s = 1$ its standard deviation. Beside it stand **FGSM**, which pushes *all*
+# values along the gradient of the cross-entropy, so uses no map, and **permuted**: Challenger with the map's values
+# at other places, drawn at random. *Challenger gate* scales relevant values down: $\tilde x = x\,\max(0, 1 - \varepsilon\,r)$.
 
 
 # %%

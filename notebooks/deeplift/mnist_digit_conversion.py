@@ -33,21 +33,20 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, authors, paper or your own
 dataset: str = "digits"  # digits (8×8, comes with scikit-learn) or mnist (python -m data_prep mnist)
 network: str = "trained"  # trained (here), or authors (their weights; python -m data_prep deeplift_authors)
-white: float = 1.0  # value of a white pixel; 255 as in the authors' notebook
+white: float = 1.0  # value of a white pixel; 255 as in the authors' notebook [white > 0]
 conversions: str = "8→3, 8→6, 9→1, 4→1"  # from which class to which
-pixels: int = 12  # how many are erased at most; 157 of MNIST's 784 in the paper
-n_train: int = 0  # number of training images, 0 for all
-epochs: int = 30  # passes over the training images
-batch_size: int = 32  # images a step
-lr: float = 1.0e-3  # Adam's learning rate
-shown: str = "0, 1"  # which test images of each class are shown, from 0
-repeats: int = 10  # how often each method's time is taken
+pixels: int = 12  # how many are erased at most; 157 of MNIST's 784 in the paper [1 ≤ pixels ≤ 784]
+n_train: int = 0  # number of training images, 0 for all [n_train ≥ 0]
+epochs: int = 30  # passes over the training images [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
+lr: float = 1.0e-3  # Adam's learning rate [lr > 0]
+shown: str = "0, 1"  # which test images of each class are shown, from 0 [shown ≥ 0]
+repeats: int = 10  # how often each method's time is taken [repeats ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds, each a network of its own; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/mnist_digit_conversion
-
 # %%
 from functools import partial
 from statistics import median
@@ -62,9 +61,10 @@ from attrain.training import correct, fit_fresh
 from data_prep import dataset as data_module
 from data_prep import deeplift_authors
 from studies.bench.cost import seconds
+from studies.files import NOTEBOOKS
 from studies.nets.small import StridedCNN
 from studies.pictures import charts
-from studies.study import NOTEBOOKS, Study, progress
+from studies.study import Study, progress
 
 study = Study("deeplift/mnist_digit_conversion", globals())
 

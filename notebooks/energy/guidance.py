@@ -35,30 +35,29 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "scenes"  # scenes (generated), voc2007 or coco2014 (python -m data_prep voc2007)
 objects: str = "digits"  # of the scenes: digits, mnist, fashion_mnist or cifar10_jpeg
-image_size: int = 32  # edge of an image in pixels
-object_size: int = 14  # edge of an object's picture in a scene, 0 for its own size
-n_classes: int = 4  # number of classes of the scenes, 2 to 10
-n_train: int = 240  # number of training scenes
-n_val: int = 60  # number of validation scenes, which choose λ and thresholds
-n_test: int = 120  # number of test scenes
-cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is
+image_size: int = 32  # edge of an image in pixels [image_size ≥ 16]
+object_size: int = 14  # edge of an object's picture in a scene, 0 for its own [object_size ≥ 8 or not object_size]
+n_classes: int = 4  # number of classes of the scenes, 2 to 10 [2 ≤ n_classes ≤ 10]
+n_train: int = 240  # number of training scenes [n_train ≥ 1]
+n_val: int = 60  # number of validation scenes, which choose λ and thresholds [n_val ≥ 1]
+n_test: int = 120  # number of test scenes [n_test ≥ 1]
+cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is [0 ≤ cooccurrence ≤ 1]
 setups: str = "B-cos Input, vanilla IxG Input, vanilla Grad-CAM Final"  # maps to guide, see below
 compared_at: str = "B-cos Input"  # where all losses are compared; elsewhere it is the first one
 losses: str = "energy 0.03 0.1, L1 1, PPCE 0.01, RRR 0.01"  # each with its λ, the weights to try
 size: str = "small"  # small (four stages of one block), resnet18, resnet50
-width: int = 8  # channels of the first stage of small
+width: int = 8  # channels of the first stage of small [width ≥ 1]
 pretrained: bool = False  # start vanilla networks from torchvision's ImageNet weights (resnet18, resnet50)
-epochs: int = 7  # passes of the baseline over the training images
-guided_epochs: int = 1  # further passes, with guidance or (the control) without
-batch_size: int = 16  # images a step
-lr: float = 5.0e-3  # learning rate of the baseline
-guided_lr: float = 2.0e-3  # learning rate of the further passes
+epochs: int = 7  # passes of the baseline over the training images [epochs ≥ 1]
+guided_epochs: int = 1  # further passes, with guidance or (the control) without [guided_epochs ≥ 1]
+batch_size: int = 16  # images a step [batch_size ≥ 1]
+lr: float = 5.0e-3  # learning rate of the baseline [lr > 0]
+guided_lr: float = 2.0e-3  # learning rate of the further passes [guided_lr > 0]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/energy/guidance
-
 # %%
 from functools import partial
 from statistics import median
@@ -409,6 +408,9 @@ for name in listed(compared_at):
         for other in [s for s in tried if s != loss and loss in tried]:
             gain = difference(chosen(name, loss, key), chosen(name, other, key), key)
             study.claim(id, gain, of=f"{loss} − {other}, {name}")
+    if "L1" in tried:
+        gain = difference(chosen(name, "L1", "IoU"), control[name], "IoU")
+        study.claim("energy-1-IoU", gain, of=f"L1, {name}")
     if {"energy", "L1"} <= {*tried}:
         found = [chosen(name, s, "EPG") for s in ("energy", "L1")]
         study.claim("energy-3", difference(*found, "on-object EPG"), of=name)
@@ -420,6 +422,9 @@ for name in places:
         study.claim("energy-7", difference(*found, "EPG"), of=f"B-cos − {name.removesuffix(' Input')}, Input")
 for name in places:
     study.claim("energy-8", cost[name], of=f"{size}, {name}")
+    earlier = name.replace("Mid2", "Input")
+    if name != earlier and earlier in places:
+        study.claim("energy-9", [a / b for a, b in zip(cost[earlier], cost[name])], of=f"{size}, {name}")
 study.claims_table()
 
 # %% [markdown]
@@ -442,7 +447,7 @@ def came_out(m):
     yield min(overlap) > 0, "L1 has the best IoU there, as the paper says."
     yield min(overlap) <= 0, "That L1 has the best IoU does not come out there."
     change = m["energy-1-F1", "energy, B-cos Input"]
-    yield True, f"F1 changes by {100 * change:+.1f} points there."
+    yield True, f"F1 changes by {100 * change:+.1f} points there.".replace("-", "−")
 
 
 study.tell(came_out, results)

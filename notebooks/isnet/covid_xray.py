@@ -33,31 +33,30 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "phantom_xray"  # phantom_xray (drawn here) or covid_xray (python -m data_prep covid_xray)
-size: int = 32  # edge of the images in pixels
+size: int = 32  # edge of the images in pixels [16 ≤ size ≤ 256]
 methods: str = "standard, segment first, Stochastic"  # what to train, see the tables below
 model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
-width: int = 16  # channels of the first layer of cnn and cnn-norm
-epochs: int = 7  # passes over the training images
-batch_size: int = 32  # images a step
+width: int = 16  # channels of the first layer of cnn and cnn-norm [width ≥ 1]
+epochs: int = 7  # passes over the training images [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
 optimizer: str = "adam"  # adam, or sgd with momentum 0.9
-lr: float = 3.0e-3  # learning rate
-P: float = 0.9  # weight of the heatmap loss, 0 (none) to 1
-decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean
-epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back
-selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish as the network grows confident
-range_epochs: int = 2  # passes of the plain network whose maps set C1 and C2
-rrr_weight: float = 0.1  # λ of RRR
+lr: float = 3.0e-3  # learning rate [lr > 0]
+P: float = 0.9  # weight of the heatmap loss, 0 (none) to 1 [0 ≤ P ≤ 1]
+decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean [0 ≤ decay ≤ 1]
+epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back [epsilon ≥ 0]
+selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish in confident networks [selective_eps > 0]
+range_epochs: int = 2  # passes of the plain network whose maps set C1 and C2 [range_epochs ≥ 1]
+rrr_weight: float = 0.1  # λ of RRR [rrr_weight ≥ 0]
 gradcam_layer: str = "14"  # layer of Grad-CAM; layer4 for a ResNet, features.denseblock4 for densenet121
-gradcam_weight: float = 10.0  # λ of Grad-CAM guidance
-lung_width: int = 8  # channels of the U-Net's first level
-lung_epochs: int = 4  # passes of the U-Net over the lung masks
-draws: int = 1000  # bootstrap draws of patients
+gradcam_weight: float = 10.0  # λ of Grad-CAM guidance [gradcam_weight ≥ 0]
+lung_width: int = 8  # channels of the U-Net's first level [lung_width ≥ 1]
+lung_epochs: int = 4  # passes of the U-Net over the lung masks [lung_epochs ≥ 1]
+draws: int = 1000  # bootstrap draws of patients [draws ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over patients with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/covid_xray
-
 # %%
 from functools import partial
 
@@ -104,7 +103,8 @@ chosen = torch.cat([(y[part["swapped"]] == c).nonzero()[:4, 0] for c in (0, 1)])
 shown = part["swapped"][chosen]
 rows = {}
 for name, index in part.items():  # one image of each class that there is
-    rows[name] = x[[index[y[index] == c][0] for c in range(len(CLASSES)) if (y[index] == c).any()]].cpu()
+    first_of = [int(index[y[index] == c][0]) for c in range(len(CLASSES)) if (y[index] == c).any()]
+    rows[name] = x[first_of].cpu()
 caption = "One image of each class and split. What besides the lungs differs between the classes in training, and what of that is left in the tests?"
 figure = charts.image_rows(rows, titles=CLASSES, size=1.9)
 study.figure(

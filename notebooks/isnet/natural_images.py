@@ -33,31 +33,29 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
-n_train: int = 500  # number of training images
-n_test: int = 300  # number of test images
+n_train: int = 500  # number of training images [n_train ≥ 1]
+n_test: int = 300  # number of test images [n_test ≥ 1]
 methods: str = "standard, Selective, replacement, unmarked"  # what to train, see the table below
-canvas: int = 36  # edge of the canvas on which an object is pasted
+canvas: int = 36  # edge of the canvas on which an object is pasted [canvas ≥ 28]
 model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
-width: int = 8  # channels of the first layer of cnn and cnn-norm
-epochs: int = 12  # passes over the training images
-batch_size: int = 32  # images a step
+width: int = 8  # channels of the first layer of cnn and cnn-norm [width ≥ 1]
+epochs: int = 12  # passes over the training images [epochs ≥ 1]
+batch_size: int = 32  # images a step [batch_size ≥ 1]
 optimizer: str = "adam"  # adam, or sgd with momentum 0.9
-lr: float = 5.0e-3  # learning rate
-P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1
-decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean
-epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back
-selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish as the network grows confident
-range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2
+lr: float = 5.0e-3  # learning rate [lr > 0]
+P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1 [0 ≤ P ≤ 1]
+decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean [0 ≤ decay ≤ 1]
+epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back [epsilon ≥ 0]
+selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish in confident networks [selective_eps > 0]
+range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2 [range_epochs ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_images
-
 # %%
 from functools import partial
 
-import pandas as pd
 import torch
 
 from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
@@ -65,10 +63,10 @@ from attrain.training import baselines, correct, fit_fresh, plain_step, ranged_i
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes
 from data_prep.textures import paste
+from studies.accuracy import accuracy_table, of_tests
 from studies.findings import shortcut_cost
 from studies.nets.small import classifier
 from studies.pictures import charts
-from studies.statistics import estimate
 from studies.study import Study, check_known, progress
 
 study = Study("isnet/natural_images", globals())
@@ -177,8 +175,7 @@ with progress(seeds * (range_epochs + len(models) * epochs), "epochs") as bar:
 # %%
 isnets = [m for m in models if m in ("Selective", "Stochastic")]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
-right = {m: {t: torch.stack([r["correct"][m][t] for r in results]).double().numpy() for t in tests} for m in models}
-accuracy = {m: {t: estimate(right[m][t]) for t in tests} for m in models}
+right, accuracy = of_tests(results, models, tests)
 figure = charts.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None)
 caption = "The closer the three points of a row, the less the stripes matter; the further right, the more objects are read. Bars are 95 % intervals."
 study.figure(
@@ -186,12 +183,8 @@ study.figure(
 )
 
 # %%
-table = pd.DataFrame(
-    {m: {t: f"{a['mean']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for t, a in accuracy[m].items()} for m in models}
-).T
 shares = {m: [r["metrics"][f"{m}.background_share"] for r in results] for m in models}
-table["background share of |R|"] = pd.Series({m: sum(s) / seeds for m, s in shares.items()}).map("{:.3f}".format)
-table.style.set_caption(f"Accuracy with 95 % interval ({accuracy['standard']['biased']['interval']})")
+accuracy_table(accuracy, shares)
 
 # %% [markdown]
 # ## What the maps say

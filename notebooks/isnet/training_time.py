@@ -28,19 +28,18 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 model: str = "resnet18"  # cnn, resnet18, resnet34 or resnet50
-image_size: int = 32  # edge of the (random) images in pixels
-batch_size: int = 8  # images a step
-classes: str = "10, 1000"  # numbers of classes, 10 and 1000 among them
-original_classes: str = "2, 10, 20"  # numbers of classes for the original ISNet, 10 among them
+image_size: int = 32  # edge of the (random) images in pixels [image_size ≥ 16]
+batch_size: int = 8  # images a step [batch_size ≥ 1]
+classes: str = "10, 1000"  # numbers of classes, 10 and 1000 among them [classes ≥ 2]
+original_classes: str = "2, 10, 20"  # numbers of classes for the original ISNet, 10 among them [original_classes ≥ 2]
 lds_layers: str = "layer1, layer2, layer3, layer4"  # layers of LRP deep supervision; 2, 5 for the cnn
-repeats: int = 2  # steps timed of each kind; the median counts
+repeats: int = 2  # steps timed of each kind; the median counts [repeats ≥ 1]
 autocast: bool = False  # run the network in bfloat16 where that is usual (the losses stay float32)
 seed: int = 0  # first seed
 seeds: int = 1  # number of repetitions of everything; intervals are over these
 device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/training_time
-
 # %%
 from functools import partial
 from statistics import median

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from attrain import GradCAM, Gradient, InSilicoMutagenesis, Occlusion, SmoothGrad, explain
+from attrain import AttnLRP, GradCAM, Gradient, InSilicoMutagenesis, Occlusion, SmoothGrad, explain
 from attrain.tensors import tensors
 from tests.attrain.oracles import METHODS
 
@@ -45,6 +45,7 @@ def inputs() -> dict:
 
 
 METHODS_OF_TABLE = METHODS | {
+    "attnlrp": AttnLRP(),
     "gradcam": GradCAM("conv", relu=False),
     "smoothgrad": SmoothGrad(Gradient(), 2),
     "occlusion": Occlusion(3),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
 from attrain import (
@@ -337,3 +338,113 @@ def test_hypothetical_contributions_beside_token_ids_take_the_reference_of_their
     method = DeepLift((torch.zeros(1, 6, dtype=torch.long), r), hypothetical=True)
     found = explain(both, (ids, x), 0, method).heatmap[1]
     torch.testing.assert_close(found, explain(read, x, 0, DeepLift(r, hypothetical=True)).heatmap)
+
+
+class Reader(nn.Module):
+    """A recurrent layer over steps of given lengths: packed, or read sample by sample as far as each goes."""
+
+    def __init__(self, kind, order: str, **options):
+        super().__init__()
+        self.a, self.rnn, self.order = nn.Linear(4, 6), kind(6, 5, batch_first=True, **options), order
+        self.b, self.lengths, self.packs = nn.LazyLinear(3), [5, 3, 1] if order == "sorted" else [3, 5, 1], True
+
+    def read(self, h, lengths):
+        return self.rnn(pack_padded_sequence(h, torch.tensor(lengths), True, enforce_sorted=self.order == "sorted"))
+
+    def forward(self, x):
+        h, lengths = self.a(x), self.lengths
+        if self.packs:
+            packed, state = self.read(h, lengths)
+            steps = pad_packed_sequence(packed, batch_first=True)[0].sum(1)
+        else:
+            found = [self.rnn(row[None, :n]) for row, n in zip(h, lengths)]
+            steps = torch.cat([f[0].sum(1) for f in found])
+            state = [f[1] for f in found]
+            state = tuple(torch.cat(s, 1) for s in zip(*state)) if self.rnn.mode == "LSTM" else torch.cat(state, 1)
+        last = state[0] if isinstance(state, tuple) else state
+        return self.b(torch.cat([steps, last.transpose(0, 1).flatten(1)], 1))
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("order", ["sorted", "not sorted"])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2, "bias": False}], ids=str)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_packed_sequence_has_the_map_of_each_sample_read_by_itself(kind, options, order, rule):
+    model, x = Reader(kind, order, **options).eval(), torch.randn(3, 5, 4)
+    for reference in (torch.randn(1, 5, 4), torch.randn(3, 5, 4)):
+        model.packs = True
+        model(x)
+        found = explain(model, x, 0, DeepLift(reference, rule))
+        model.packs = False
+        wanted = explain(model, x, 0, DeepLift(reference, rule))
+        torch.testing.assert_close(found.heatmap.flatten(1).sum(1), wanted.delta)
+        if rule == "rescale" or kind is not nn.GRU:  # a product with a state that stays is not one with a constant
+            torch.testing.assert_close(found.heatmap, wanted.heatmap)
+        assert not found.heatmap[2, 1:].any()
+
+
+PLACES = torch.tensor([[0, 2, 0, 2, 2, 1], [3, 3, 3, 3, 3, 3], [0, 1, 2, 3, 0, 1]])
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "amax", "amin", "prod"])
+@pytest.mark.parametrize("written", [False, True])
+def test_scattered_sums_means_and_maxima_are_complete(written, reduce, own, rule):
+    a, b, c = nn.Linear(4, 6), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def model(x):
+        start, values = b(x), a(x)
+        if written:
+            start = torch.full((len(x), 4), 0.1)
+            start.scatter_reduce_(1, PLACES[: len(x)], values, reduce, include_self=own)
+            return c(start)
+        return c(start.scatter_reduce(1, PLACES[: len(x)], values, reduce, include_self=own))
+
+    x, reference = torch.randn(3, 4), torch.randn(3, 4)
+    if reduce == "prod":
+        with pytest.raises(UnsupportedOperation, match="prod"):
+            explain(model, x, 0, DeepLift(reference, rule))
+        return
+    found = explain(model, x, 0, DeepLift(reference, rule)).heatmap
+    torch.testing.assert_close(found.sum(1), (model(x) - model(reference))[:, 0].detach())
+    many = [explain(lambda x, k=k: c(_scattered(b(x), a(x), k, reduce, own, written)), x[k : k + 1], 0,
+                    DeepLift(reference[k : k + 1], rule)).heatmap for k in range(3)]  # fmt: skip
+    torch.testing.assert_close(found, torch.cat(many))
+
+
+def _scattered(start, values, row: int, reduce: str, own: bool, written: bool):
+    """The same of one row, place by place."""
+    found, start = [], torch.full_like(start, 0.1) if written else start
+    for place in range(4):
+        members = [values[:, j] for j in range(6) if PLACES[row, j] == place]
+        members += [start[:, place]] if own or not members else []
+        group = torch.stack(members, 1)
+        found.append({"sum": group.sum(1), "mean": group.mean(1), "amax": group.amax(1), "amin": group.amin(1)}[reduce])
+    return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+@pytest.mark.parametrize("size", [torch.abs, torch.Tensor.abs, abs, lambda z: torch.view_as_real(z).norm(dim=-1)])
+def test_deeplift_through_the_magnitude_of_complex_numbers_is_complete(size, rule):
+    a, b, x, reference = nn.Linear(4, 6), nn.Linear(6, 3), torch.randn(3, 4), torch.randn(1, 4)
+    model = lambda x: b(size(torch.fft.fft(a(x))))  # noqa: E731
+    found = explain(model, x, 0, DeepLift(reference, rule)).heatmap
+    torch.testing.assert_close(found.sum(1), (model(x) - model(reference))[:, 0].detach())
+    same = lambda x: b(torch.view_as_real(torch.fft.fft(a(x))).square().sum(-1).sqrt())  # noqa: E731
+    torch.testing.assert_close(found, explain(same, x, 0, DeepLift(reference, rule)).heatmap)
+
+
+@pytest.mark.parametrize("name", ["gradient", "input x gradient", "lrp", "attnlrp", "b-cos"])
+def test_a_grouped_product_is_that_of_its_groups(name):
+    a, b, weights = nn.Linear(4, 16).float(), nn.Linear(16, 3).float(), torch.randn(2, 16, 16, dtype=torch.float32)
+    ends, x = torch.tensor([2, 6], dtype=torch.int32), torch.randn(6, 4, dtype=torch.float32)
+    whole = lambda x: b(F.grouped_mm(a(x).relu(), weights, offs=ends).relu())  # noqa: E731
+
+    def apart(x):
+        h = a(x).relu()
+        return b(torch.cat([h[:2] @ weights[0], h[2:] @ weights[1]]).relu())
+
+    for method in (METHODS[name], DeepLift(0.5), DeepLift(0.5, "reveal_cancel")):
+        wanted = explain(apart, x, 0, method).heatmap
+        torch.testing.assert_close(explain(whole, x, 0, method).heatmap, wanted, rtol=1e-3, atol=1e-3)

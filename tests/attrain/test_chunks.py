@@ -101,3 +101,18 @@ def test_ten_thousand_images_stream_from_file_to_file_with_flat_memory(tmp_path)
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert kilobytes(10000) < kilobytes(1000) + 20_000
+
+
+def test_progress_shows_a_bar_of_chunks_and_changes_no_map(net, capsys):
+    found = explain(net, X.double(), 0, chunk_size=2, progress=True)
+    assert torch.equal(found.heatmap, explain(net, X.double(), 0, chunk_size=2).heatmap)
+    said = capsys.readouterr().err
+    assert "explain: 100%" in said and "4/4" in said
+
+
+def test_without_tqdm_progress_says_what_it_needs_before_anything_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    called = []
+    with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
+        explain(lambda x: called.append(1) or x, torch.rand(5, 3), 0, chunk_size=2, progress=True)
+    assert not called

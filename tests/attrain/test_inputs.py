@@ -1,6 +1,6 @@
 """What goes in: several tensors, token ids, arguments, in chunks. By packing, splitting, autograd and plain calls."""
 
-from collections import OrderedDict
+from collections import OrderedDict, UserDict, namedtuple
 from functools import partial
 
 import numpy as np
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from attrain import (
+    AttnLRP,
+    BCos,
     DeepLift,
+    GradCAM,
     Gradient,
     InputXGradient,
+    InSilicoMutagenesis,
     IntegratedGradients,
     Occlusion,
     SmoothGrad,
@@ -80,7 +84,7 @@ def branches():
     return Branches().double(), (image, torch.randn(4, 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("form", ["tuple", "dict", "dict in another order", "ordered dict"])
+@pytest.mark.parametrize("form", ["tuple", "dict", "dict in another order", "ordered dict", "another mapping"])
 @pytest.mark.parametrize("name", EVERY)
 def test_several_inputs_have_the_maps_of_the_same_packed_into_one(name, form):
     net, (image, table) = branches()
@@ -89,11 +93,12 @@ def test_several_inputs_have_the_maps_of_the_same_packed_into_one(name, form):
         "dict": {"image": image, "table": table},
         "dict in another order": {"table": table, "image": image},
         "ordered dict": OrderedDict(image=image, table=table),
+        "another mapping": UserDict(image=image, table=table),  # as a tokenizer of transformers returns
     }[form]
     found = explain(net, x, target_of(name), EVERY[name], layers="joint")
     want = explain(Packed(net), pack(image, table), target_of(name), EVERY[name], layers="net.joint")
-    assert list(found.heatmap) == list(x) if isinstance(x, dict) else type(found.heatmap) is tuple
-    first, second = (found.heatmap["image"], found.heatmap["table"]) if isinstance(x, dict) else found.heatmap
+    assert type(found.heatmap) is tuple if isinstance(x, tuple) else list(found.heatmap) == list(x)
+    first, second = found.heatmap if isinstance(x, tuple) else (found.heatmap["image"], found.heatmap["table"])
     torch.testing.assert_close(pack(first, second), want.heatmap)
     torch.testing.assert_close(found.layers["joint"], want.layers["net.joint"])
     torch.testing.assert_close((found.logits, found.delta), (want.logits, want.delta))
@@ -213,6 +218,34 @@ def test_several_inputs_in_chunks_with_references_of_every_shape(name, chunk_siz
             torch.testing.assert_close(tuple(parts), tuple(whole))
 
 
+Pair = namedtuple("Pair", "gain bias")
+
+
+class Encoded(OrderedDict):
+    """As transformers' outputs: a dict whose values are attributes too."""
+
+    def __getattr__(self, name):
+        return self[name]
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 3])
+def test_arguments_of_any_nesting_keep_their_types_and_are_cut(chunk_size):
+    linear = nn.Linear(3, 2).double()
+
+    def model(x, pair, *, encoded, more):
+        assert type(pair) is Pair and type(encoded) is Encoded and type(more["list"]) is list
+        assert more["text"] == ["a", "b", "c"] and more["list"][1] is None and type(more) is dict
+        return linear((x * pair.gain + pair.bias).relu() + encoded.state[0] * more["list"][0]["deep"][0])
+
+    x, gain, state, deep = (torch.randn(3, 3, dtype=torch.float64) for _ in range(4))
+    given = {"encoded": Encoded(state=(state, 1)), "more": {"text": ["a", "b", "c"], "list": [{"deep": (deep,)}, None]}}
+    options = {"args": [Pair(gain, torch.ones(1, 3).double())], "kwargs": UserDict(given)}
+    found = explain(model, x, 1, InputXGradient(), chunk_size=chunk_size, **options)
+    want = ((x * gain + 1 > 0) * linear.weight[1] * gain * x).detach()
+    torch.testing.assert_close(found.heatmap, want)
+    assert len(given["encoded"].state[0]) == 3
+
+
 def test_arguments_are_not_modified_and_have_no_gradient():
     class InPlace(nn.Module):
         def forward(self, x, y):
@@ -308,6 +341,51 @@ def test_the_last_token_is_read_where_ids_say_it_is(shape):
     each = [net(one.expand(4, 9))[:, 1] for one in (r if r.ndim == 3 else [r])]
     want = (net(ids)[:, 1] - torch.stack(each).mean(0)).detach()
     torch.testing.assert_close(found.layers["table"].flatten(1).sum(1), want)
+
+
+def moved(ids):
+    """To the right, after a token that begins, as decoders do."""
+    out = ids.new_zeros(ids.shape)
+    out[:, 1:] = ids[:, :-1].clone()
+    out[:, 0] = 1
+    return out.masked_fill_(out == -100, 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_ids_that_the_model_moves_in_place_have_the_map_of_those_that_were_moved(name):
+    net, ids, _ = text()
+
+    class Moves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, ids):
+            return self.net(moved(ids))
+
+    r = torch.randint(1, 30, (1, 9))
+    method, twin = EVERY[name], EVERY[name]
+    if name.startswith(("integrated", "gauss")) or name in DEEPLIFT:
+        method, twin = with_reference(name, r), with_reference(name, moved(r))
+    found = explain(Moves(), ids, target_of(name), method, layers="net.table")
+    want = explain(net, moved(ids), target_of(name), twin, layers="table")
+    torch.testing.assert_close(found.layers["net.table"], want.layers["table"])
+    torch.testing.assert_close((found.logits, found.delta), (want.logits, want.delta))
+
+
+def test_a_cache_with_nothing_in_it_is_no_reason_to_run_the_model_again():
+    linear, passes = nn.Linear(3, 2), []
+
+    def model(x):
+        passes.append(len(x))
+        return torch.cat([torch.tensor([]), linear(x)], -1)
+
+    x = torch.randn(2, 3)
+    for method in (InputXGradient(), AttnLRP(), DeepLift()):
+        passes.clear()
+        found = explain(model, x, 1, method)
+        assert passes == [2]
+        torch.testing.assert_close(found.heatmap, linear.weight[1].detach() * x)
 
 
 def test_one_id_is_a_reference_for_every_place():
@@ -526,6 +604,29 @@ def test_occlusion_of_tokens_by_a_mask_token(name):
 # ---------------------------------------------------------------- what is refused
 
 
+class Last(nn.Module):
+    """Reads the last token that is no padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(30, 8), nn.Linear(8, 3)
+
+    def forward(self, ids):
+        return self.head(self.table(ids))[torch.arange(len(ids)), (ids > 0).sum(1) - 1]
+
+
+class Tied(nn.Module):
+    """An embedding that is only a weight, as T5's is, and a tanh at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.encoder, self.decoder = (nn.Embedding(30, 8) for _ in range(3))
+        self.encoder.weight = self.decoder.weight = self.shared.weight
+
+    def forward(self, ids):
+        return (self.encoder(ids) + self.decoder(ids)).sum(1).tanh()
+
+
 Z_B = METHODS["lrp_zb"]
 REFUSALS = {
     "z^B of several inputs": (
@@ -551,7 +652,35 @@ REFUSALS = {
             1,
             DeepLift(),
         ),
-        "gather selects by values",
+        "gather selects by token ids, and on the reference otherwise",
+    ),
+    "DeepLIFT of the last token that is no padding, beside a reference of padding": (
+        lambda: explain(Last(), torch.randint(1, 30, (2, 5)), 1, DeepLift(0), layers="table"),
+        "selects by token ids, and on the reference otherwise than on x: .* as padding where x has padding",
+    ),
+    "noise on ids": (
+        lambda: explain(*text()[:2], 1, SmoothGrad(), layers="table"),
+        "x holds whole numbers only: explain the model from its embeddings on",
+    ),
+    "letters that are ids": (
+        lambda: explain(*text()[:2], 1, InSilicoMutagenesis()),
+        r"needs one-hot x \(N, A, L\).*got shape \(4, 9\).*of token ids take Occlusion",
+    ),
+    "Grad-CAM of a layer of tokens": (
+        lambda: explain(*text()[:2], 1, GradCAM("table"), layers="table"),
+        r"got \(4, 9, 8\) for x of shape \(4, 9\); .*from_tokens\(h, w\) or from_channels_last",
+    ),
+    "an embedding whose weight another layer uses": (
+        lambda: explain(Tied(), torch.ones(2, 3, dtype=torch.long), 1, InputXGradient(), layers="shared"),
+        "layer 'shared' has no output .*; other layers have its weight: 'encoder', 'decoder'",
+    ),
+    "a path at that embedding": (
+        lambda: explain(Tied(), torch.ones(2, 3, dtype=torch.long), 1, IntegratedGradients(), layers="shared"),
+        "'shared' is called 0 times .*; other layers have its weight: 'encoder', 'decoder'",
+    ),
+    "a layer that is a constant to the method": (
+        lambda: explain(Tied(), torch.ones(2, 3, dtype=torch.long), 1, BCos(), layers="encoder"),
+        "does not depend differentiably on layers 'encoder': .* or a constant to B-cos",
     ),
 }
 

@@ -280,6 +280,15 @@ def test_clipping_bounds_the_step():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs"),
+        ({"epochs": -1}, "epochs must be > 0"),
+        ({"lr": math.nan}, "lr must be > 0"),
+        ({"clip": -1.0}, "clip must be > 0, or None"),
+        ({"clip": 0.0}, "clip must be > 0, or None"),
+        (
+            {"data": (torch.rand(4, 1, 12, 12), torch.zeros(5, dtype=torch.long))},
+            r"one length, at least 1, got \[4, 5\]",
+        ),
+        ({"data": (torch.rand(0, 1, 12, 12), torch.zeros(0).long())}, r"at least 1, got \[0, 0\]"),
         ({"lr": -1.0}, "lr"),
         ({"batch_size": 0}, "batch_size"),
         ({"optimizer": "lbfgs"}, "optimizer"),
@@ -288,7 +297,7 @@ def test_clipping_bounds_the_step():
 )
 def test_fit_names_a_bad_setting(options, message):
     with pytest.raises(ValueError, match=message):
-        fit(SmallCNN(width=2), batch(), **{"epochs": 1, **options})
+        fit(SmallCNN(width=2), **{"data": batch(), "epochs": 1, **options})
 
 
 def test_fit_stops_at_a_loss_that_is_not_finite():

@@ -22,6 +22,7 @@ import yaml
 
 import attrain
 from studies.study import ROOT
+from studies.verdicts import judged
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(attrain.__path__, "attrain."))
 RESULTS = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "notebooks/results").glob("*.md"))
@@ -217,8 +218,8 @@ def measured(case: str) -> float:
 
 
 def verdicts(record: str, id: str) -> Counter:
-    claims = json.loads(words(f"notebooks/results/{record}/record.json"))["claims"]
-    return Counter(claim["verdict"] for claim in claims if claim["id"] == id)
+    found = judged(json.loads(words(f"notebooks/results/{record}/record.json")))
+    return Counter(claim["verdict"] for claim in found if claim["id"] == id)
 
 
 SHIFT, BOXES, TIME = "laptop/energy/distribution_shift", "laptop/energy/limited_boxes", "laptop/isnet/training_time"

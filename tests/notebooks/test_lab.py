@@ -54,6 +54,18 @@ def ask(address: str, method: str, path: str, body=None):
     return json.load(OPEN(Request(f"{address}{path}?token=token", data, headers, method=method), timeout=120))
 
 
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+def test_it_opens_on_the_index_with_the_file_browser_at_the_notebooks(lab, tmp_path):
+    _, address = lab
+    with browser(tmp_path) as page:
+        page.call("Page.navigate", url=f"{address}?token=token")
+        page.wait("document.querySelector('.jp-Notebook h1')", 300)
+        shown = "[...document.querySelectorAll('.jp-DirListing-itemText')].map(e => e.textContent.trim())"
+        page.wait(f"{shown}.includes('index.ipynb')", 60)
+        assert {"index.ipynb", "tour.ipynb", "isnet"} <= set(page.evaluate(shown))
+        assert "Four papers" in page.evaluate("document.querySelector('.jp-Notebook h1').textContent")
+
+
 @pytest.mark.parametrize("name", ["tour", "index", "isnet/mnist_background_bias"])
 def test_an_edit_saved_in_jupyterlab_reaches_the_script_and_nothing_else_there_changes(lab, name):
     folder, address = lab
@@ -88,15 +100,3 @@ def test_no_warning_is_ours(lab):
     assert "matches none of the expected formats" not in said and "without encryption" not in said
     found = json.loads(next((folder / ".runtime").glob("kernel-*.json")).read_text())
     assert found["curve_secretkey"], "which is when a kernel warns of plain text"
-
-
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
-def test_it_opens_on_the_index_with_the_file_browser_at_the_notebooks(lab, tmp_path):
-    _, address = lab
-    with browser(tmp_path) as page:
-        page.call("Page.navigate", url=f"{address}?token=token")
-        page.wait("document.querySelector('.jp-Notebook h1')", 300)
-        shown = "[...document.querySelectorAll('.jp-DirListing-itemText')].map(e => e.textContent.trim())"
-        page.wait(f"{shown}.includes('index.ipynb')", 60)
-        assert {"index.ipynb", "tour.ipynb", "isnet"} <= set(page.evaluate(shown))
-        assert page.evaluate("location.pathname").endswith("notebooks/index.ipynb")

@@ -2,10 +2,8 @@
 
 import ast
 import json
-import os
+import math
 import re
-import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,8 +15,8 @@ import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
+from studies.files import NOTEBOOKS, ROOT
 from studies.parameters import declared, experiments, settings
-from studies.study import NOTEBOOKS, ROOT
 
 SCRIPTS = [path for path in NOTEBOOKS.rglob("*.py") if "results" not in path.parts]
 ALL = sorted(str(path.relative_to(NOTEBOOKS).with_suffix("")) for path in SCRIPTS)
@@ -120,30 +118,23 @@ def test_a_notebook_has_no_name_of_a_package(name):
     assert find_spec(Path(name).name) is None or Path(name).name in ("index", "tour")
 
 
+@pytest.mark.parametrize("name", experiments())
+def test_every_number_among_the_parameters_has_a_range_that_the_scales_keep_to_and_nonsense_does_not(name):
+    ours = declared(name)
+    for scale in ("smoke", *(path.name.split(".")[1] for path in (NOTEBOOKS / "params").glob(f"{name}.*.yaml"))):
+        settings(name, scale)  # raises where a value is out of range
+    for parameter, about in ours.items():
+        if about["type"] in ("int", "float"):
+            for value in {"int": (-1,), "float": (-1.0, math.nan, math.inf)}[about["type"]]:
+                with pytest.raises(ValueError, match=f"parameter {parameter} must "):
+                    settings(name, "smoke", {parameter: value})
+        elif about["range"]:  # of each number that it lists
+            with pytest.raises(ValueError, match=f"parameter {parameter} must satisfy"):
+                settings(name, "smoke", {parameter: f"{about['default']}, -1"})
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_code_cells_are_short(name):
     code = [c for c in notebook(name).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
     read = lambda cell: [line for line in cell.source.splitlines() if not line.startswith(("import ", "from "))]  # noqa: E731
     assert max(len(read(cell)) for cell in code) <= 20
-
-
-def test_make_validates_the_notebooks_that_differ_and_in_ci_all(tmp_path):
-    """`make validate` names to nbval what differs from BASE, be it committed or not."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("needs git's history")
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", "--shared", ROOT, clone], check=True)
-    shutil.copy(ROOT / "Makefile", clone)
-
-    def validated(**environment) -> list[str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ALL", "MAKEFLAGS", "BASE")}
-        command = ["make", "-n", "validate", "BASE=HEAD"]
-        done = subprocess.run(command, cwd=clone, env=kept | environment, capture_output=True, text=True, check=True)
-        return re.search("--nbval-current-env(.*)", done.stdout)[1].split()
-
-    assert validated() == []
-    with open(clone / "notebooks/tour.py", "a") as script:
-        script.write("# %%\n1 + 1\n")
-    (clone / "notebooks/isnet/covid_xray.ipynb").write_text("{}")
-    assert validated() == ["notebooks/isnet/covid_xray.ipynb", "notebooks/tour.ipynb"]
-    assert validated(CI="true") == validated(ALL="1") == ["notebooks"]

@@ -8,10 +8,10 @@ import jupytext
 import pytest
 
 from studies import findings
+from studies.files import NOTEBOOKS, ROOT
 from studies.findings import Measured, true_sentences
 from studies.parameters import experiments
 from studies.records import RECORDS, load_records
-from studies.study import NOTEBOOKS, ROOT
 
 ALL = sorted(
     path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
@@ -119,3 +119,18 @@ def test_phrases_that_readers_stumbled_over_do_not_come_back(page):
     )
     text = " ".join(re.sub(r"^# ?", "", text, flags=re.MULTILINE).split())
     assert not [phrase for phrase in STIFF.read_text("utf-8").splitlines() if phrase in text]
+
+
+def words_of(name: str) -> set[str]:
+    """What a notebook explains in bold, in the paragraph that begins with *Words*."""
+    found = re.search(
+        r"^\*Words\*:.*?(?=\n\n|\Z)", "\n\n".join(c.source for c in cells(name)), re.MULTILINE | re.DOTALL
+    )
+    return set(re.findall(r"\*\*([^*\\]+)\\?\*?\*\*", found[0])) if found else set()
+
+
+def test_every_abbreviation_that_a_notebook_explains_is_in_the_glossary():
+    glossary = (NOTEBOOKS / "glossary.md").read_text("utf-8")
+    explained = {word for name in ALL for word in words_of(name)}
+    short = {word for word in explained if word.upper() == word or re.search(r"[A-Z].*[A-Z]|ε|ᴮ|⁺", word)}
+    assert len(short) > 15 and not [word for word in short if word not in glossary]

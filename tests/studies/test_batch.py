@@ -164,7 +164,7 @@ def test_what_is_run_again_goes_by_content_and_not_by_the_times_of_files(undistu
     same = plan(start, results[0], "--cores", 1, config=["scale=tiny"], notebooks=books)
     assert jobs(same) == {}
     book = nbformat.read(books / f"{STUDY}.ipynb", as_version=4)
-    book.cells[-2].source += "  # edited"
+    book.cells[-2].source += "\nedited = 1"
     nbformat.write(book, books / f"{STUDY}.ipynb")
     other = plan(start, results[1], "--cores", 1, config=["scale=tiny"], notebooks=books)
     assert set(jobs(other)) == marks("tiny", 0, 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from studies import batch, parameters, study
-from tests.batches import files, jobs, marks, plan
+from tests.batches import TOY, files, jobs, marks, plan, write_notebook
 
 # ---------------------------------------------------------------- failures
 
@@ -71,16 +71,33 @@ def call(notebooks, tmp_path, monkeypatch, capfd):
         (["--experiments", "toy/none"], "unknown experiment 'toy/none'; there are toy/one, toy/steps, two"),
         (["--scale", "smoke huge"], "has no scale 'huge'; it has smoke, "),
         (["--device", "gpu"], "device 'gpu' cannot be used here"),
-        (["--seeds", "0"], "parameter seeds must be at least 1, got 0"),
+        (["--seeds", "0"], "parameter seeds must satisfy seeds ≥ 1, got 0"),
         (["--seeds", "two"], "argument --seeds: invalid int value: 'two'"),
-        (["--jobs", "0"], "argument --jobs: "),
-        (["--jobs", "many"], "argument --jobs: "),
+        (["--jobs", "0"], "argument --jobs: must be all or a whole number from 1 on, got '0'"),
+        (["--jobs=-1"], "argument --jobs: must be all or a whole number from 1 on, got '-1'"),
+        (["--jobs", "1.5"], "argument --jobs: must be all or a whole number from 1 on, got '1.5'"),
+        (["--jobs="], "argument --jobs: must be all or a whole number from 1 on, got ''"),
+        (["--jobs", "many"], "argument --jobs: must be all or a whole number from 1 on, got 'many'"),
+        (["--experiments", "toy/steps", "--scale", "greedy"], "threads must satisfy 1 ≤ threads ≤ 1024, got 100000"),
         (["--sclae", "laptop"], "unrecognized arguments: --sclae"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line_before_anything_is_started(call, arguments, words):
     code, err = call(*arguments)
     assert code in (1, 2) and len(err) == 1 and err[0].startswith("error: ") and words in err[0]
+
+
+def test_data_that_are_missing_are_said_once_in_one_line_before_anything_is_started(call, monkeypatch, tmp_path):
+    books = tmp_path / "books"
+    books.mkdir()
+    for name, data in (("a", "mnist"), ("b", "mnist"), ("c", "trec"), ("d", "digits")):
+        write_notebook(books, name, [f'dataset: str = "{data}"\n{TOY}', "pass"])
+    monkeypatch.setattr(parameters, "NOTEBOOKS", books)
+    monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "none"))
+    code, err = call()
+    assert code == 1 and len(err) == 1 and err[0].startswith("error: mnist: ") and "; trec: " in err[0]
+    for remedy in ("python -m data_prep mnist", "python -m data_prep trec"):
+        assert err[0].count(remedy) == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -120,6 +137,7 @@ def test_dry_run_on_slurm_has_a_job_a_seed_and_asks_for_a_gpu(start, tmp_path):
         plan(start, tmp_path / "a", "--executor", "slurm", "--jobs", 20, config=["scale=laptop", "device=cuda"])
     )
     assert set(found) == LAPTOP and all("gpu=1" in resources for resources in found.values())
+    assert all("runtime=1440" in resources and "mem_mb=16000" in resources for resources in found.values())
 
 
 @pytest.mark.skipif(not find_spec("snakemake_storage_plugin_fs"), reason="needs snakemake-storage-plugin-fs")

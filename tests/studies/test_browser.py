@@ -17,7 +17,7 @@ import nbformat
 import psutil
 import pytest
 
-from studies.study import NOTEBOOKS
+from studies.files import NOTEBOOKS
 from tests.chromium import BROWSER, browser, process, until
 
 pytestmark = [

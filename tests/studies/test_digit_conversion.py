@@ -14,7 +14,7 @@ from attrain import (
     pixels_erased_log_odds,
 )
 from data_prep import DataError, deeplift_authors
-from studies.study import NOTEBOOKS
+from studies.files import NOTEBOOKS
 
 KNOWN = yaml.safe_load((NOTEBOOKS / "deeplift/layer_by_layer.yaml").read_text("utf-8"))
 METHODS = {

@@ -8,11 +8,16 @@ import pytest
 from studies import findings
 from studies.findings import Measured, tell, true_sentences
 
-CLAIM = {"id": "isnet-4", "of": "Selective", "measured": {"mean": 0.25}}
+CLAIM = {
+    "id": "isnet-4", "of": "Selective", "claim": "Background relevance falls", "measure": "share", "below": 0.1,
+    "paper_value": None, "source": "abstract", "verdict": "fails",
+    "measured": {"mean": 0.25, "low": None, "high": None, "interval": "none"},
+}  # fmt: skip
 
 
 def record(scale="smoke", seeds=(0,), **means) -> dict:
-    summary = {name.replace("_", "."): {"mean": mean} for name, mean in means.items()}
+    rest = {"low": None, "high": None, "interval": "none"}
+    summary = {name.replace("_", "."): {"mean": mean, **rest} for name, mean in means.items()}
     return {
         "experiment": "isnet/x", "parameters": {"scale": scale, "dataset": "digits"}, "seeds": [*seeds],
         "summary": summary, "claims": [CLAIM],
@@ -48,7 +53,11 @@ def test_this_run_and_the_one_on_record_are_each_told_by_their_own_numbers(tmp_p
     alone = tell(came_out, here)
     assert alone == "**In this run** (smoke scale, digits, 1 seed): The mark takes less than half."
     kept = record("laptop", (0, 1, 2), net_biased=1.0, net_deceiving=0.1)
-    kept |= {"schema": 1, "metrics": {}, "figures": [], "data": {}, "environment": {}, "commit": "", "times": {}}
+    kept |= {"schema": 1, "metrics": {}, "figures": [], "data": {}, "commit": None}
+    kept |= {
+        "environment": {"device": "cpu"},
+        "times": {"finished": "", "notebook_seconds": 1.0, "seed_seconds": [1.0]},
+    }
     (tmp_path / "laptop/isnet/x").mkdir(parents=True)
     (tmp_path / "laptop/isnet/x/record.json").write_text(json.dumps(kept))
     there = "**In the run on record** (laptop scale, digits, 3 seeds): The mark takes more than half: 0.10 is left."

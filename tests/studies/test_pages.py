@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from studies import digests, pages, parameters, records, statistics, study
+from studies import digests, figures, outline, pages, parameters, records, statistics, study
 from studies.files import ROOT, results_root
 from tests.conftest import flipped
 
@@ -62,7 +62,9 @@ def record(experiment="isnet/mark", scale="smoke", metrics=None, claims=None, fi
 def results(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ATTRAIN_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(pages, "RECORDS", tmp_path / "kept")
-    monkeypatch.setattr(pages, "README", tmp_path / "README.md")
+    monkeypatch.setattr(figures, "RECORDS", tmp_path / "kept")
+    for module in (pages, outline):
+        monkeypatch.setattr(module, "README", tmp_path / "README.md")
     return tmp_path / "results"
 
 
@@ -88,7 +90,7 @@ def put(results, png):
 @pytest.fixture
 def tree(results, tmp_path, monkeypatch) -> Path:
     """Two notebooks of one paper and one of none; the folder where their records are kept."""
-    for module in (parameters, pages):
+    for module in (parameters, outline, pages):
         monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
     for name, text in (("one/a", "# # Is it | so?\n"), ("one/b", "# %%\n1\n"), ("own", "# # Mine\n"), ("index", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -103,11 +105,12 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self._open, self._texts = [], [], []
+        self.tags, self.places, self._open, self._texts = [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        self.places.append((tuple(self._open), tag))
         if tag not in ("img", "meta", "wbr"):
             self._open.append(tag)
 
@@ -188,7 +191,7 @@ MALFORMED = {
     "of another schema": changed(schema=0),
     "of schema 1 with a digest": record() | {"schema": 1, "figures": ["maps"]},
     "without a digest": without("digest"),
-    "with a key that is not known": changed(digits=1),
+    "with a digest of another name": without("digest") | {"digess": "0"},
     "no seeds": changed(seeds=[]),
     "no scale": changed(parameters={}),
     "no device": without("device", "environment"),
@@ -221,7 +224,7 @@ def test_a_file_that_is_no_record_costs_its_own_place_and_no_page(put, results, 
     captured = capsys.readouterr()
     assert captured.out == f"{results}/report.html\n" and captured.err == f"studies.pages: {error.value}\n"
     page = Page((results / "report.html").read_text("utf-8"))
-    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h2")
+    assert str(error.value) in page.text("section", "p") and "isnet/other" in page.text("h3")
 
 
 def test_a_kept_file_that_is_no_record_is_said_on_its_papers_page_which_has_the_others(tree, put, capsys):
@@ -268,14 +271,14 @@ def test_a_claim_stated_twice_counts_once_and_the_last_time(put, results):
 
 
 def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
-    put(experiment="methods", scale="laptop")
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.5), claim("single", [0.7])])
+    put(experiment="methods")
     stated = records.claims(results)
     assert stated.equals(records.claims(records.load_records(results)))
     assert list(zip(stated["experiment"], stated["scale"], stated["id"])) == [
-        ("isnet/mark", "smoke", "ignores-mark"),
-        ("isnet/mark", "smoke", "single"),
-        ("methods", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "ignores-mark"),
+        ("isnet/mark", "laptop", "single"),
+        ("methods", "smoke", "ignores-mark"),
     ]
     first = stated.iloc[0]
     assert first["mean"] == pytest.approx(0.926667) and first["low"] < first["mean"] < first["high"]
@@ -283,7 +286,8 @@ def test_the_table_of_claims_has_a_row_a_measurement_with_its_numbers_and_words(
     assert first[words].tolist() == [
         "above 0.5", "0.927", "[0.889, 0.965]", "holds", "0.5", "accuracy, mark moved", "Table 1",
     ]  # fmt: skip
-    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "no interval"]
+    assert stated.iloc[1][["95 % CI", "verdict"]].tolist() == ["none", "not judged"]
+    assert stated.iloc[2]["verdict"] == "not judged", "smoke scale decides nothing"
 
 
 def test_no_records_are_an_empty_table_of_the_same_columns(put, results):
@@ -325,12 +329,12 @@ def test_durations_have_a_fitting_unit(seconds, text):
 
 
 def test_summary_has_one_line_a_record(put, results):
-    failing = claim("b", values=(0.1, 0.1), of="x")
-    put(claims=[claim(), claim("c", values=[0.9]), failing])
+    failing = claim("b", values=(0.1, 0.1, 0.2), of="x")
+    put(scale="tiny", claims=[claim(), claim("c", values=[0.9]), failing, claim("isnet-7", (2.5, 2.6, 2.55))])
     put(experiment="challenger/long_name", scale="laptop", metrics={"ece": [0.1]}, claims=[])
     assert records.runs(results).values.tolist() == [
         ["challenger/long_name", "laptop", 1, "no claims", 41],
-        ["isnet/mark", "smoke", 3, "1 holds, 1 fails, 1 no interval", 41],
+        ["isnet/mark", "tiny", 3, "1 holds, 1 fails, 1 not judged; of ours 1 holds", 41],
     ]
 
 
@@ -340,8 +344,12 @@ def test_summary_has_one_line_a_record(put, results):
 @pytest.fixture
 def full(put, results):
     """Results with every kind of verdict, one seed and many, and a hostile text wherever one can be."""
-    values = {"holds": (0.8, 0.9), "fails": (0.1, 0.11), "undecided": (0.1, 0.9), "no interval": [0.7]}
-    put(claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())], figures=["a", "b_c"])
+    values = {"holds": (0.8, 0.9, 0.85), "fails": (0.1, 0.11, 0.1), "undecided": (0.1, 0.9, 0.5), "not judged": [0.7]}
+    put(
+        scale="laptop",
+        claims=[claim(f"claim-{i}", v, of=name) for i, (name, v) in enumerate(values.items())],
+        figures=["a", "b_c"],
+    )
     put(scale=HOSTILE.replace("/", ""), metrics={HOSTILE: [0.5]}, figures=[], data={HOSTILE: {HOSTILE: HOSTILE}},
         claims=[claim(HOSTILE, of=HOSTILE, claim=HOSTILE, measure=HOSTILE, source=HOSTILE, paper_value=HOSTILE)],
         environment={"device": HOSTILE, HOSTILE: HOSTILE}, commit=HOSTILE)  # fmt: skip
@@ -364,7 +372,7 @@ def test_hostile_figure_name_is_text(put, results, name):
 def test_page_needs_nothing_from_elsewhere(full, put):
     put(extras=["notebook.ipynb"])
     page = render(full)
-    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in page.all("img"))
     assert not page.all("link", "script", "iframe", "object")
     assert not any("://" in link["href"] or link["href"].startswith("//") for link in page.all("a"))
     assert "url(" not in html(full) and "@import" not in html(full)
@@ -377,17 +385,113 @@ def test_links_within_the_page_lead_somewhere(full):
     assert {link["href"] for link in page.all("a")} <= {f"#{id}" for id in ids}
 
 
-def test_claims_come_before_any_figure(full):
+def test_verdicts_come_before_any_figure(full):
     text = html(full)
-    assert 0 < text.index('class="claims"') < text.index("<img")
+    assert (
+        0
+        < text.index('class="badge')
+        < text.index('class="glance"')
+        < text.index('class="claims"')
+        < text.index("<img")
+    )
+
+
+def test_all_tables_but_that_of_the_runs_are_folded_and_so_are_all_figures_but_the_first(put, results):
+    put(figures=["a", "b", "c"])
+    put(experiment="energy/boxes", figures=["d"])
+    page = render(results)
+    folded = [(tag, "details" in opened) for opened, tag in page.places if tag in ("table", "img")]
+    assert [fold for tag, fold in folded if tag == "table"] == [False] + [True] * (len(folded) - 5)
+    assert [fold for tag, fold in folded if tag == "img"] == [False, False, True, True]
+
+
+README_TABLE = """
+| **Second**, [Cohen 2020](https://arxiv.org/abs/1) | **[results](x.md)** |
+| [Is it b?](notebooks/two/b.ipynb) | Yes |
+| [Is it a \\| c?](notebooks/two/a.ipynb) (ours) | *No* |
+| **First** | |
+| [one](notebooks/one/a.ipynb) | 1 |
+| no | row | of the table |
+| [two](notebooks/two/gone.ipynb) | no such notebook |
+"""
+
+
+def test_papers_and_runs_come_in_the_readmes_order_and_others_last(put, results):
+    outline.README.write_text(README_TABLE)
+    for experiment in ("one/a", "two/a", "two/b", "two/z", "alone", "third/x"):
+        put(experiment=experiment)
+    put(experiment="two/b", scale="laptop")
+    page = html(results)
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles == ["Second", "First", "Further notebooks", "third"]
+    order = ["smoke/two/b", "laptop/two/b", "smoke/two/a", "smoke/two/z", "smoke/one/a", "smoke/alone", "smoke/third/x"]
+    assert re.findall(r'<section id="(.*?)" class="run">', page) == order
+    contents = page[page.index("<nav") : page.index("</nav>")]
+    assert re.findall(r'<li><a href="#(.*?)">', contents) == order
+    assert "Cohen 2020" in page and "arxiv.org" not in page
+
+
+def test_every_run_leads_back_to_its_paper_and_the_page_to_its_contents(put, results):
+    put(experiment="one/a")
+    put(experiment="alone")
+    page = html(results)
+    for anchor in re.findall(r'<section id="(paper-.*?)"', page):
+        assert f'<li><a href="#{anchor}">back to ' in page
+    assert '<a href="#glance" class="up">' in page
+
+
+RESULTS_PAGE = """
+![Dots](laptop/isnet/mark/figures/dots.png)
+
+*Up is
+better: see `P`.*
+
+*What all of it says, [a link](x.png).*
+
+![Lines](laptop/isnet/mark/figures/lines.png)
+
+*Down is [better](y.png).*
+"""
+
+
+def test_captions_are_the_records_or_else_those_of_the_results_page_whose_first_figure_is_first(put, results, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/isnet.md").write_text(RESULTS_PAGE)
+    put(scale="laptop", figures=["maps", "dots", "lines"], captions={"maps": {"caption": "See *it*.", "alt": "Maps"}})
+    put(scale="smoke", figures=["maps", "dots"])
+    smoke, laptop = ([f[2:] for f in figures.figures(r)] for r in records.load_records(results))
+    assert laptop == [
+        ("dots", "Up is better: see P.", "Dots"),
+        ("maps", "See it.", "Maps"),
+        ("lines", "Down is better.", "Lines"),
+    ]
+    assert [(title, caption) for title, caption, _ in smoke] == [("dots", ""), ("maps", "")]
+    assert "isnet/mark at smoke scale" in smoke[0][2]
+    assert "<figcaption><strong>Maps.</strong> See it.</figcaption>" in html(results)
+
+
+@pytest.mark.parametrize(("given", "kept"), [((3000, 600), (1300, 260)), ((400, 300), (400, 300))])
+def test_a_pages_picture_is_no_wider_than_it_must_be_and_shown_as_large_as_it_was_drawn(tmp_path, given, kept):
+    Image.effect_noise(given, 80).save(tmp_path / "noise.png")
+    data, *shown = figures.shrunk(tmp_path / "noise.png")
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.format, picture.size) == ("WEBP", kept) and shown == [given[0] * 2 // 3, given[1] * 2 // 3]
+
+
+@pytest.mark.ci
+def test_the_kept_records_are_a_page_of_5_megabytes_at_most_even_all_together():
+
+    found = records.load_records(records.RECORDS)
+    page = pages.html_page(found, ROOT / "results/report.html")
+    assert len(found) > 20 and len(page.encode()) <= 5e6
 
 
 def test_claims_table_says_all_there_is_about_a_claim(put, results):
-    put(claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
+    put(scale="laptop", claims=[claim(of="Selective", paper_value=0.987), claim("images", [[0.0, 1.0] * 50])])
     text = render(results).text("table")
-    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "smoke scale",
+    for part in ("ignores-mark: it ignores the mark", "Selective", "accuracy, mark moved", "isnet/mark", "laptop scale",
                  "0.987", "Table 1", "above 0.5", "0.927", "[0.889, 0.965]", "t over 3 seeds", "holds",
-                 "not read", "bootstrap over 100 test images, 1 seed"):  # fmt: skip
+                 "not read", "exact over 100 test cases, 1 seed"):  # fmt: skip
         assert part in text, part
 
 
@@ -412,7 +516,7 @@ def test_page_has_a_language_a_title_and_a_skip_link_first(full):
 
 def test_every_image_has_a_speaking_alt_text(full):
     alts = [image["alt"] for image in render(full).all("img")]
-    assert alts == [f"Figure: {name}, from isnet/mark at smoke scale" for name in ("a", "b c")]
+    assert alts == [f"Figure: {name}, from isnet/mark at laptop scale" for name in ("a", "b c")]
 
 
 def test_every_table_has_a_caption_and_scoped_headers(full):
@@ -429,8 +533,8 @@ def test_what_is_said_of_a_claim_is_said_once_however_many_runs_measured_it(put,
     put(scale="laptop", claims=[claim(of="Selective"), claim("other", of="Dual")])
     page = render(results)
     groups = [group for group in page.all("th") if group.get("scope") == "rowgroup"]
-    assert len(groups) == 2 and {group["colspan"] for group in groups} == {"5"}
-    text = page.text("table")
+    assert [group["colspan"] for group in groups] == ["3", "5", "5"]  # the paper at a glance, and two claims
+    text = page.text("details", "table")
     assert text.count("ignores-mark: it ignores the mark") == 1
     assert text.count("Selective") == 2 and text.count("Dual") == 2
 
@@ -520,15 +624,17 @@ def test_page_without_records_says_how_to_make_some(results):
 
 
 def test_tables_are_readable(put, results):
-    put(claims=[claim(of="Selective")])
+    put(scale="laptop", claims=[claim(of="Selective")])
     assert pages.record_tables(records.load_records(results), results).splitlines() == [
-        "<details><summary>isnet/mark, smoke scale, 3 seeds: 1 holds</summary>",
+        "<details><summary>isnet/mark, laptop scale, 3 seeds: 1 holds</summary>",
         "",
         "| Claim | | Expected | Measured | 95 % CI | Verdict |",
         "|:---|:---|:---|---:|:---|:---|",
         "| ignores-mark | it ignores the mark (Selective) | above 0.5 | 0.927 | [0.889, 0.965] | holds |",
         "",
-        "All metrics: [record](smoke/isnet/mark/record.json)",
+        "Intervals: t over 3 seeds (1).",
+        "",
+        "All metrics: [record](laptop/isnet/mark/record.json)",
         "",
         "</details>",
     ]
@@ -538,14 +644,14 @@ def test_the_papers_values_are_a_column_only_of_tables_that_have_one(put, result
     put(claims=[claim(), claim("other", paper_value=0.987)])
     put(scale="laptop")
     first, second = pages.record_tables(records.load_records(results), results).split("<details>")[1:]
-    assert "| Paper's value |" in first and "| not read |" in first and "| 0.987 |" in first
-    assert "Paper's value" not in second and "not read" not in second
+    assert "| Paper's value |" in first and "| 0.987 |" in first and "- other: Table 1" in first
+    assert "Paper's value" not in second and "Table 1" not in second
 
 
 def test_hostile_text_stays_in_its_cell(full):
     lines = pages.record_tables(records.load_records(full), full).splitlines()
     rows = [line.replace("\\\\", "").replace(r"\|", "") for line in lines if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {7, 8}  # with and without a paper's value
+    assert {row.count("|") for row in rows} == {8}  # with what would decide it, or with a paper's value
     assert not any("<script" in line.replace(r"\<", "") for line in lines)
 
 
@@ -565,7 +671,7 @@ def test_without_records_all_notebooks_are_listed(tree):
 
 def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tree, put):
     put(tree, experiment="one/a", scale="paper", claims=[], times=TIMES | {"notebook_seconds": 7200.0})
-    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1))])
+    put(tree, experiment="one/a", scale="laptop", claims=[claim(), claim("b"), claim("c", (0.1, 0.1, 0.2))])
     put(tree, experiment="own", scale="laptop")
     put(tree, experiment="gone/away")
     a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
@@ -584,15 +690,16 @@ def shown(monkeypatch):
     return outputs
 
 
-def test_a_paper_is_its_picture_made_small_and_its_notebooks(tree, put, shown):
-    folder = put(tree, experiment="one/a", scale="laptop")
+def test_a_paper_is_its_picture_made_small_and_its_notebooks_with_the_readmes_answers(tree, put, shown):
+    outline.README.write_text(README_TABLE)
+    folder = put(tree, experiment="one/a", scale="laptop", captions={"maps": {"caption": "See *this*", "alt": "Maps"}})
     Figure(figsize=(12, 3)).savefig(folder / "figures/maps.png", dpi=200)
     pages.show_paper("one", "a/maps", tree, width=300)
-    picture, caption, table = shown
+    picture, caption, sentences = shown
     found = Image.open(io.BytesIO(picture.data))
-    assert found.size == (300, 75) and len(found.getcolors()) <= 128 and picture.alt == "maps"
-    assert caption.data == "*Maps, from one/a at laptop scale.*"
-    assert "one/a" in table.data and "one/b" in table.data and "own" not in table.data
+    assert found.size == (300, 75) and len(found.getcolors()) <= 128 and picture.alt == "Maps" and picture.width == 200
+    assert caption.data == "*See this* ([one/a](one/a.ipynb), laptop scale)"
+    assert sentences.data == "- [one](one/a.ipynb) 1.\n- [one/b](one/b.ipynb)"
 
 
 @pytest.mark.parametrize("figure", ["", "a/none", "b/maps", "c/maps"])
@@ -600,6 +707,11 @@ def test_a_figure_that_is_not_kept_is_left_out(tree, put, shown, figure):
     put(tree, experiment="one/a")
     pages.show_paper("one", figure, tree)
     assert [type(part).__name__ for part in shown] == ["Markdown"]
+
+
+def test_notebooks_of_no_one_paper_are_listed_too(tree, shown):
+    pages.show_paper("", folder=tree)
+    assert shown[0].data == "- [Mine](own.ipynb)"
 
 
 def test_a_paper_without_notebooks_says_so(tree, shown):
@@ -697,9 +809,9 @@ def test_command_line_writes_the_page_and_prints_where(put, results, capsys):
 
 
 def test_command_line_keeps_a_run_and_brings_the_pages_up_to_date(tree, put, results, capsys):
-    put(experiment="one/a")
-    assert pages.main(["--keep", "smoke/one/a"]) == 0
-    assert files(tree) == ["smoke/one/a/figures/maps.png", "smoke/one/a/record.json"]
+    put(experiment="one/a", scale="laptop")
+    assert pages.main(["--keep", "laptop/one/a"]) == 0
+    assert files(tree) == ["laptop/one/a/figures/maps.png", "laptop/one/a/record.json"]
     assert pages.main(["--check"]) == 1
     assert "--write" in capsys.readouterr().err
     assert pages.main(["--write"]) == 0

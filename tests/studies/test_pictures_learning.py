@@ -57,12 +57,18 @@ def test_one_seed_has_no_interval_and_a_method_may_lack_sample_counts():
     assert len(drawn) == 3 and all(np.ptp(line[:, 1]) == 0 for line in drawn)
 
 
-def test_whiskers_of_methods_stand_beside_each_other_within_the_space_between_two_counts():
+def test_whiskers_of_methods_stand_beside_each_other_and_points_without_any_do_not():
     lines = {name: estimates(0.5, 0.7) for name in "abc"}
-    (axis,) = learning_curves({"accuracy": lines}, emphasised="abc").axes
-    places = [line.get_xdata() for line in axis.lines]
-    assert [place[0] for place in places] == pytest.approx([10 ** (5 / 6), 10, 10 ** (7 / 6)])
-    assert places[2][0] < places[0][1]
+    for intervals, expected in ((True, [10 / 1.3**0.5, 10, 10 * 1.3**0.5]), (False, [10, 10, 10])):
+        (axis,) = learning_curves({"accuracy": lines}, emphasised="abc", intervals=intervals).axes
+        assert [line.get_xdata()[0] for line in axis.lines] == pytest.approx(expected)
+
+
+def test_whiskers_of_close_sample_counts_do_not_meet():
+    point = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    (axis,) = learning_curves({"accuracy": {name: {100: point, 110: point} for name in "ab"}}, emphasised="ab").axes
+    first, last = (line.get_xdata() for line in axis.lines)
+    assert first[0] < last[0] < first[1] < last[1]
 
 
 def test_the_axis_is_set_by_the_means_and_goes_below_zero_only_with_them():

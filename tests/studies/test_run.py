@@ -18,15 +18,16 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import parameters, run, study
-from studies.files import ROOT, scratch_folder
+from studies import digests, parameters, run, study
+from studies.files import ROOT, scratch_folder, write_bytes
 from studies.records import load_records
 from tests.batches import STUDY, write_notebook
+from tests.conftest import flipped
 
 REAL = "isnet/mnist_background_bias"
 PARAMETERS = {
     "scale": ("str", "smoke", "the settings"),
-    "rate": ("float", 0.5, "a number"),
+    "rate": ("float", 0.5, "a number [rate > 0]"),
     "fast": ("bool", True, "a switch"),
     "action": ("str", "", "what goes wrong"),
     "seed": ("int", 0, "first seed"),
@@ -143,7 +144,10 @@ def test_experiments_are_the_paired_notebooks_at_the_top_or_one_folder_down(note
 
 def test_declared_reads_type_default_and_help_of_each_parameter():
     found = parameters.declared("toy/steps")
-    assert found == {n: {"type": kind, "default": value, "help": text} for n, (kind, value, text) in PARAMETERS.items()}
+    ranges = {"seed": "0 ≤ seed < 2**32", "seeds": "seeds ≥ 1", "threads": "1 ≤ threads ≤ 1024", "rate": "rate > 0"}
+    for name, (kind, value, text) in PARAMETERS.items():
+        assert found.pop(name) == {"type": kind, "default": value, "help": text, "range": ranges.get(name, "")}
+    assert not found
 
 
 def test_values_are_read_as_the_types_that_the_notebook_declares():
@@ -168,7 +172,7 @@ def test_settings_are_the_scales_file_then_what_is_given():
 @pytest.mark.parametrize(
     ("text", "message"),
     [("{", "is no YAML"), ("- 1", "is no YAML"), ("scale: other", "must say scale: own"), ("rat: 1", "'rat'"),
-     ("rate: 1e-4", "rate must be float"), ("seeds: 0", "seeds must be at least 1"), ("", None), ("rate: 2", None)],
+     ("rate: 1e-4", "rate must be float"), ("seeds: 0", "satisfy seeds ≥ 1"), ("", None), ("rate: 2", None)],
 )  # fmt: skip
 def test_settings_file_is_checked(notebooks, text, message):
     file = notebooks / "params/toy/steps.own.yaml"
@@ -206,7 +210,11 @@ def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):
     wanted = {"rate": 1, "seeds": 2, "out": "elsewhere"}
     finished = partial(run.is_finished, "toy/steps", tmp_path)
     assert not finished(wanted)
-    (tmp_path / "record.json").write_text(json.dumps({"parameters": {"rate": 1.0, "seeds": 2}}))
+    picture = tmp_path / "figures/line.png"
+    write_bytes(picture, b"drawn")
+    record = {"schema": 2, "parameters": {"rate": 1.0, "seeds": 2}, "figures": {"line": digests.sha256(b"drawn")}}
+    record |= {"digest": digests.record_digest(record)}
+    (tmp_path / "record.json").write_text(json.dumps(record))
     assert not finished(wanted)
     (tmp_path / run.FINISHED).write_text(run.digest("toy/steps"))
     assert finished(wanted)
@@ -214,12 +222,19 @@ def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):
     (tmp_path / run.FINISHED).write_text("of other code")
     assert not finished(wanted)
     (tmp_path / run.FINISHED).write_text(run.digest("toy/steps"))
-    for text in ("{", "[]", "{}"):
+    assert finished(wanted)
+    picture.write_bytes(b"drown")
+    assert not finished(wanted)
+    picture.unlink()
+    assert not finished(wanted)
+    picture.write_bytes(b"drawn")
+    assert finished(wanted)
+    for text in ("{", "[]", "{}", json.dumps(record | {"seeds": [1]})):
         (tmp_path / "record.json").write_text(text)
         assert not finished(wanted)
 
 
-def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outputs_words_or_times(
+def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outputs_words_comments_or_times(
     notebooks, tmp_path, monkeypatch
 ):
     folder = shutil.copytree(notebooks, tmp_path / "edited")
@@ -232,13 +247,19 @@ def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outpu
     nbformat.write(book, file)
     os.utime(folder / "claims.yaml", (0, 0))
     assert run.digest("toy/steps") == before
-    book.cells[1].source += "  # edited"
+    book.cells[1].source += "  # explained"
+    nbformat.write(book, file)
+    assert run.digest("toy/steps") == before
+    book.cells[1].source += "\nedited = 1"
     nbformat.write(book, file)
     assert run.digest("toy/steps") != before
     shutil.copy(notebooks / "toy/steps.ipynb", file)
     assert run.digest("toy/steps") == before
     with open(folder / "claims.yaml", "a") as claims:
-        claims.write("# edited")
+        claims.write("# explained\n")
+    assert run.digest("toy/steps") == before
+    with open(folder / "claims.yaml", "a") as claims:
+        claims.write("edited: 1\n")
     assert run.digest("toy/steps") != before
 
 
@@ -252,8 +273,17 @@ def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outpu
         (["toy/steps", "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
         (["toy/steps", "-p", "sed", "1"], "unknown parameter 'sed'; this notebook takes action, device, "),
         (["toy/steps", "-p", "seeds", "two"], "parameter seeds must be int, got 'two'"),
-        (["toy/steps", "-p", "seeds", "0"], "parameter seeds must be at least 1, got 0"),
-        (["toy/steps", "-p", "threads", "0"], "parameter threads must be at least 1, got 0"),
+        (["toy/steps", "-p", "seeds", "0"], "parameter seeds must satisfy seeds ≥ 1, got 0"),
+        (["toy/steps", "-p", "threads", "0"], "parameter threads must satisfy 1 ≤ threads ≤ 1024, got 0"),
+        (["toy/steps", "-p", "threads", "100000"], "parameter threads must satisfy 1 ≤ threads ≤ 1024, got 100000"),
+        (["toy/steps", "-p", "seed", "-1"], "parameter seed must satisfy 0 ≤ seed < 2**32, got -1"),
+        (["toy/steps", "-p", "rate", "nan"], "parameter rate must satisfy rate > 0, got nan"),
+        (["toy/steps", "-p", "rate", "inf"], "parameter rate must be finite, got inf"),
+        ([REAL, "-p", "P", "3"], "parameter P must satisfy 0 ≤ P ≤ 1, got 3.0"),
+        ([REAL, "-p", "lr", "0"], "parameter lr must satisfy lr > 0, got 0.0"),
+        ([REAL, "-p", "epochs", "-1"], "parameter epochs must satisfy epochs ≥ 1, got -1"),
+        ([REAL, "-p", "sweep_P", "0.1, 3"], "parameter sweep_P must satisfy 0 ≤ sweep_P ≤ 1, got '0.1, 3'"),
+        ([REAL, "-p", "sweep_P", "much"], "parameter sweep_P must list numbers, got 'much'"),
         (["toy/steps", "-p", "out", "there"], "parameter out is given by --out"),
         (["toy/steps", "-p", "device", "gpu"], "device 'gpu' cannot be used here"),
         (["toy/steps", "-p", "device", "cuda:99"], "device 'cuda:99' cannot be used here"),
@@ -316,12 +346,31 @@ def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, re
     assert set(files(folder)) == set(kept) | {".finished"}
 
 
+def test_a_seed_that_is_damaged_is_said_in_one_line_and_run_again(call, results):
+    assert call("toy/steps", "-p", "seeds", "2")[::2] == (0, [])
+    (record,), seeds = load_records(results), sorted(results.rglob("*.seed"))
+    seeds[1].write_bytes(flipped(seeds[1].read_bytes(), 5000))
+    code, _, err = call("toy/steps", "-p", "seeds", "2")
+    said = f"note: toy/steps: {seeds[1]} is not as it was written: set aside as {seeds[1].name}.damaged, and run again"
+    assert (code, err) == (0, [said])
+    (again,) = load_records(results)
+    assert again["metrics"] == record["metrics"] and sorted(results.rglob("*.seed")) == seeds
+
+
 def test_a_missing_data_set_is_one_line_that_says_how_to_get_it(call, tmp_path, monkeypatch):
     monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "no data"))
     code, out, err = call("toy/steps", "-p", "action", "data")
     assert code == 1 and not out and len(err) == 1
     assert err[0].startswith("error: toy/steps smoke: DataError: ") and "python -m data_prep mnist" in err[0]
     assert str(tmp_path / "no data") in err[0]
+
+
+def test_a_missing_data_set_that_a_parameter_names_is_said_before_anything_starts(call, results, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTRAIN_DATA", str(tmp_path / "no data"))
+    monkeypatch.setattr(run, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    code, out, err = call(REAL, "-p", "dataset", "mnist")
+    assert code == 1 and not out and len(err) == 1 and not list(results.rglob("*.ipynb"))
+    assert err[0].startswith(f"error: {REAL} smoke: mnist: ") and "python -m data_prep mnist" in err[0]
 
 
 def test_a_disk_that_fills_up_during_the_run_is_one_line_and_keeps_the_record(call, tmp_path, monkeypatch):

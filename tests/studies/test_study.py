@@ -2,23 +2,23 @@ import json
 import math
 import multiprocessing
 import os
+import pickle
+import random
 import re
 import shutil
 import signal
 import time
-from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 import yaml
-from scipy import stats
 
-from studies import files, study
+from studies import digests, files, parameters, study
+from studies.files import atomic_write
 from studies.parameters import check_parameters
-from studies.statistics import bootstrap_interval, estimate, t_interval, verdict
-from studies.study import ROOT, Study, atomic_write, progress
+from studies.study import Study
+from tests.conftest import flipped
 
 TYPES = {"scale": str, "seed": int, "seeds": int, "device": str, "threads": int, "out": str, "lr": float, "fast": bool}
 VALUES = {"scale": "smoke", "seed": 3, "seeds": 2, "device": "cpu", "threads": 1, "out": "", "lr": 0.1, "fast": True}
@@ -56,76 +56,18 @@ def test_a_gpu_computes_float32_as_such_and_warns_of_what_it_cannot_repeat(resul
     assert not torch.backends.cudnn.allow_tf32
 
 
-# ---------------------------------------------------------------- intervals
-
-
-def test_t_interval_equals_the_textbook_value():
-    low, high = t_interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5)
-
-
-def test_t_interval_covers_the_mean_of_three_seeds_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(size=(2000, 3))
-    covered = np.mean([low < 0 < high for low, high in map(t_interval, draws)])
-    assert covered == pytest.approx(0.95, abs=0.02)
-
-
-def test_bootstrap_interval_over_many_images_is_near_the_normal_one_and_repeats():
-    values = np.random.default_rng(0).random(1000) < 0.3
-    low, high = bootstrap_interval(values)
-    error = 1.96 * stats.sem(values)
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.003)
-    assert (low, high) == bootstrap_interval(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "interval"),
-    [
-        ([0.5], "none"),
-        ([0.5, 0.6, 0.7], "t over 3 seeds"),
-        ([[1.0, 0.0, 1.0]], "bootstrap over 3 test images, 1 seed"),
-        ([[1.0, 0.0], [1.0, 1.0]], "t over 2 seeds"),
-    ],
-)
-def test_intervals_are_over_seeds_where_there_are_several_else_over_images(values, interval):
-    measured = estimate(values)
-    assert measured["interval"].startswith(interval)
-    assert measured["mean"] == pytest.approx(np.mean(values))
-
-
-def test_draws_of_patients_give_the_interval_of_one_seed_only():
-    draws = np.arange(1001) / 1000
-    measured = estimate([0.6], draws)
-    assert measured == {"mean": 0.6, "low": 0.025, "high": 0.975, "interval": "bootstrap over patients, 1 seed"}
-    assert estimate([0.6, 0.7], draws) == estimate([0.6, 0.7])
-
-
-@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [[1.0, 1.0]]])
-def test_values_without_spread_have_an_interval_without_width(values):
-    assert estimate(values) | {"interval": ""} == {"mean": 1.0, "low": 1.0, "high": 1.0, "interval": ""}
-
-
-@pytest.mark.parametrize("values", [[], [float("nan")], 1.0, [[[1.0]]]])
-def test_values_that_are_no_measurement_are_refused(values):
-    with pytest.raises(ValueError, match="values must be finite"):
-        estimate(values)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "bounds", "expected"),
-    [
-        (0.6, 0.7, {"above": 0.5}, "holds"),
-        (0.4, 0.7, {"above": 0.5}, "undecided"),
-        (0.3, 0.5, {"above": 0.5}, "fails"),
-        (-0.005, 0.005, {"above": -0.01, "below": 0.01}, "holds"),
-        (0.01, 0.02, {"above": -0.01, "below": 0.01}, "fails"),
-        (-0.02, 0.02, {"above": -0.01, "below": 0.01}, "undecided"),
-        (0.05, 0.2, {"below": 0.1}, "undecided"),
-        (None, None, {"below": 0.1}, "no interval"),
-    ],
-)
-def test_verdicts(low, high, bounds, expected):
-    assert verdict(low, high, **bounds) == expected
+def test_what_a_users_start_up_file_has_set_of_torch_is_set_back(results):
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    try:
+        Study("isnet/x", namespace())
+        made = torch.rand(1)
+        assert made.dtype == torch.float32 and made.device.type == "cpu" and torch.is_grad_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
 
 
 # ---------------------------------------------------------------- files
@@ -196,14 +138,23 @@ def test_a_parameter_injected_by_papermill_that_the_notebook_does_not_have_is_na
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 0}, "seeds must be at least 1"),
-        ({"threads": 0}, "threads must be"),
+        ({"seeds": 0}, "seeds must satisfy seeds ≥ 1"),
+        ({"threads": 0}, "threads must satisfy"),
+        ({"seed": -1}, "seed must satisfy"),
+        ({"lr": math.inf}, "lr must be finite"),
         ({"device": "gpu"}, "device 'gpu'"),
     ],
 )
 def test_an_impossible_value_is_named(changes, message, results):
     with pytest.raises(ValueError, match=message):
         Study("isnet/x", namespace(**changes))
+
+
+def test_a_notebook_that_runs_checks_its_own_ranges(results):
+    """As in JupyterLab, where nothing has looked at the parameters before."""
+    kinds = {name: about["type"] for name, about in parameters.declared("tour").items()}
+    with pytest.raises(ValueError, match=r"parameter P must satisfy 0 ≤ P ≤ 1, got 3\.0"):
+        Study("tour", {"__annotations__": kinds, **parameters.defaults("tour"), "P": 3.0})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -245,7 +196,7 @@ def tree(tmp_path, monkeypatch):
     """A copy of the code, which the digest is of."""
     for folder in ("lib/attrain", "lib/studies", "data_prep"):
         shutil.copytree(files.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -256,32 +207,53 @@ def tree(tmp_path, monkeypatch):
      ("lib/studies/bench/cases.py", False), ("lib/studies/page.html.j2", False)],
 )  # fmt: skip
 def test_a_seed_is_stale_by_the_content_of_what_it_depends_on_and_not_by_what_shows_it(tree, edited, stale):
-    before = files.code_digest(files.SHOWS_OR_RUNS)
+    before = digests.code_digest(digests.SHOWS_OR_RUNS)
     for file in tree.rglob("*.py"):
         os.utime(file, (0, 0))
-    assert files.code_digest(files.SHOWS_OR_RUNS) == before, "the times of files say nothing"
+    assert digests.code_digest(digests.SHOWS_OR_RUNS) == before, "the times of files say nothing"
     with open(tree / edited, "a") as file:
         file.write("\n# edited\n")
-    assert (files.code_digest(files.SHOWS_OR_RUNS) != before) == stale
+    assert digests.code_digest(digests.SHOWS_OR_RUNS) == before, "nor do comments"
+    with open(tree / edited, "a") as file:
+        file.write("edited = 1\n")
+    assert (digests.code_digest(digests.SHOWS_OR_RUNS) != before) == stale
 
 
 def test_a_new_file_that_is_not_python_changes_no_digest_and_a_module_that_goes_does(tree):
-    before = files.code_digest()
+    before = digests.code_digest()
     (tree / "lib/attrain/notes.txt").write_text("")
-    assert files.code_digest() == before
+    assert digests.code_digest() == before
     (tree / "lib/studies/pages.py").unlink()
-    assert files.code_digest() != before
+    assert digests.code_digest() != before
+
+
+@pytest.mark.parametrize(
+    ("source", "other", "same"),
+    [
+        ("x = 1", "x=1  # one", True),
+        ("def f():\n    return 1", 'def f():\n    "One."\n\n    return 1', True),
+        ("class A:\n    x: int = 0", 'class A:\n    """An a."""\n\n    x: int = 0', True),
+        ("x = '#'", "x = ''", False),
+        ("x = 1", "x = 1.0", False),
+        ("def f(): return 1", "def f(): return 2", False),
+        ("if a:\n    b()\nc()", "if a:\n    b()\n    c()", False),
+        ("%time f()", "%time f()  # a magic command: no plain Python, and taken as it is", False),
+    ],
+)
+def test_code_is_known_by_what_it_does(source, other, same):
+    assert (digests.code(source) == digests.code(other)) == same
 
 
 def test_what_only_shows_or_runs_is_there_and_nothing_that_a_seed_depends_on_imports_it():
-    """But for the study, which shows its claims by the table of all records."""
+    """But for the study, which shows its claims by the table of all records, and judges them as that does."""
     names = {path.parts[0].removesuffix(".py") for path in KIT}
-    assert {*files.SHOWS_OR_RUNS} <= names
-    shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(files.SHOWS_OR_RUNS)})\b")
+    assert {*digests.SHOWS_OR_RUNS} <= names
+    shown = re.compile(rf"studies(?:\.| import [\w, ]*)({'|'.join(digests.SHOWS_OR_RUNS)})\b")
     for path in KIT:
-        if path.parts[0].removesuffix(".py") not in files.SHOWS_OR_RUNS:
+        if path.parts[0].removesuffix(".py") not in digests.SHOWS_OR_RUNS:
             imported = {*shown.findall((files.ROOT / "lib/studies" / path).read_text("utf-8"))}
-            assert imported <= ({"records", "findings", "pictures"} if path.name == "study.py" else set()), path
+            allowed = {"records", "findings", "pictures", "verdicts"} if path.name == "study.py" else set()
+            assert imported <= allowed, path
 
 
 def test_a_change_of_data_runs_a_seed_again(results):
@@ -299,7 +271,7 @@ def test_a_seed_whose_run_fails_is_not_kept(results):
 
     with pytest.raises(RuntimeError, match="half way"):
         Study("isnet/x", namespace()).seed(3, fails)
-    assert not list(results.rglob("*.pt"))
+    assert not list(results.rglob("*.seed"))
     assert Study("isnet/x", namespace()).seed(3, run)["metrics"] == {"x": 3.5}
 
 
@@ -328,7 +300,7 @@ def test_of_two_processes_at_one_seed_the_second_waits_and_goes_on_if_the_first_
         process.join(50)
     assert [process.exitcode for process in processes] == [-signal.SIGKILL if kill else 0, 0]
     assert calls.read_text() == ("xx" if kill else "x")
-    assert [file.suffix for file in results.rglob("*") if file.is_file()] == [".pt"]
+    assert [file.suffix for file in results.rglob("*") if file.is_file()] == [".seed"]
 
 
 def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
@@ -347,31 +319,80 @@ def test_stages_of_a_seed_are_kept_apart_and_their_times_add_up(results):
             current._seconds[3] += value
         times = written(current, [second(3)])["times"]
         assert times["seed_seconds"] == [pytest.approx(3.0, abs=0.2)]
-    assert len(list(results.rglob("*.pt"))) == 2
+    assert len(list(results.rglob("*.seed"))) == 2
+
+
+@pytest.fixture
+def kept(results):
+    """The file of a seed that has run."""
+    Study("isnet/x", namespace()).seed(3, run)
+    (file,) = results.rglob("*.seed")
+    return file
+
+
+def test_of_1000_flipped_bits_in_a_kept_seed_all_are_noticed(kept):
+    content, draws = kept.read_bytes(), random.Random(0)
+    first = 8 * 65  # all bits of the line with the digest; the rest at random
+    for bit in [*range(first), *draws.sample(range(first, 8 * len(content)), 1000 - first)]:
+        kept.write_bytes(flipped(content, bit))
+        with pytest.raises(ValueError, match="is not as it was written"):
+            digests.read_sealed(kept)
+    kept.write_bytes(content)
+    assert digests.read_sealed(kept)
+
+
+DAMAGES = {
+    "a flipped bit": lambda content: flipped(content, 8 * len(content) - 3),
+    "cut off": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "longer": lambda content: content + b"\0",
+    "without its digest": lambda content: content.partition(b"\n")[2],
+    "of another program": lambda content: pickle.dumps({"metrics": {"x": 0.0}}),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_kept_seed_that_is_damaged_is_said_and_set_aside_and_run_again(kept, capsys, what):
+    kept.write_bytes(damaged := DAMAGES[what](kept.read_bytes()))
+    for _ in range(2):  # the second time it is as good as new
+        assert Study("isnet/x", namespace()).seed(3, run)["metrics"] == {"x": 3.5}
+    aside = kept.with_name(f"{kept.name}.damaged")
+    said = f"note: {kept} is not as it was written: set aside as {aside.name}, and run again\n"
+    assert capsys.readouterr().err == said and aside.read_bytes() == damaged
+
+
+def test_a_kept_seed_in_the_place_of_another_is_run_again(kept, results, capsys):
+    first = kept.read_bytes()
+    Study("isnet/x", namespace()).seed(4, run)
+    (other,) = {*results.rglob("*.seed")} - {kept}
+    other.write_bytes(first)
+    assert Study("isnet/x", namespace()).seed(4, run)["metrics"] == {"x": 4.5}
+    assert f"note: {other} is not as it was written" in capsys.readouterr().err
 
 
 def test_record_holds_what_it_takes_to_judge_and_repeat_a_run(results):
-    current = Study("isnet/x", namespace())
+    current = Study("isnet/x", namespace(scale="laptop"))
     current.data("digits", {"file": "abc"})
     runs = [current.seed(seed, run) for seed in current.seeds]
     current.claim("isnet-1", [0.7, 0.8], of="net")
-    current.claim("isnet-1", [0.9, 0.9], of="net")
+    current.claim("isnet-1", [[0.9, 0.8] * 2, [1.0, 0.9] * 2], of="net")
     figure, axes = plt.subplots()
     axes.plot([1, 2])
     current.figure(figure, "line", "It rises.", "A line")
     record = written(current, runs)
-    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"}
+    assert record["parameters"] == {k: v for k, v in VALUES.items() if k != "out"} | {"scale": "laptop"}
     assert record["seeds"] == [3, 4] and record["metrics"] == {"x": [3.5, 4.5]}
-    assert record["summary"]["x"]["interval"] == "t over 2 seeds"
+    assert record["summary"]["x"] == {"mean": 4.0, "low": None, "high": None, "interval": "none: 2 seeds"}
     (claim,) = record["claims"]
     assert claim["measured"]["mean"] == 0.9 and claim["verdict"] == "holds", "a claim stated again replaces the first"
+    assert claim["measured"]["per_seed"] == pytest.approx([0.85, 0.95]) and claim["measured"]["error"] > 0
     assert claim["paper_value"] is None and claim["source"]
     assert record["data"] == {"digits": {"file": "abc"}}
     assert record["environment"]["torch"] == torch.__version__.split("+")[0] or record["environment"]["torch"]
     assert {"commit", "times", "schema"} <= set(record)
-    assert (results / "smoke/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "laptop/isnet/x/figures/line.png").read_bytes().startswith(b"\x89PNG")
     assert record["captions"] == {"line": {"caption": "It rises.", "alt": "A line"}} and not plt.get_fignums()
-    assert not list((results / "smoke").rglob(".*"))
+    assert not list((results / "laptop").rglob(".*"))
 
 
 def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_path):
@@ -381,7 +402,7 @@ def test_same_parameters_give_the_same_record_but_for_the_times(results, tmp_pat
         runs = [current.seed(seed, run) for seed in current.seeds]
         current.claim("isnet-1", [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
         record = written(current, runs)
-        assert record.pop("times")
+        assert record.pop("times") and record.pop("digest")
         records.append(json.dumps(record))
     assert records[0] == records[1]
 
@@ -413,55 +434,22 @@ def test_an_unknown_claim_is_named(results):
 
 
 def test_the_table_of_claims_shows_each_once_with_its_words(results):
-    current = Study("isnet/x", namespace())
+    current = Study("isnet/x", namespace(scale="laptop"))
     assert current.claims_table().data.empty
-    current.claim("isnet-1", [0.7, 0.8], of="net")
+    current.claim("isnet-1", [[0.7, 0.2, 0.8]], of="net")
     current.claim("isnet-2", [[0.0, 0.0]])
     table = current.claims_table().data
     assert list(table.index) == ["isnet-1", "isnet-2"]
     assert list(table.columns) == ["claim", "of", "expected", "measured", "95 % interval", "verdict"]
-    assert table["measured"].tolist() == ["0.750", "0.000"] and table["verdict"].tolist() == ["undecided", "holds"]
-    assert table["95 % interval"].tolist() == ["[0.115, 1.385]", "[0.000, 0.000]"]
+    assert table["measured"].tolist() == ["0.567", "0.000"] and table["verdict"].tolist() == ["undecided", "not judged"]
+    assert table["95 % interval"].tolist() == ["[−0.232, 1.365]", "none"]
 
 
-def test_the_table_of_claims_shows_long_sentences_whole_and_on_the_left(results):
+def test_at_smoke_scale_no_verdict_is_spoken_and_a_line_says_why(results, capsys):
     current = Study("isnet/x", namespace())
-    current.claim("isnet-5", [0.7, 0.8])
-    page = current.claims_table().to_html()
-    assert current.claims[0]["claim"] in page and len(current.claims[0]["claim"]) > 50 and "text-align: left" in page
-
-
-def test_a_study_ends_with_links_to_what_it_has_written_and_to_the_results_page(results, monkeypatch):
-    for out, folder in (("", ROOT / "notebooks/isnet"), (str(results / "mine"), results / "mine")):
-        monkeypatch.chdir(ROOT / "notebooks/isnet")  # where Jupyter runs it; papermill leaves the notebook in `out`
-        current = Study("isnet/x", namespace(out=out))
-        current.figure(plt.figure(), "two words", "Nothing.", "Nothing")
-        links = re.findall(
-            r"\[([^]]+)\]\(([^)]+)\)", current.finish([current.seed(s, run) for s in current.seeds]).data
-        )
-        assert [words for words, _ in links] == ["the record", "two words", "one page", "results"]
-        there = {words: (folder / unquote(link)).resolve() for words, link in links}
-        assert there["one page"] == (results / "report.html").resolve()
-        assert all(file.is_file() for words, file in there.items() if words != "one page")
-
-
-def test_a_figure_is_shown_once_with_its_caption_and_its_alternative_text(results, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
-    current = Study("isnet/x", namespace())
-    current.figure(plt.figure(), "nothing", "Look: *nothing*.", "An empty figure")
-    closed = plt.figure()
-    plt.close(closed)
-    current.figure(closed, "closed", "Sliders stand in its place.", "An empty figure")
-    picture, caption = shown
-    assert picture.alt == "An empty figure" and caption.data == "*Look: *nothing*.*"
-
-
-def test_progress_is_told_on_stdout_as_it_is_no_error(capsys):
-    with progress(2, "epochs") as bar:
-        bar.update(2)
-    out, err = capsys.readouterr()
-    assert "epochs: 100%" in out and not err
+    assert current.claim("isnet-1", [0.7, 0.71, 0.72])["verdict"] == "not judged"
+    assert list(current.claims_table().data.columns) == ["claim", "of", "expected", "measured", "95 % interval"]
+    assert capsys.readouterr().out.startswith("Smoke scale shows that everything works")
 
 
 def test_all_claims_are_declared_whole():

@@ -61,6 +61,52 @@ def test_a_map_that_is_off_is_wrong(network, monkeypatch):
     assert {found[name][0] for name in ("rescale", "reveal_cancel", "gradient", "lrp")} == {"WRONG"}
 
 
+class Cast(nn.Module):
+    """A network that computes a part in a type of its own."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x):
+        return self.network(x.to(self.dtype).to(x.dtype)) + 0 * torch.ones(3, dtype=torch.float16)  # no part of it
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_tolerance_is_that_of_what_the_network_itself_computes_in(network, dtype):
+    model, x, reference = network
+    assert sweep.precision(Cast(model, dtype), x) == dtype
+    found = sweep.judge(Cast(model, dtype), x, reference)
+    assert found["rescale"][0] == "right"
+    assert found.get("computes_in", "float64") == str(dtype).removeprefix("torch.")
+    assert sweep.measured(lambda *_: 1e-5, tolerance=sweep.TOLERANCE[dtype])[0] == (
+        "WRONG" if dtype == torch.float64 else "right"
+    )
+
+
+class OffAlone(nn.Module):
+    """A network whose derivative autograd gets wrong for one sample, as torch's own of some have it."""
+
+    def __init__(self, network, factor):
+        super().__init__()
+        self.network, self.factor = network, factor
+
+    def forward(self, x):
+        y = self.network(x)
+        return y if len(x) > 1 else y.detach() + self.factor * (y - y.detach())
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "WRONG"), (1.5, "right")])
+def test_a_sample_alone_is_judged_beside_itself_only_where_torchs_own_gradient_is_wrong(
+    network, monkeypatch, factor, verdict
+):
+    model, x, reference = network
+    monkeypatch.setitem(sweep.MEASURES, "alone", lambda *_: 1.0)
+    found = sweep.judge(OffAlone(model, factor), x, reference)
+    assert found["alone"][0] == verdict and ("torch_alone" in found) == (verdict == "right")
+    assert ("(twice)" in sweep.shown(found, "alone")) == (verdict == "right")
+
+
 @pytest.mark.parametrize("relu", [torch.relu, nn.functional.relu, torch.Tensor.relu, nn.ReLU(), nn.ReLU(inplace=True)])
 def test_the_patched_relu_sees_every_spelling(relu):
     h = torch.tensor([-1.0, 2.0], requires_grad=True)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrain.engine.call import ADVICE, UnsupportedOperation
+
 
 def softmax(input, dim=None, dtype=None, **_):
     return log_softmax(input, dim, dtype).exp()
@@ -185,6 +187,26 @@ def minima(input, dim=None, keepdim=False, other=None):
     return torch.return_types.min((amin(input, dim, keepdim), torch.argmin(input, dim, keepdim)))
 
 
+def scatter_reduce(input, dim, index, src, reduce, include_self=True):
+    """Sums, means or maxima of what goes to one place; a maximum by a table of all places and all values."""
+    if input.movedim(dim, 0)[:0].shape != index.movedim(dim, 0)[:0].shape or reduce == "prod":
+        raise UnsupportedOperation(f"scatter_reduce of these shapes, or by {reduce!r}, has no rule; {ADVICE}")
+    src, places = src[tuple(map(slice, index.shape))], torch.arange(input.shape[dim], device=index.device)
+    goes = index.movedim(dim, -1).unsqueeze(-2) == places[:, None]  # (..., places, values)
+    values, own, met = src.movedim(dim, -1).unsqueeze(-2), input.movedim(dim, -1), goes.any(-1)
+    if reduce in ("sum", "mean"):
+        own = own if include_self else own.masked_fill(met, 0.0)
+        total = torch.where(goes, values, 0.0).sum(-1) + own
+        count = goes.sum(-1) + (1 if include_self else 0)
+        return (total if reduce == "sum" else total / count.clamp(min=1)).movedim(-1, dim)
+    sign = 1 if reduce == "amax" else -1
+    table = torch.where(goes, sign * values, -math.inf)
+    if include_self:
+        return sign * last_max(torch.cat([table, sign * own.unsqueeze(-1)], -1)).squeeze(-1).movedim(-1, dim)
+    largest = last_max(table.masked_fill(~met.unsqueeze(-1), 0.0)).squeeze(-1)
+    return torch.where(met, sign * largest, own).movedim(-1, dim)
+
+
 @torch.overrides.wrap_torch_function(lambda x: (x,))
 def last_max(x):
     """The maximum along the last dimension, kept; an operation of its own, with a rule."""
@@ -228,8 +250,17 @@ def recurrent(cell):
     """nn.LSTM, nn.GRU and nn.RNN, several layers and both directions, of one cell."""
     lstm = cell is lstm_cell
 
-    def run(input, hx, params, has_biases, num_layers, dropout, training, bidirectional, batch_first=False):
-        x = input.transpose(0, 1) if batch_first else input
+    def run(
+        input=None, hx=None, params=(), has_biases=True, num_layers=1, dropout=0.0, training=False,
+        bidirectional=False, batch_first=False, data=None, batch_sizes=None,
+    ):  # fmt: skip
+        if data is None:
+            x, valid = (input.transpose(0, 1) if batch_first else input), None
+        else:  # of a packed sequence: padded, and a sample's state stays where its steps are over, or not yet begun
+            sizes = batch_sizes.to(data.device)
+            valid = torch.arange(int(sizes[0]), device=data.device) < sizes[:, None]
+            places = valid.flatten().cumsum(0) - 1
+            x = data.index_select(0, places).unflatten(0, valid.shape)
         directions, size = 1 + bidirectional, len(params) // (num_layers * (1 + bidirectional))
         final = []
         for layer in range(num_layers):
@@ -239,20 +270,31 @@ def recurrent(cell):
                 weights = _of_cell(params[k * size : (k + 1) * size], has_biases)
                 state = (hx[0][k], hx[1][k]) if lstm else hx[k]
                 steps, hidden = x.unbind(0), []
-                for step in reversed(steps) if direction else steps:
-                    state = cell(step, state, *weights)
+                times = range(len(steps))
+                for t in reversed(times) if direction else times:
+                    new = cell(steps[t], state, *weights)
+                    state = new if valid is None else _where(valid[t, :, None], new, state)
                     hidden.append(state[0] if lstm else state)
                 outputs.append(torch.stack(hidden[::-1] if direction else hidden))
                 final.append(state)
             x = torch.cat(outputs, -1) if directions > 1 else outputs[0]
             if layer + 1 < num_layers:
                 x = torch.dropout(x, dropout, training)
+        if valid is not None:
+            x = x.flatten(0, 1).index_select(0, valid.flatten().nonzero()[:, 0])
         x = x.transpose(0, 1) if batch_first else x
         if lstm:
             return x, torch.stack([h for h, _ in final]), torch.stack([c for _, c in final])
         return x, torch.stack(final)
 
     return run
+
+
+def _where(valid: Tensor, new, old):
+    """A cell's new state, of an LSTM two tensors, where a sample has this step."""
+    if isinstance(new, tuple):
+        return tuple(torch.where(valid, a, b) for a, b in zip(new, old))
+    return torch.where(valid, new, old)
 
 
 def _of_cell(weights, has_biases: bool) -> list[Tensor | None]:
@@ -304,6 +346,7 @@ TABLE = {
     "min": minima,
     "maximum": maximum,
     "minimum": minimum,
+    "scatter_reduce": scatter_reduce,
     "lstm": recurrent(lstm_cell),
     "gru": recurrent(gru_cell),
     "rnn_tanh": recurrent(rnn_tanh_cell),

@@ -40,7 +40,7 @@ KINDS = {
     "sums": "add sub subtract rsub neg negative positive",
     # Linear only while one factor is no activation: a number, a constant or a parameter.
     "products": """mul multiply matmul mm bmm mv dot vdot inner outer ger einsum bilinear tensordot kron
-        addmm addbmm baddbmm addcmul addmv addr chain_matmul multi_dot""",
+        addmm addbmm baddbmm addcmul addmv addr chain_matmul multi_dot grouped_mm _grouped_mm""",
     "quotients": "div divide true_divide",
     "maxima": """max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d_with_indices

@@ -75,8 +75,8 @@ def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Ten
         request.score.check(output)
         scores, delta = mode.scores(output, request.score)
         if not scores.requires_grad:
-            raise ValueError(_no_derivative(request))
-        at_layers = _complete(outputs, request.layers)
+            raise ValueError(_no_derivative(request, mode))
+        at_layers = _complete(outputs, request)
         columns = scores.unbind(1) if scores.ndim == 2 else (scores,)
         maps = [
             _maps(request, mode, output, column, at_layers, last=k + 1 == len(columns))
@@ -106,8 +106,8 @@ def _maps(request: Request, mode: Mode, output, score: Tensor, outputs: list, la
             )
             of_roots, of_layers = gradients[: len(roots)], gradients[len(roots) :]
             of_seconds = iter(of_layers[len(outputs) :])
-            if roots and all(g is None for g in of_roots):
-                raise ValueError(_no_derivative(request))
+            if all(g is None for g in of_roots or of_layers):
+                raise ValueError(_no_derivative(request, mode))
             maps = [
                 mode.contract(i, torch.zeros_like(root) if g is None else g)
                 for i, (root, g) in enumerate(zip(roots, of_roots))
@@ -130,11 +130,12 @@ def _formed(request: Request, inputs: Inputs, maps: list[Tensor]):
     return heatmap, dict(zip(request.layers, maps))
 
 
-def _no_derivative(request: Request) -> str:
+def _no_derivative(request: Request, mode: Mode) -> str:
     if any(t.is_floating_point() for t in request.inputs.tensors) or request.layers:
+        where = "x" if request.at_input and mode.roots() else f"layers {', '.join(map(repr, request.layers))}"
         return (
-            "the model's output does not depend differentiably on x: is it detached inside, or computed under no_grad, "
-            "or does the model not use x?"
+            f"the model's output does not depend differentiably on {where}: is it detached inside, or computed under "
+            f"no_grad, or not used, or a constant to {mode.title}?"
         )
     return no_map_of_integers(request.model)
 
@@ -142,11 +143,12 @@ def _no_derivative(request: Request) -> str:
 def no_map_of_integers(model, layer: str | None = None) -> str:
     """What to say of whole numbers as the only input, without layers; `layer` is that of a method which has its own."""
     found = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)] if isinstance(model, nn.Module) else []
-    embedding = (found or ["…"])[0]
+    embedding, *others = found or ["…"]
     where = f"the method's layer, as layers={layer!r}, or at " if layer not in (None, embedding) else ""
+    further = f" (it also has {', '.join(map(repr, others[:4]))})" if others else ""
     return (
         f"x holds whole numbers (token ids), which have no map: ask for one at {where}the embedding layer, as "
-        f"layers={embedding!r}" + (" of a method for that layer" if where else "")
+        f"layers={embedding!r}{further}" + (" of a method for that layer" if where else "")
     )
 
 
@@ -203,8 +205,17 @@ def module_of(model, name: str) -> nn.Module:
     return modules[name]
 
 
-def _complete(found: dict, names: tuple) -> list:
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} has no output in the model's forward pass that depends on x")
-    return [found[name] for name in names]
+def _complete(found: dict, request: Request) -> list:
+    for name in request.layers:
+        if name not in found:
+            raise ValueError(
+                f"layer {name!r} has no output in the model's forward pass that depends on x{namesakes(request, name)}"
+            )
+    return [found[name] for name in request.layers]
+
+
+def namesakes(request: Request, name: str) -> str:
+    """What to say of other layers with the same weight, as encoders have it of an embedding that is shared."""
+    weight = getattr(module_of(request.model, name), "weight", None)
+    same = [n for n, m in request.model.named_modules() if n != name and getattr(m, "weight", None) is weight]
+    return f"; other layers have its weight: {', '.join(map(repr, same))}" if weight is not None and same else ""

@@ -38,8 +38,13 @@ def check(mode, call: Call) -> None:
         if value.grad_fn is not None:
             if mode.sees_all and reaches(value.grad_fn, mode.leaves):
                 raise UnsupportedOperation(_unseen(f"{call} is given", value.grad_fn))
-        elif id(value) not in mode.constants:
+        elif id(value) not in mode.constants and not _empty(value):
             mode.unknown.append(str(call))
+
+
+def _empty(value: Tensor) -> bool:
+    """Whether a tensor holds no numbers that could come from the input, as a cache that nothing is in yet."""
+    return not value.is_nested and value.numel() == 0
 
 
 def _check_backward(mode, call: Call) -> None:

@@ -56,7 +56,8 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
         return values.amax(-1)
     n = values.shape[-1]
     k = min(n, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
-    weights = decay ** torch.arange(k - 1, -1, -1, dtype=torch.float64)  # powers of d near 1 need the digits
+    powers = torch.arange(k - 1, -1, -1, dtype=torch.float64, device="cpu")  # those of d near 1 need the digits
+    weights = decay**powers
     largest = values.topk(k).values.flip(-1) if k < n else values.sort().values
     return (largest * (weights / weights.sum()).to(values)).sum(-1)  # no matmul: autocast would halve them
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrain.engine.inputs import Form, Inputs
-from attrain.engine.passes import Request, module_of, one_pass, plain_output
+from attrain.engine.passes import Request, module_of, namesakes, one_pass, plain_output
 from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode, differentiable
@@ -23,7 +23,8 @@ class IntegratedGradients(Method):
     """Gradients along the straight line from the reference to the input, averaged, times the difference.
 
     Points r + t · (x − r) (Sundararajan et al. 2017; DeepLIFT's experiments). At a layer the line is that from the
-    layer's output on the reference to its output on x, so token ids have maps at their embeddings.
+    layer's output on the reference to its output on x, so token ids have maps at their embeddings. Every layer has a
+    line of its own, on which all that does not pass through it is as for x: layers side by side have no common total.
 
     Args:
         reference: as for `DeepLift`.
@@ -131,7 +132,10 @@ def _output_of(request: Request, module, values: list[Tensor], name: str) -> Ten
     finally:
         handle.remove()
     if len(found) != 1:
-        raise ValueError(f"layer {name!r} is called {len(found)} times in a pass: integrated gradients need it once")
+        raise ValueError(
+            f"layer {name!r} is called {len(found)} times in a pass: integrated gradients need it "
+            f"once{'' if found else namesakes(request, name)}"
+        )
     if found[0] is None or not found[0].is_floating_point():
         raise TypeError(f"layer {name!r} does not return a tensor of numbers: it has no map")
     return found[0]

@@ -21,7 +21,7 @@ class ZB:
     """The z^B rule of a first layer whose inputs lie in a box [low, high] (Montavon et al. 2017).
 
     Args:
-        low, high: the range of the inputs; or a sequence with one number a channel, as for normalised images.
+        low, high: the range of the inputs; or a sequence with one number for each channel, as for normalised images.
         stabilizer: > 0, keeps the rule's denominator from zero. The authors of Faster ISNet take LRP's ε here too:
             with an ε other than 1e-2 their map is that of `ZB(low, high, stabilizer=ε)`.
 

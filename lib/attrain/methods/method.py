@@ -1,5 +1,6 @@
 """What a method is: a value that names a mode, with its table of rules, and its settings."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import ClassVar, Self
@@ -82,7 +83,7 @@ def _references(reference, x: Tensor) -> list[Tensor]:
     if not isinstance(reference, Tensor):
         if not isinstance(reference, (int, float)):
             raise TypeError(f"reference must be a number or a tensor, got {type(reference).__name__}")
-        if not torch.isfinite(torch.tensor(float(reference))):
+        if not math.isfinite(reference):
             raise ValueError(f"reference must be finite, got {reference}")
         if not x.is_floating_point() and reference != int(reference):
             raise ValueError(f"reference of whole numbers (token ids) must be a whole number, got {reference}")

@@ -114,6 +114,8 @@ class InSilicoMutagenesis(Method):
                  [-1.,  0.]]])
     """
 
+    maps_whole_numbers: ClassVar[bool] = True
+
     normalisation: str = "change"
     batch_size: int = 64
 
@@ -131,7 +133,8 @@ class InSilicoMutagenesis(Method):
         (x,) = inputs.tensors
         if x.ndim != 3 or not bool(((x == 0) | (x == 1)).all() and (x.sum(1) <= 1).all()):
             raise ValueError(
-                f"InSilicoMutagenesis needs one-hot x (N, A, L), a single 1 or none at each position, got {_seen(x)}"
+                f"InSilicoMutagenesis needs one-hot x (N, A, L), a single 1 or none at each position, got {_seen(x)}; "
+                "of token ids take Occlusion"
             )
 
     def explanation(self, request: Request) -> Explanation:
@@ -291,7 +294,7 @@ def _sizes(name: str, value: Window, shape: torch.Size, like: list[int] | None =
 
 
 def _ones_in(window: tuple[slice, ...], x: Tensor) -> Tensor:
-    found = torch.zeros(x.shape[1:], device=x.device)
+    found = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
     found[window] = 1
     return found
 

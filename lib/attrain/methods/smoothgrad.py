@@ -68,7 +68,10 @@ class SmoothGrad(Method):
 
     def explanation(self, request: Request) -> Explanation:
         if not any(t.is_floating_point() for t in request.inputs.tensors):
-            raise ValueError("SmoothGrad adds noise to floating point inputs, and x holds whole numbers only")
+            raise ValueError(
+                "SmoothGrad adds noise to floating point inputs, and x holds whole numbers only: explain the model "
+                "from its embeddings on, as x={'inputs_embeds': …} where it takes them"
+            )
         output = plain_output(request)
         logits = request.score.logits(output, None if isinstance(output, Tensor) else request.score(output))
         if not self.maps_apart:  # which explain all logits together
@@ -109,5 +112,5 @@ def _noise(x: Tensor, generators: list | None) -> Tensor:
         return torch.randn_like(x)
     if not generators:
         return torch.zeros_like(x)
-    drawn = [torch.randn(x.shape[1:], generator=g, device="cpu") for g in generators]
+    drawn = [torch.randn(x.shape[1:], generator=g, dtype=torch.float32, device="cpu") for g in generators]
     return torch.stack(drawn).to(x)

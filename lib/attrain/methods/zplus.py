@@ -219,9 +219,10 @@ class DualMode(ZPlusMode):
 
     def scores(self, output, score):
         logits = score.logits(output)
-        if not score.is_default or logits.ndim != 2:
-            raise ValueError(f'Dual explains all logits together: target must be None or "all", got {score.target!r}')
-        return logits.sum(1, keepdim=True).expand(-1, 2), None
+        if not score.is_default:
+            given = "a callable" if score.callable else repr(score.target)
+            raise ValueError(f'Dual explains all logits together: target must be None or "all", got {given}')
+        return logits.reshape(len(logits), -1).sum(1, keepdim=True).expand(-1, 2), None
 
     def start(self, output, score):
         self.positive.explaining, self.backward.explaining = self.turn == 0, self.turn == 1

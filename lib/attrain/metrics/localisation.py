@@ -1,6 +1,6 @@
 """How well maps agree with boxes: the energy pointing game and the intersection over union, and Pareto fronts.
 
-Shapes are those of `attrain.losses.boxes`. Functions return a value an image, NaN where an image has no boxes;
+Shapes are those of `attrain.losses.boxes`. Functions return a value for each image, NaN where an image has no boxes;
 `attrain.metrics.stateful` gathers the mean over all images that have.
 """
 
@@ -74,7 +74,7 @@ def heatmap_iou(heatmap: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
     maps, inside = as_maps(heatmap, mask)
     large, inside = _scaled(enlarged(maps, inside).clamp(min=0)) > threshold, inside > 0
     union = (large | inside).sum((-2, -1))
-    iou = (large & inside).sum((-2, -1)) / union.clamp(min=1)
+    iou = (large & inside).sum((-2, -1)).float() / union.clamp(min=1)
     return iou.mean(1).masked_fill(~annotated(mask), torch.nan)
 
 

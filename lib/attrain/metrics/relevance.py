@@ -95,7 +95,7 @@ def erase(x: Tensor, heatmap: Tensor, fraction: float, reference: float | Tensor
     first = position.argsort(dim=1, descending=True, stable=True)[:, : round(fraction * position.shape[1])]
     erased = torch.zeros_like(position, dtype=torch.bool).scatter(1, first, True)
     erased = erased.view(len(x), *(1,) * (x.ndim > 2), *places)
-    return torch.where(erased, torch.as_tensor(reference).to(x), x)
+    return torch.where(erased, torch.as_tensor(reference, dtype=x.dtype, device=x.device), x)
 
 
 @torch.no_grad()
@@ -220,7 +220,7 @@ def pixels_erased_log_odds(
     if pixels < difference.shape[1]:
         threshold = difference.sort(1, descending=True).values[:, pixels, None].clamp(min=0)
     gone = (difference > threshold).view(len(x), 1, *x.shape[2:])
-    erased = torch.where(gone, torch.as_tensor(reference).to(x), x)
+    erased = torch.where(gone, torch.as_tensor(reference, dtype=x.dtype, device=x.device), x)
     before, after = (model(images).gather(1, classes) for images in (x, erased))
     odds = after[:, 0] - after[:, 1]
     return Conversion(before[:, 0] - before[:, 1] - odds, odds < 0, erased)
@@ -250,7 +250,7 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
     if mask is not None:
         values = values.masked_fill(~mask.cpu().bool(), torch.nan)
     values = values.flatten(2)
-    ranks = torch.tensor(stats.rankdata(values, axis=2, nan_policy="omit"))
+    ranks = torch.from_numpy(stats.rankdata(values, axis=2, nan_policy="omit"))
     centred = (ranks - ranks.nanmean(2, keepdim=True)).nan_to_num()
     a, b = centred
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()

@@ -30,7 +30,7 @@ def isnet_step(
     | Selective | as they are |
     | Stochastic | `target=stochastic_target(generator)` |
     | Dual | `target="all", method=Dual(first_layer=ZB())`, `C1` and `C2` of two numbers each |
-    | original | `target="all"`: one map a class, its time grows with their number |
+    | original | `target="all"`: one map for each class, its time grows with their number |
     | LRP deep supervision (LDS) | any of these and `layers=["layer1", …]` |
     | on DeepLIFT's maps (ours) | `method=DeepLift(reference)`, a reference for all or one a sample |
     | ablation | `method=InputXGradient()` with `target="all"` or `softmax_target()` |

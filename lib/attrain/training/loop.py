@@ -101,20 +101,25 @@ def fit(
             `{0: plain_step, 5: isnet_step}` or one of P, `{0: partial(isnet_step, P=0.3), 5: isnet_step}`.
         epochs, batch_size, lr: ≥ 1, ≥ 1, > 0.
         optimizer: "adam", or "sgd" with momentum 0.9.
-        clip: largest gradient norm, or None.
+        clip: largest gradient norm, > 0, or None.
         generator: shuffles the samples (on the CPU).
         on_epoch: called after each epoch, for a progress bar.
 
     Returns:
-        curves, one number an epoch: "accuracy" in training (with several labels a sample the share of right
+        curves, one number for each epoch: "accuracy" in training (with several labels a sample the share of right
         decisions, a class being found where its logit is ≥ 0), "loss" and each part of the loss.
 
     Raises:
+        ValueError: an argument out of its range, or data of different lengths.
         FloatingPointError: the loss is not finite; the model is then not usable.
     """
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
         if not value > 0:
             raise ValueError(f"{name} must be > 0, got {value}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be > 0, or None, got {clip}")
+    if len({len(tensor) for tensor in data}) != 1 or not len(data[0]):
+        raise ValueError(f"data must be tensors of one length, at least 1, got {[len(tensor) for tensor in data]}")
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f'optimizer must be "adam" or "sgd", got {optimizer!r}')
     parameters = list(model.parameters())

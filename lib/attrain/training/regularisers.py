@@ -159,7 +159,7 @@ def relevance_dropout(
         dropped = _blocks(r, k, area, aspect, uniform)
     p = {"pixel": 0.3, "block": 0.5}[form] if p is None else p
     dropped = dropped & (uniform(len(x)) < p)[:, None, None]
-    fill = x.mean((2, 3), keepdim=True) if fill is None else torch.as_tensor(fill).to(x)
+    fill = x.mean((2, 3), keepdim=True) if fill is None else torch.as_tensor(fill, dtype=x.dtype, device=x.device)
     return torch.where(dropped[:, None], fill, x)
 
 
@@ -168,7 +168,8 @@ def _blocks(r: Tensor, k: int, area: tuple[float, float], aspect: float, uniform
     best = r.flatten(1).topk(k, 1).indices
     centre = best.gather(1, (uniform(n, 1) * k).long().clamp(max=k - 1))[:, 0]
     share = (area[0] + (area[1] - area[0]) * uniform(n)) * height * width
-    ratio = torch.exp((2 * uniform(n) - 1) * -torch.log(torch.tensor(aspect)).to(r))
+    widest = torch.log(torch.tensor(aspect, dtype=torch.float32, device=r.device)).to(r)
+    ratio = torch.exp((2 * uniform(n) - 1) * -widest)
     half = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], 1) / 2
     rows, columns = torch.arange(height, device=r.device), torch.arange(width, device=r.device)
     down = (rows - (centre // width)[:, None]).abs() <= half[:, :1]

@@ -74,7 +74,7 @@ def profiles(size: str, device: torch.device) -> dict[str, dict[str, float]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m studies.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m studies.bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", choices=SIZES, help="small (default on a CPU) or large (default on CUDA)")
     parser.add_argument("--threads", type=int, default=1)

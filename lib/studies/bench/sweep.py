@@ -26,12 +26,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrain import LRP, DeepLift, InputXGradient, UnsupportedOperation, explain
+from attrain.tensors import tensors
 from studies.bench.zoo import BUILDERS, all_names, classifier
 
 __all__ = ["classifier", "incompleteness", "judge"]
 
 RESULTS = Path(__file__).parents[3] / "notebooks" / "results"
-TOLERANCE, EPSILON = 1e-6, 1e-2
+EPSILON = 1e-2
+# Of the largest number, by what the network itself computes in; and of finite differences.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+OF_DIFFERENCES = 1e-3
 VERDICTS = {
     "right": "right",
     "refused": "raises an error that says what about",
@@ -47,7 +51,7 @@ VERDICTS = {
 def incompleteness(model, x: Tensor, reference: Tensor, rule: str = "rescale") -> float:
     """The largest |Σ map − Δ|, relative to the largest |Δ|, where Δ comes from two runs of the model itself."""
     with torch.no_grad():
-        delta = (model(x) - model(reference.expand_as(x).contiguous()))[:, 0]
+        delta = (model(x.clone()) - model(reference.expand_as(x).contiguous()))[:, 0]  # some write into their input
     heatmap = explain(model, x, 0, DeepLift(reference, rule)).heatmap
     return float((heatmap.flatten(1).sum(1) - delta).abs().max() / delta.abs().max())
 
@@ -58,16 +62,33 @@ def dependence(model, x: Tensor, reference: Tensor) -> float:
     return _gap(explain(model, x[1:2], 0, DeepLift(reference)).heatmap, together)
 
 
+def dependence_of_two(model, x: Tensor, reference: Tensor) -> float:
+    """How far a sample's map is from the map of the sample beside itself, relative to its largest number."""
+    together = explain(model, x, 0, DeepLift(reference)).heatmap[1:2]
+    return _gap(explain(model, x[[1, 1]], 0, DeepLift(reference)).heatmap[:1], together)
+
+
+def torchs_own_error(model, x: Tensor, step: float = 1e-5) -> float:
+    """How far autograd's derivative along a random direction is from a central difference, relative to that."""
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(x.shape[1:], generator=generator, dtype=x.dtype).expand_as(x)
+    direction = direction / direction[0].norm()
+    with torch.no_grad():
+        ends = [model(x + sign * step * direction)[:, 0].sum() for sign in (1, -1)]
+    wanted = (ends[0] - ends[1]) / (2 * step)
+    return _gap((_gradient(model, x) * direction).sum(), wanted)
+
+
 def from_autograd(model, x: Tensor, reference: Tensor) -> float:
     """How far gradient × input is from autograd's."""
-    return _gap(explain(model, x, 0, InputXGradient()).heatmap, _times_gradient(model, x))
+    return _gap(explain(model, x, 0, InputXGradient()).heatmap, _gradient(model, x) * x)
 
 
 def from_patched_relu(model, x: Tensor, reference: Tensor) -> float:
     """How far LRP-ε is from gradient × input of the model with y/(y+ε) as its ReLUs' derivative."""
     heatmap = explain(model, x, 0, LRP(EPSILON)).heatmap
     with EpsilonReLU():
-        return _gap(heatmap, _times_gradient(model, x))
+        return _gap(heatmap, _gradient(model, x) * x)
 
 
 def captums(model, x: Tensor, reference: Tensor) -> float:
@@ -97,9 +118,9 @@ class EpsilonReLU(TorchFunctionMode):
         return h.copy_(out) if in_place else out
 
 
-def _times_gradient(model, x: Tensor) -> Tensor:
+def _gradient(model, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
-    return torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)[0] * x
+    return torch.autograd.grad(model(leaf.clone())[:, 0].sum(), leaf)[0]
 
 
 def _gap(found: Tensor, wanted: Tensor) -> float:
@@ -115,24 +136,61 @@ MEASURES = {
 }
 
 
+class Precisions(TorchFunctionMode):
+    """Writes down which floating point types the results have that depend on the input."""
+
+    def __init__(self, x: Tensor):
+        super().__init__()
+        self.found = {x.dtype}
+        x._seen_by = self
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if any(getattr(t, "_seen_by", None) is self for t in tensors((args, kwargs))):
+            for t in tensors([out]):
+                t._seen_by = self
+            self.found |= {t.dtype for t in tensors([out]) if t.is_floating_point()}
+        return out
+
+
+def precision(model, x: Tensor) -> torch.dtype:
+    """The least precise type of what a network makes of x, whichever x has: some cast by themselves."""
+    x = x.clone()
+    with torch.no_grad(), Precisions(x) as seen:
+        model(x)
+    return max(seen.found, key=lambda dtype: torch.finfo(dtype).eps)
+
+
 def judge(model, x: Tensor, reference: Tensor) -> dict:
-    """A verdict, and a number or an error, a measure.
+    """A verdict, and a number or an error, a measure; besides, what had to be allowed for.
+
+    Where a sample alone has another map, though torch's own gradient of it is not that of finite differences and that
+    of the sample twice is, the map of the sample twice is compared: "torch_alone" is how far torch is off.
 
     Example:
         >>> judge(nn.Sequential(nn.Linear(2, 2), nn.ReLU()).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"][0]
         'right'
     """  # noqa: E501
-    return {name: measured(measure, model, x, reference) for name, measure in MEASURES.items()}
+    dtype, network = precision(model, x), (model, x, reference)
+    found: dict = {name: measured(measure, *network, tolerance=TOLERANCE[dtype]) for name, measure in MEASURES.items()}
+    if dtype != x.dtype:
+        found["computes_in"] = str(dtype).removeprefix("torch.")
+    if found["alone"][0] == "WRONG" and torchs_own_error(model, x[[1, 1]]) < OF_DIFFERENCES:
+        error = torchs_own_error(model, x[1:2])
+        if error > OF_DIFFERENCES:
+            found["torch_alone"] = error
+            found["alone"] = measured(dependence_of_two, *network, tolerance=TOLERANCE[dtype])
+    return found
 
 
-def measured(measure: Callable, *network) -> tuple[str, float | str]:
+def measured(measure: Callable, *network, tolerance: float = TOLERANCE[torch.float64]) -> tuple[str, float | str]:
     """("right" or "WRONG", how far off), or ("refused" or "unclear", the error)."""
     try:
         gap = measure(*network)
     except Exception as error:  # a row of the table, whatever it is
         said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
         return ("refused" if is_clear(error) else "unclear"), said
-    return ("right" if gap <= TOLERANCE else "WRONG"), gap
+    return ("right" if gap <= tolerance else "WRONG"), gap
 
 
 def is_clear(error: Exception) -> bool:
@@ -154,7 +212,10 @@ def one(name: str) -> dict:
     try:
         built = BUILDERS[zoo](rest)
         model, x, reference = (part.double() for part in built[:3])
-        model.eval()(x)
+        with torch.no_grad():
+            outputs = [model.eval()(v.clone()) for v in (x, reference)]
+        if torch.equal(outputs[0][:1], outputs[1]):
+            raise ValueError("its output does not depend on its input")
     except Exception as error:  # not ours
         return record | {"verdict": "not run", "why": f"{type(error).__name__}: {str(error)[:150]}"}
     record["built"] = built[3] if len(built) > 3 else rest
@@ -210,7 +271,9 @@ def shown(record: dict, measure: str) -> str:
     if measure not in record:
         return record.get("why", "") if measure == "rescale" else ""
     verdict, value = record[measure]
-    return f"{value:.0e}" if verdict == "right" else f"{verdict}: {value if isinstance(value, str) else f'{value:.0e}'}"
+    if verdict == "right":
+        return f"{value:.0e}" + (" (twice)" if measure == "alone" and "torch_alone" in record else "")
+    return f"{verdict}: {value if isinstance(value, str) else f'{value:.0e}'}"
 
 
 def page(records: dict[str, dict]) -> str:
@@ -226,9 +289,11 @@ def page(records: dict[str, dict]) -> str:
         "# Networks of other libraries",
         "",
         "Made by `make sweep` (float64, random weights, two inputs, a random reference that they share; right: below "
-        f"{TOLERANCE:g} of the largest number). DeepLIFT: |Σ map − (f(x) − f(reference))|, the latter from the model "
-        "itself; alone: the map of a sample without the others; gradient × input: from autograd's; LRP-ε: from "
-        f"autograd through ReLUs with y/(y+ε). torch {', '.join(versions) or '–'}.",
+        f"{TOLERANCE[torch.float64]:g} of the largest number, {TOLERANCE[torch.float32]:g} where the network itself "
+        "casts to float32). DeepLIFT: |Σ map − (f(x) − f(reference))|, the latter from the model itself; alone: the "
+        "map of a sample without the others (twice: beside itself, where torch's own gradient of one sample "
+        "is not that of finite differences); gradient × input: from autograd's; LRP-ε: from autograd through ReLUs by "
+        f"y/(y+ε). torch {', '.join(versions) or '–'}.",
         "",
         *counts(rows),
         "",
@@ -237,6 +302,7 @@ def page(records: dict[str, dict]) -> str:
     ]
     for record in rows:
         name = record["name"] + (f" ({record['built']})" if record.get("built", "") not in record["name"] else "")
+        name += f", casts to {record['computes_in']}" if "computes_in" in record else ""
         cells = [name, record["verdict"], *(shown(record, measure) for measure in (*MEASURES, "captum"))]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -267,7 +333,7 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("patterns", nargs="*", help="names such as torchvision/resnet*; all without")
     parser.add_argument("--one", metavar="NAME", help="print one network's record")
     parser.add_argument("--seconds", type=float, default=60, help="of processor time, a network")

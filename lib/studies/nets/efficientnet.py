@@ -24,7 +24,7 @@ class EfficientNetLite0(nn.Module):
 
     Args:
         classes: of the logits.
-        weights: ImageNet's, as `data_prep.efficientnet_lite0.load()` returns them; the last layer's are taken where it has
+        weights: ImageNet's, from `data_prep.efficientnet_lite0.load()`; the last layer's are taken where it has
             1000 classes. None: drawn at random.
 
     Example:

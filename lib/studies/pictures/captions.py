@@ -15,7 +15,10 @@ def png(figure: Figure) -> bytes:
 
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, dpi=DOTS, bbox_inches="tight", metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    picture = Image.open(drawn).convert("RGB")
+    # By how far colours are apart and not by how often they occur: so the few of a colour bar are not merged.
+    picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture.save(small, "png", optimize=True)
     return small.getvalue()
 
 

@@ -222,7 +222,7 @@ def log_log(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
         xlabel: what x is.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    widths = np.linspace(5, 1.2, len(names))  # one that lies under another is still seen beside it
+    widths = np.linspace(3.6, 1.2, len(names))  # one that lies under another is still seen beside it
     styles = {name: look | {"linewidth": w} for (name, look), w in zip(line_styles(names).items(), widths)}
     styles = {name: look | {"markerfacecolor": "white", "markersize": 7} for name, look in styles.items()}
     figure, axes = panel_axes(len(panels), 4.8, 3.8)
@@ -253,7 +253,7 @@ def curves(
     """One panel for each quantity, one line for each model: the mean over seeds, with every seed as a thin line.
 
     Args:
-        panels: quantity -> model -> one curve a seed.
+        panels: quantity -> model -> one curve for each seed.
         xlabel: what the curves run over.
         x: the places of a curve's values, numbers or names; by default epochs, 1, 2, …
         ylabel: what all panels measure alike; they then share the axis.

@@ -29,7 +29,7 @@ def batch_norm(
         input, …, eps: as for `F.batch_norm`.
     """
     x, by_batch = input, training or running_mean is None
-    if not by_batch or x.numel() <= x.shape[1]:  # one value a channel: torch's own error
+    if not by_batch or x.numel() <= x.shape[1]:  # one value for each channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, backward, through)
     y._attrain_statistics = mean, inverse

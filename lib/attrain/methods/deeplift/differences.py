@@ -232,7 +232,8 @@ class DifferenceMode(Mode):
             if self.several:
                 raise OneByOne
             copy = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device)
-            base._attrain_pair = Difference(self.token, copy.copy_(base.detach()))
+            whole = not (base.is_floating_point() or base.is_complex())
+            base._attrain_pair = Difference(self.token, copy.copy_(base.detach()), whole=whole)
             base._attrain_pair.viewed = True
         own = self.of(target)
         target._attrain_pair = own
@@ -303,6 +304,8 @@ def _mixes_samples(call: Call) -> bool:
     ):
         return ndim < 3 or not call.name.endswith("2")  # several dimensions, by default the last two or all
     if call.name in ("tril", "triu", "diag", "trace") and ndim < 3:
+        return True
+    if call.name in ("grouped_mm", "_grouped_mm", "_pack_padded_sequence", "_pad_packed_sequence"):
         return True
     if call.name in ("diagonal", "diagonal_scatter") and 0 in (call.given.get("dim1", 0), call.given.get("dim2", 1)):
         return True

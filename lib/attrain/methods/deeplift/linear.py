@@ -59,6 +59,16 @@ def embedding(mode, call: Call):
     return choice(mode, call, call.run())
 
 
+def packed(mode, call: Call):
+    """The steps of sequences one behind another, or padded again; their lengths are constants."""
+    out = call.run()
+    reference, spread = mode.on_reference(call, out), None
+    if mode.wants_spread(call):
+        spread = call.run(lambda t: mode.spread_of(t) if mode.of(t) else t)[0]
+    mode.attach(call, out[0], reference[0], spread, mode.of(call.active[0]).layer)
+    return out
+
+
 def sums(mode, call: Call):
     """a ± b: the parts add up."""
     if any(not continuous(t) for t in call.active):

@@ -34,7 +34,8 @@ class DeepLift(Method):
 
     Maps sum to `Explanation.delta`: the explained number less that of the reference. Batch norm in training mode takes
     the statistics of the inputs for both; they are constants of the map. Where a map misses it by more than
-    rounding, a warning says by how much.
+    rounding, a warning says by how much. A layer's map does where all that depends on x passes through that layer: of
+    token ids from which positions are counted too, as in RoBERTa, ask at `roberta.embeddings`, not at its words alone.
 
     Example:
         >>> from attrain import explain

@@ -11,6 +11,7 @@ from attrain.methods.deeplift.linear import (
     detached,
     dropout,
     embedding,
+    packed,
     partwise,
     product,
     sampled,
@@ -35,6 +36,14 @@ def decomposed(mode, call: Call):
     if not call.inplace:
         return out
     return mode.attach(call, out, mode.of(out).reference)
+
+
+def magnitude(mode, call: Call):
+    """|x|; of complex numbers √(re² + im²)."""
+    if not call.active[0].is_complex():
+        return elementwise(mode, call)
+    with mode:
+        return decompositions.vector_norm(torch.view_as_real(call.active[0].resolve_conj()), dim=-1)
 
 
 def quotient(mode, call: Call):
@@ -69,6 +78,7 @@ TABLE = {
     "spectral_maps": spectral,
     **dict.fromkeys("grid_sample grid_sampler roi_align ps_roi_align".split(), sampled),
     **dict.fromkeys("embedding embedding_bag".split(), embedding),
+    **dict.fromkeys("_pack_padded_sequence _pad_packed_sequence".split(), packed),
     "sums": sums,
     "convolutions": weighted,
     "linear_layers": weighted,
@@ -78,6 +88,7 @@ TABLE = {
     "relus": elementwise,
     "activations": elementwise,
     "functions": elementwise,
+    "abs": magnitude,
     "maxima": maximum_of_window,
     "normalisations": batch_norm,
     "logsumexp": logsumexp,

@@ -20,6 +20,11 @@ def choice(mode, call: Call, out):
     if not whole and (any(continuous(t) for t in found) or call.inplace):
         if mode.several:  # one of them may choose as the input does
             raise OneByOne
+        if any(mode.of(t).whole for t in call.active):
+            raise UnsupportedOperation(
+                f"{call} selects by token ids, and on the reference otherwise than on x: DeepLIFT needs reference ids "
+                "with which the same is selected, as padding where x has padding"
+            )
         reads = any(not continuous(t) for t in call.active)
         raise UnsupportedOperation(
             f"{call} selects by values of activations; {ADVICE}"
