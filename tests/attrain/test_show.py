@@ -1,5 +1,6 @@
 """One call to a picture: what is drawn, from every form of input, and how a notebook shows it."""
 
+import io
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.collections import LineCollection
+from PIL import Image
 from torch import nn
 
 from attrain import AttnLRP, Explanation, Gradient, InputXGradient, explain, show
@@ -261,6 +263,17 @@ def test_a_notebook_shows_a_picture_once():
     figure = show(torch.rand(1, 3, 8, 8), random(1, 3, 8, 8))
     assert displayed(figure)["image/png"][:4] == b"\x89PNG"
     assert figure.number not in plt.get_fignums(), "else it is shown again at the end of the cell"
+
+
+def test_a_small_patch_of_another_colour_keeps_it_in_a_notebook():
+    photo = torch.rand(1, 3, 1, 1).expand(1, 3, 60, 60) + 0.02 * random(1, 3, 60, 60)
+    photo[0, :, 28:32, 28:32] = torch.tensor([0.1, 0.9, 0.2]).view(3, 1, 1)
+    figure = show(photo.clamp(0, 1), random(1, 3, 60, 60))
+    box = figure.axes[0].get_window_extent()
+    with Image.open(io.BytesIO(displayed(figure)["image/png"])) as picture:
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+    row, column = shown.shape[0] - int((box.y0 + box.y1) / 2), int((box.x0 + box.x1) / 2)
+    assert np.abs(shown[row - 2 : row + 2, column - 2 : column + 2].mean((0, 1)) - [26, 230, 51]).max() < 25
 
 
 def test_figures_are_white_with_black_letters_on_a_dark_theme():

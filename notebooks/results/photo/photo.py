@@ -38,7 +38,9 @@ def main():
     figure = show(x, maps, normalised=((127 / 255,), (128 / 255,)))
     figure.savefig(HERE / "methods.png", dpi=120)
     picture = Image.open(HERE / "methods.png").convert("RGB")
-    picture.quantize(palette=picture.quantize(200)).save(HERE / "methods.png", optimize=True)
+    picture.quantize(palette=picture.quantize(200, Image.Quantize.MAXCOVERAGE)).save(
+        HERE / "methods.png", optimize=True
+    )
 
 
 if __name__ == "__main__":
