@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from studies import batch, parameters
+from studies.files import ROOT
 from tests.batches import TOY, files, jobs, marks, plan, write_notebook
 
 # ---------------------------------------------------------------- failures
@@ -129,7 +130,7 @@ def test_at_smoke_scale_a_study_of_several_seeds_is_one_job(start, tmp_path):
 
 
 LAPTOP = marks("laptop", 0, 1, 2)
-CLUSTER = study.ROOT / "notebooks/cluster"
+CLUSTER = ROOT / "notebooks/cluster"
 
 
 def test_dry_run_on_slurm_has_a_job_a_seed_and_asks_for_a_gpu(start, tmp_path):
