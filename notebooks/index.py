@@ -25,6 +25,8 @@
 # measurement, and how long each run took, is on the [results pages](results/README.md).
 
 # %%
+from IPython.display import Markdown
+
 from studies.files import NOTEBOOKS
 from studies.outline import question
 from studies.pages import show_paper
@@ -39,9 +41,9 @@ from studies.records import RECORDS, load_records
 #
 # The paper says that a network which minimises the background relevance of its own LRP map while it trains ignores background
 # marks and keeps its accuracy, at a cost that does not grow with the number of classes. In our runs the standard network reads the mark alone, and a
-# wrong mark costs the ISNets 0.5 to 4.5 points of accuracy; only the variant *Dual* fails. But the ISNets are two to three points less accurate
-# without marks, and the simplest remedy does better: showing each digit on another image's background. On X-rays and photographs no variant is
-# robust. [More](results/isnet.md)
+# wrong mark costs four ISNets 0.5 to 4.5 points of accuracy, and the variant *Dual* 53. But the four are two to three points less accurate
+# without marks, and the simplest remedy does better: showing each digit on another image's background. On X-rays no variant is robust, on
+# photographs one is in two seeds of three. [More](results/isnet.md)
 
 # %%
 show_paper("isnet", "mnist_background_bias/accuracy")
@@ -55,7 +57,7 @@ show_paper("isnet", "mnist_background_bias/accuracy")
 # The paper says that an energy loss on attribution maps makes networks focus on the objects in the boxes, also with few or coarse
 # boxes, and that this helps where the background misleads. In our runs the energy loss moves the maps into the boxes best, by its own measure and by
 # overlap. Coarse boxes keep two thirds of the gain, but boxes on one image in a hundred keep only a twentieth. Where stripes mislead, the accuracy of the
-# worst group rises from 0.01 to 0.28, too unevenly over the seeds for a verdict. [More](results/energy.md)
+# worst group rises from 0.01 to 0.28, too unevenly over the seeds for a verdict; only the loss RRR\* surely helps. [More](results/energy.md)
 
 # %%
 show_paper("energy", "limited_boxes/annotation")
@@ -68,8 +70,8 @@ show_paper("energy", "limited_boxes/annotation")
 #
 # The paper says that DeepLIFT's RevealCancel rule finds pixels and DNA motifs that gradients, integrated gradients and guided
 # backprop miss, and does not make up others. In our runs RevealCancel wins all sixteen comparisons on digits, and the authors' DNA network gives the
-# authors' numbers. Of three DNA networks trained here, one misses 30 % of a motif's matches with the flat reference and none with shuffled
-# sequences. [More](results/deeplift.md)
+# authors' numbers. Of three DNA networks trained here, one misses 32 % of a motif's matches with the flat reference and none with shuffled
+# sequences (by the hybrid of both rules). [More](results/deeplift.md)
 
 # %%
 show_paper("deeplift", "mnist_digit_conversion/log-odds")
@@ -82,7 +84,7 @@ show_paper("deeplift", "mnist_digit_conversion/log-odds")
 #
 # The paper's abstract says that manipulating particularly relevant input patterns in training makes classification and calibration
 # better, from a few samples up to thousands, in any domain. Its body could not be read, so what is tested is our reconstruction. Accuracy rises with 10
-# to 50 digits and with 120 questions, not surely with more, and not on time series; training on dense FGSM or with dropout does as well.
+# to 50 digits and with 120 questions, not surely with more nor on time series; training on dense FGSM or with dropout does as well almost everywhere.
 # [More](results/challenger.md)
 
 # %%
@@ -100,28 +102,9 @@ show_paper("", "attribution_methods/methods")
 
 # %% [markdown]
 # ## Words that the notebooks use
-#
-# | | |
-# |---|---|
-# | record | the JSON file that a run leaves: parameters, every seed's numbers, claims, versions, commit, checksums of the data, times |
-# | scale | a set of parameters: *smoke* (a notebook's defaults), *laptop*, *paper*, and some others |
-# | claim | what a paper says, with the interval in which the measured value must lie: it *holds* if the whole 95 % interval lies there, *fails* if none of it does, and is *undecided* otherwise |
-# | relevance, map | how much each input value speaks for the explained number (red) or against it (blue) |
-# | reference | the input that DeepLIFT and integrated gradients compare with, such as a black image |
-# | IxG | input × gradient |
-# | LRP-ε | layer-wise relevance propagation; ε keeps small activations from large relevance |
-# | zᴮ | LRP's rule for a first layer whose inputs lie in a known range, so that black pixels can have relevance too |
-# | background share | the part of the absolute relevance that lies on the background |
-# | EPG | energy pointing game: the part of the positive relevance that lies in the boxes |
-# | IoU | intersection over union of the boxes and the map above a threshold |
-# | P | in an ISNet's loss, the weight of the map's part; 1 − P is that of the classes |
-# | GWRP, d | global weighted rank pooling: a mean in which the r-th largest value has the weight d to the power r; d = 0 is the largest value, d = 1 the plain mean |
-# | LDS | LRP deep supervision: an ISNet's loss on the maps of hidden layers too |
-# | oracle masks | the network is given images whose background is removed by the true mask, in training and in tests |
-# | energy loss, L1, PPCE, RRR | losses that ask for relevance in the boxes: by its share, by its distance from the boxes, by the cross-entropy of the pixels inside, by the square of the relevance outside |
-# | ECE, NLL | how far confidence and accuracy are apart; the negative log-likelihood of the true class, in nats (natural logarithms) |
-# | FGSM | training on images pushed along the sign of the loss's gradient, in all positions |
-# | permuted | Challenger's control: the same pushes at positions drawn at random |
+
+# %%
+Markdown(filename=NOTEBOOKS / "glossary.md")
 
 # %% [markdown]
 # ## Is this page up to date?

@@ -152,7 +152,12 @@ def verdicts(stated, brief: bool = False) -> str:
 
 def _counted(stated) -> str:
     counts = stated["verdict"].value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    return ", ".join(counted(verdict, counts[verdict]) for verdict in VERDICTS if verdict in counts)
+
+
+def counted(verdict: str, count: int) -> str:
+    """How many claims have a verdict, as one says it: "1 holds", "7 hold", "16 undecided"."""
+    return f"{count} {verdict if count == 1 else verdict.removesuffix('s')}"
 
 
 # ---------------------------------------------------------------- words and numbers

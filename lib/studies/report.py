@@ -12,14 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from studies.digests import figure_is_whole
 from studies.figures import WIDTH, Figure, figures, shrunk, words_of
 from studies.outline import chapters, question
-from studies.records import VERDICTS, claims, duration, scale, seconds, seeds_in_words, verdicts
+from studies.records import VERDICTS, claims, counted, duration, scale, seconds, seeds_in_words, verdicts
 from studies.statistics import interval, number
 
 MANY = 60  # pictures; where there are more, they are smaller, so that the page stays below 5 MB
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
 )
-for function in (number, interval, duration, seeds_in_words, quote):
+for function in (number, interval, counted, duration, seeds_in_words, quote):
     TEMPLATES.filters[function.__name__] = function
 
 

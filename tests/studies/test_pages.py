@@ -328,6 +328,21 @@ def test_durations_have_a_fitting_unit(seconds, text):
     assert records.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("verdict", "count", "said"),
+    [
+        ("holds", 1, "1 holds"),
+        ("holds", 7, "7 hold"),
+        ("fails", 1, "1 fails"),
+        ("fails", 4, "4 fail"),
+        ("undecided", 16, "16 undecided"),
+        ("not judged", 2, "2 not judged"),
+    ],
+)
+def test_verdicts_are_counted_as_one_says_it(verdict, count, said):
+    assert records.counted(verdict, count) == said
+
+
 def test_summary_has_one_line_a_record(put, results):
     failing = claim("b", values=(0.1, 0.1, 0.2), of="x")
     put(scale="tiny", claims=[claim(), claim("c", values=[0.9]), failing, claim("isnet-7", (2.5, 2.6, 2.55))])
@@ -676,7 +691,7 @@ def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tre
     put(tree, experiment="gone/away")
     a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
     assert a.endswith(
-        "| *laptop*, 41.2 s: [2 holds, 1 fails](kept/one.md)<br>*paper*, 2.0 h: [no claims](kept/one.md) |"
+        "| *laptop*, 41.2 s: [2 hold, 1 fails](kept/one.md)<br>*paper*, 2.0 h: [no claims](kept/one.md) |"
     )
     assert own.endswith("| *laptop*, 41.2 s: [1 holds](kept/laptop/own/record.json) |")
     assert "| [own](../own.ipynb) |" in pages.notebooks_table(["own"], tree, here=tree)
@@ -817,7 +832,7 @@ def test_command_line_keeps_a_run_and_brings_the_pages_up_to_date(tree, put, res
     assert pages.main(["--write"]) == 0
     assert "it ignores the mark" in (tree / "one.md").read_text() and (results / "report.html").exists()
     assert pages.main(["--check"]) == 0
-    (tree / "README.md").write_text((tree / "README.md").read_text().replace("1 holds", "2 holds"))
+    (tree / "README.md").write_text((tree / "README.md").read_text().replace("1 holds", "2 hold"))
     assert pages.main(["--check"]) == 1
 
 

@@ -50,9 +50,8 @@ class AttnLRP(Method):
 
     Args:
         variant: `"attn"`, AttnLRP: relevance passes through the softmax, and half of it to each factor of a product.
-            `"cp"`, CP-LRP: attention weights, and so query and key, are constants; all of it goes to the values. Ali et
-            al. have no gated layers (as LLaMA's): their products are halved here as by "attn"; the package LXT takes
-            the gate for a constant.
+            `"cp"`, CP-LRP: attention weights, and so query and key, are constants; all of it goes to the values. The
+            product of a gated layer (LLaMA's) is halved as by "attn"; LXT's CP-LRP holds the gate constant.
 
     Raises:
         ValueError: another variant.
