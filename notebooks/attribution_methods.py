@@ -375,6 +375,9 @@ table = pd.DataFrame(
 )
 table.style.format(precision=3).set_caption("DeepLIFT: how much each input speaks for the answer")
 
+# %% [markdown]
+# In each row left and right add up to Δ, the logit less that of two black images. How often is this network right at all?
+
 # %%
 print(f"of 1,000 pairs of test images {results[0]['metrics']['accuracy on pairs']:.1%} are compared correctly")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from studies.digests import code, code_digest, figure_is_whole, record_digest
-from studies.files import NOTE, NOTEBOOKS, ROOT, check_writable, results_root, scratch_folder, write_text
+from studies.files import NOTE, NOTEBOOKS, check_writable, results_root, scratch_folder, write_text
 from studies.parameters import (
     NOT_RECORDED,
     PAGES,
@@ -121,7 +121,8 @@ def keep_outputs(experiment: str) -> None:
         if not part.metadata.get("tags", True):  # papermill's, of a cell without
             del part.metadata["tags"]
     folder, text = (NOTEBOOKS / experiment).parent, nbformat.writes(notebook)
-    text = text.replace(os.path.relpath(scratch, folder), os.path.relpath(ROOT / "results", folder))  # in links
+    # in links
+    text = text.replace(os.path.relpath(scratch, folder), os.path.relpath(NOTEBOOKS.parent / "results", folder))
     text = text.replace(scratch, "results")
     write_text(NOTEBOOKS / f"{experiment}.ipynb", text + "\n")
 

@@ -219,7 +219,7 @@ def test_a_folder_and_a_model_give_a_report_of_before_and_after(file, tmp_path, 
     values = (score, "EPG", "IoU", "background share")
     assert list(record["metrics"]) == [f"{m}.{key}" for m in ("before", "no guidance", *losses) for key in values]
     assert all(0 <= value <= 1 for (value,) in record["metrics"].values())
-    assert record["figures"] == ["images", "report", "maps"] and record["claims"] == []
+    assert [*record["figures"]] == ["images", "report", "maps"] and record["claims"] == []
     assert ("my_model.py" in record["data"]["model"]) == ("my_model" in parameters["model"])
 
 

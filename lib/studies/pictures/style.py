@@ -49,6 +49,7 @@ STYLE = LIBRARY | {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "lines.markersize": 5,
+    "text.parse_math": True,  # powers of ten on axes are formulas; names are none, see `picture`
 }
 
 
