@@ -23,7 +23,14 @@ release = metadata.version("attrain")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 root_doc = "README"  # also as index.html, see `setup`
-include_patterns = ["*.md", "docs/**.rst", "notebooks/**.ipynb", "notebooks/results/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/**.rst",
+    "docs/*.md",
+    "notebooks/**.ipynb",
+    "notebooks/*/README.md",
+    "notebooks/results/*.md",
+]
 exclude_patterns = [".*", "build", "data", "data_prep", "lib", "results", "tests", "**/.ipynb_checkpoints"]
 REFERENCE = "explaining methods losses metrics training engine".split()
 
@@ -95,7 +102,10 @@ def describe_pictures(app, doctree) -> None:
             if picture := output.get("data", {}).get("image/png"):
                 name = hashlib.sha256(a2b_base64("".join(picture))).hexdigest()  # as MyST-NB names its file
                 about[name] = output["metadata"].get("image/png") or output["metadata"]
-    for picture in doctree.findall(nodes.image):
+    for picture in [*doctree.findall(nodes.image)]:
+        if picture["uri"].startswith("https:"):  # a badge; the pages need no network
+            picture.replace_self(nodes.Text(picture["alt"]))
+            continue
         name = Path(picture["uri"]).stem
         if name in about:
             heading = picture
@@ -110,12 +120,14 @@ def describe_pictures(app, doctree) -> None:
 
 def contents() -> str:
     """All pages in the README's order, as lists that the navigation shows."""
-    lists = {"Start": ["README", "notebooks/index", "notebooks/results/README"]}
+    lists = {
+        "Start": ["README", "notebooks/first_look", "docs/which_method", "notebooks/index", "notebooks/results/README"]
+    }
     for chapter in chapters():
         page = [f"notebooks/results/{chapter.paper}"] if chapter.paper else ["notebooks/benchmarks"]
         lists[chapter.title] = [f"notebooks/{study.experiment}" for study in chapter.studies] + page
     lists["The library"] = [f"docs/api/{room}" for room in REFERENCE]
-    lists["Carrying it on"] = ["CONTRIBUTING", "CHANGELOG"]
+    lists["Carrying it on"] = ["CONTRIBUTING", "notebooks/cluster/README", "CHANGELOG"]
     text = ""
     for name, pages in lists.items():
         entries = "\n".join("About <self>" if page == root_doc else f"/{page}" for page in pages)

@@ -120,9 +120,8 @@ def keep_outputs(experiment: str) -> None:
         part.metadata.pop("execution", None)
         if not part.metadata.get("tags", True):  # papermill's, of a cell without
             del part.metadata["tags"]
-    folder, text = (NOTEBOOKS / experiment).parent, nbformat.writes(notebook)
-    # in links
-    text = text.replace(os.path.relpath(scratch, folder), os.path.relpath(NOTEBOOKS.parent / "results", folder))
+    text, there = nbformat.writes(notebook), re.escape(os.path.relpath(scratch, (NOTEBOOKS / experiment).parent))
+    text = re.sub(rf"\[([^][]*)\]\({there}[^)]*\)", r"\1", text)  # a link to what is not kept
     text = text.replace(scratch, "results")
     write_text(NOTEBOOKS / f"{experiment}.ipynb", text + "\n")
 
