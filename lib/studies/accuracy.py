@@ -35,7 +35,7 @@ def accuracy_table(accuracy: Mapping[str, Mapping[str, dict]], shares: Mapping[s
     Example:
         >>> of = estimate([[1, 1, 0, 1]])
         >>> accuracy_table({"plain": {"biased": of}}, {"plain": [0.25]}).data.loc["plain"].tolist()
-        ['0.750 [0.250, 1.000]', '0.2500']
+        ['0.750 [0.194, 0.994]', '0.2500']
     """
     written = lambda a: f"{a['mean']:.3f} [{a['low']:.3f}, {a['high']:.3f}]"  # noqa: E731
     found = pd.DataFrame({m: {t: written(a) for t, a in of.items()} for m, of in accuracy.items()}).T

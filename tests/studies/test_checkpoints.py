@@ -41,7 +41,7 @@ FORMS = {
     "model_state_dict": lambda m: {"model_state_dict": m.state_dict(), "optimizer_state_dict": {}},
     "net": lambda m: {"net": m.state_dict()},
     "nested": lambda m: {"model": {"state_dict": m.state_dict()}},
-    "DataParallel": lambda m: nn.DataParallel(m).state_dict(),
+    "DataParallel": lambda m: below("module.", m.state_dict()),
     "compiled": lambda m: torch.compile(m).state_dict(),
     "compiled within DataParallel": lambda m: {"model": below("module._orig_mod.", m.state_dict())},
     "a compiled part": lambda m: {n.replace("norm.", "norm._orig_mod."): v for n, v in m.state_dict().items()},

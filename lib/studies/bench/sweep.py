@@ -171,9 +171,9 @@ def judge(model, x: Tensor, reference: Tensor) -> dict:
     of the sample twice is, the map of the sample twice is compared: "torch_alone" is how far torch is off.
 
     Example:
-        >>> judge(nn.Sequential(nn.Linear(2, 2), nn.ReLU()).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"][0]
+        >>> judge(nn.Linear(2, 2).double(), torch.ones(2, 2).double(), torch.zeros(1, 2).double())["lrp"][0]
         'right'
-    """  # noqa: E501
+    """
     dtype, network = precision(model, x), (model, x, reference)
     found: dict = {name: measured(measure, *network, tolerance=TOLERANCE[dtype]) for name, measure in MEASURES.items()}
     if dtype != x.dtype:

@@ -28,6 +28,7 @@ class EfficientNetLite0(nn.Module):
             1000 classes. None: drawn at random.
 
     Example:
+        >>> import torch
         >>> EfficientNetLite0(classes=2).eval()(torch.rand(1, 3, 96, 96)).shape
         torch.Size([1, 2])
     """
