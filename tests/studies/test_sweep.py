@@ -155,3 +155,11 @@ def test_the_committed_page_is_that_of_the_committed_records():
         pytest.skip("no sweep has been kept")
     assert (sweep.RESULTS / "zoo.md").read_text() == sweep.page(sweep.kept(kept))
     assert all(json.loads(line)["name"] for line in kept.read_text().splitlines())
+
+
+def test_the_sentence_about_the_sweep_has_the_numbers_of_its_records():
+    found = [json.loads(line)["verdict"] for line in (sweep.RESULTS / "zoo.jsonl").read_text().splitlines()]
+    said = (
+        f"{found.count('right')} of {len(found)} of torchvision, timm and transformers are explained right, none wrong"
+    )
+    assert said in (sweep.RESULTS / "README.md").read_text() and "WRONG" not in found

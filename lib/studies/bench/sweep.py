@@ -127,7 +127,8 @@ def _gap(found: Tensor, wanted: Tensor) -> float:
     """The largest difference, relative to the largest number; what torch itself has as NaN, NaN is right for."""
     both = found.isnan() & wanted.isnan()
     found, wanted = found.masked_fill(both, 0.0), wanted.masked_fill(both, 0.0)
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    gap = (found - wanted).abs().max()
+    return float(gap / wanted.abs().max()) if gap != 0 else 0.0
 
 
 MEASURES = {
