@@ -13,7 +13,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from studies.study import ROOT
+from studies.files import ROOT
 from tests.chromium import BROWSER, browser, process, until
 
 pytestmark = pytest.mark.skipif(find_spec("jupyterlab") is None, reason="needs JupyterLab: pip install 'attrain[lab]'")
@@ -59,7 +59,7 @@ def test_it_opens_on_the_index_with_the_file_browser_at_the_notebooks(lab, tmp_p
     _, address = lab
     with browser(tmp_path) as page:
         page.call("Page.navigate", url=f"{address}?token=token")
-        page.wait("document.querySelector('.jp-Notebook h1')", 300)
+        page.wait("!!document.querySelector('.jp-Notebook h1')", 120)
         shown = "[...document.querySelectorAll('.jp-DirListing-itemText')].map(e => e.textContent.trim())"
         page.wait(f"{shown}.includes('index.ipynb')", 60)
         assert {"index.ipynb", "tour.ipynb", "isnet"} <= set(page.evaluate(shown))
