@@ -127,7 +127,7 @@ def contents() -> str:
         page = [f"notebooks/results/{chapter.paper}"] if chapter.paper else ["notebooks/benchmarks"]
         lists[chapter.title] = [f"notebooks/{study.experiment}" for study in chapter.studies] + page
     lists["The library"] = [f"docs/api/{room}" for room in REFERENCE]
-    lists["Carrying it on"] = ["CONTRIBUTING", "notebooks/cluster/README", "CHANGELOG"]
+    lists["Carrying it on"] = ["CONTRIBUTING", "notebooks/results/zoo", "notebooks/cluster/README", "CHANGELOG"]
     text = ""
     for name, pages in lists.items():
         entries = "\n".join("About <self>" if page == root_doc else f"/{page}" for page in pages)
