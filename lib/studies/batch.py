@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_prep import DataError
 from studies import pages, records
-from studies.files import NOTE, NOTEBOOKS, check_writable, remove_scratch, results_root, scratch_folder, sole
+from studies.files import NOTE, NOTEBOOKS, check_writable, remove_scratch, results_root, sole
 from studies.parameters import SCALES, check_data, data_sets, defaults, experiments, settings
 from studies.run import Parser, check_device
 
@@ -102,8 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         check(scales, chosen, given)
         check_writable(folder)
         with sole(folder / "batch", f"waiting: another batch is writing to {folder}"):
-            with scratch_folder():  # for Snakemake's temporary files
-                failed = snakemake(folder, options.jobs, config)
+            failed = snakemake(folder, options.jobs, config)
             remove_scratch()  # of runs that were killed
             runs = records.runs(records.read_records(folder)[0])
             ours = runs[runs["scale"].isin(scales) & runs["experiment"].isin(chosen)]

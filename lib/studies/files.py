@@ -41,18 +41,13 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def scratch_folder():
-    """A folder for what this process and a kernel put aside; removed at the end, or by the next run after a kill."""
+    """A folder for what a kernel puts aside, its sockets too; removed at the end, or by the next run after a kill."""
     remove_scratch()
-    usual = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_scratch()) as folder, open(Path(folder, "new"), "wb") as lock:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
             Path(lock.name).rename(Path(folder, "lock"))  # held before anyone can see it
-        tempfile.tempdir = folder
-        try:
-            yield folder
-        finally:
-            tempfile.tempdir = usual
+        yield folder
 
 
 def remove_scratch() -> None:

@@ -783,9 +783,9 @@ def test_in_silico_mutagenesis():
 
 ELSEWHERE = {
     "explain", "Explanation", "selective_target", "stochastic_target", "mean_normalised_target", "softmax_target",
-    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis",
+    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis", "compare", "show",
 }  # fmt: skip
-NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule"}
+NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule", "Comparison"}
 
 
 def test_every_public_name_is_tried_on_the_device():

@@ -785,7 +785,7 @@ def test_every_link_of_the_results_pages_leads_somewhere():
     for page in sorted(records.RECORDS.glob("*.md")):
         links = {unquote(link.partition("#")[0]) for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))}
         gone = [link for link in links if link and "://" not in link and not (page.parent / link).exists()]
-        assert links and not gone, page
+        assert (links or page.stem == "zoo") and not gone, page
 
 
 # ---------------------------------------------------------------- keeping, command line
