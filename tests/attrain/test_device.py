@@ -783,11 +783,12 @@ def test_in_silico_mutagenesis():
 
 ELSEWHERE = {
     "explain", "Explanation", "selective_target", "stochastic_target", "mean_normalised_target", "softmax_target",
-    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis", "compare", "show",
+    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis",
 }  # fmt: skip
 NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule", "Comparison"}
+NOT_YET = {"compare", "show"}
 
 
 def test_every_public_name_is_tried_on_the_device():
     tried = {*METHODS, *LOSSES, *MEASURES, *ELSEWHERE}
-    assert set(at.__all__) - tried - NO_TENSORS == set()
+    assert set(at.__all__) - tried - NO_TENSORS - NOT_YET == set()
