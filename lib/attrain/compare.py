@@ -17,7 +17,7 @@ from attrain.metrics.relevance import completeness_error, deletion_curve, insert
 from attrain.metrics.sanity import randomised
 from attrain.show import show
 from attrain.targets import Target
-from attrain.tensors import mapped
+from attrain.tensors import logits_of, mapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,12 +147,11 @@ def _named(methods: Any) -> dict[str, Method]:
 
 
 def _logits(model: Callable, kwargs: dict, x: Tensor) -> Tensor:
-    out = model(x, **kwargs)
-    return getattr(out, "logits", out)
+    return logits_of(model(x, **kwargs))
 
 
 def _only_logit(out: Any) -> Tensor:
-    return getattr(out, "logits", out).flatten()
+    return logits_of(out).flatten()
 
 
 def _forgetful(model: Callable, seed: int) -> nn.Module | None:
@@ -177,8 +176,8 @@ def _target(model: Callable, x: Tensor, target: Any, kwargs: dict) -> Any:
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ValueError("the model returns no logits (N, C): give a callable target that makes (N,) numbers of it")
         return logits.argmax(1)
-    classes = torch.as_tensor(target) if not isinstance(target, str) else torch.zeros(len(x), 2)
-    if classes.ndim > 1 or (classes.ndim == 1 and len(classes) != len(x)):
+    classes = None if isinstance(target, str) else torch.as_tensor(target)
+    if classes is None or classes.ndim > 1 or (classes.ndim == 1 and len(classes) != len(x)):
         raise ValueError(f"compare takes one map a sample: target must be a class or one a sample, got {target!r}")
     return classes.expand(len(x)).clone()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attrain.drawing.panels import LAID_OUT, PANELS, Maps, array
-from attrain.drawing.style import styled
+from attrain.drawing.style import small_png, styled
 from attrain.explanation import Explanation
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def _display(figure: Any, html: str) -> None:
 
     import matplotlib.pyplot as plt
     from IPython.display import display
-    from PIL import Image
 
     plt.close(figure)
     bundle: dict[str, Any] = {"text/plain": repr(figure)}
@@ -106,11 +105,7 @@ def _display(figure: Any, html: str) -> None:
         bundle["text/html"] = html
     else:
         figure.savefig(drawn := io.BytesIO(), format="png", dpi=100)
-        with Image.open(drawn) as picture:  # with 256 colours, dithered, notebooks stay small
-            whole = picture.convert("RGB")
-            colours = whole.quantize(256, Image.Quantize.MAXCOVERAGE)  # the others lose a cat's green eyes
-            whole.quantize(palette=colours).save(small := io.BytesIO(), format="png", optimize=True)
-        bundle["image/png"] = small.getvalue()
+        bundle["image/png"] = small_png(drawn, dithered=True)
     display(bundle, raw=True)
 
 

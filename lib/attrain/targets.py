@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrain.tensors import logits_of
+
 Target = None | int | str | Tensor | Sequence[int] | Callable[[Tensor], Tensor]
 _ACCEPTED = (
     'None (the predicted class), an int, a sequence or LongTensor of N classes, a LongTensor (N, K), "all", '
@@ -41,7 +43,7 @@ class Scores:
 
     def logits(self, output: Any, scores: Tensor | None = None) -> Tensor:
         """The output as `Explanation` keeps it: a tensor, an object's `.logits`, or else the explained numbers."""
-        logits = getattr(output, "logits", output)
+        logits = logits_of(output)
         return logits if isinstance(logits, Tensor) or scores is None else scores
 
     def check(self, output: object) -> None:

@@ -39,6 +39,11 @@ def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
     return value
 
 
+def logits_of(output: Any) -> Any:
+    """What a model returned, or the `.logits` of an object, as models of transformers return it."""
+    return getattr(output, "logits", output)
+
+
 def finite(value: Tensor) -> bool:
     """Whether all numbers are finite; a finite sum says so at once."""
     return bool(value.detach().sum().isfinite() or value.isfinite().all())

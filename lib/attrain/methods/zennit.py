@@ -8,6 +8,7 @@ import torch
 from attrain.engine.mode import Mode, Tensors
 from attrain.methods.gradient import InputXGradientMode
 from attrain.methods.method import Method
+from attrain.tensors import logits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class ZennitMode(InputXGradientMode):
         return run()
 
     def start(self, output, score):
-        logits = getattr(output, "logits", output)
+        logits = logits_of(output)
         (share,) = torch.autograd.grad(score.sum(), logits, retain_graph=True)
         return logits, logits.detach() * share
 

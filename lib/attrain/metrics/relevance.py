@@ -121,12 +121,14 @@ def deletion_curve(
     Returns:
         (N, len(fractions)): log-odds of the full image − log-odds of the erased one.
     """
-    score = _score(model, target)
+
+    def score(x: Tensor) -> Tensor:
+        return log_odds(model(x), target) if isinstance(target, Tensor) else target(model(x))
+
     full = score(x)
     return torch.stack([full - score(erase(x, heatmap, f, reference)) for f in fractions], 1)
 
 
-@torch.no_grad()
 def insertion_curve(
     model: Callable[[Tensor], Any],
     x: Tensor,
@@ -142,14 +144,8 @@ def insertion_curve(
     Returns:
         (N, len(fractions)): log-odds of the reference with these positions of x − log-odds of the reference alone.
     """
-    score = _score(model, target)
     blank = torch.as_tensor(reference, dtype=x.dtype, device=x.device).expand_as(x)
-    alone = score(blank)
-    return torch.stack([score(erase(blank, heatmap, f, x)) - alone for f in fractions], 1)
-
-
-def _score(model: Callable, target: Tensor | Callable[[Any], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: log_odds(model(x), target) if isinstance(target, Tensor) else target(model(x))
+    return 0.0 - deletion_curve(model, blank, heatmap, target, fractions, x)  # and not −0 where nothing changes
 
 
 class Conversion(NamedTuple):

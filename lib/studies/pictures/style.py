@@ -20,14 +20,9 @@ from attrain.drawing.style import COLOURS as COLOURS
 from attrain.drawing.style import DIVERGING as DIVERGING
 from attrain.drawing.style import LETTER_COLOURS as LETTER_COLOURS
 from attrain.drawing.style import STYLE as LIBRARY
+from attrain.drawing.style import forget_matplotlibrc
 
 NOTEBOOK_BACKENDS = ("inline", "ipympl", "widget", "nbagg", "notebook")  # parts of names: they draw below the cell
-
-
-def _forget_matplotlibrc() -> None:
-    fonts = {name: value for name, value in plt.rcParams.items() if name.startswith("font.")}
-    plt.style.use("default")
-    plt.rcParams.update(fonts)
 
 
 def _show_in_notebooks() -> None:
@@ -40,7 +35,7 @@ def _show_in_notebooks() -> None:
     plt.switch_backend(plt.get_backend())
 
 
-_forget_matplotlibrc()
+forget_matplotlibrc()
 _show_in_notebooks()
 
 MARKERS, DASHES = "osD^vP*Xp", ("-", "--", ":", "-.")
