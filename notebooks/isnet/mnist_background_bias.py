@@ -57,6 +57,8 @@ gradcam_weight: float = 1.0  # λ of Grad-CAM guidance [gradcam_weight ≥ 0]
 multitask_weight: float = 10.0  # λ of the multi-task U-Net's segmentation [multitask_weight ≥ 0]
 sweep_P: str = ""  # more Selective ISNets, one for each of these P, as "0.3, 0.5, 0.9" [0 ≤ sweep_P ≤ 1]
 sweep_decay: str = ""  # more Selective ISNets, one for each of these d [0 ≤ sweep_decay ≤ 1]
+sweep_eps: str = ""  # more Selective ISNets, one for each of these selective_eps [sweep_eps > 0]
+n_val: int = 0  # held-out training images on which every network is looked at after each pass [n_val ≥ 0]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
 device: str = "cpu"  # cpu, cuda, cuda:1
@@ -65,7 +67,9 @@ out: str = ""  # folder of the results; "" for results/<scale>/isnet/mnist_backg
 # %%
 from functools import partial
 
+import pandas as pd
 import torch
+from IPython.display import display
 
 from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain
 from attrain.targets import selective_target, softmax_target, stochastic_target
@@ -82,6 +86,7 @@ from studies.study import Study, check_known, listed, progress
 study = Study("isnet/mnist_background_bias", globals())
 sweep = {f"Selective, P = {v}": {"P": float(v)} for v in listed(sweep_P)}
 sweep |= {f"Selective, d = {v}": {"decay": float(v)} for v in listed(sweep_decay)}
+sweep |= {f"Selective, its ε = {v}": {"target": selective_target(float(v))} for v in listed(sweep_eps)}
 names = [*listed(methods), *sweep]
 
 # %% [markdown]
@@ -99,6 +104,9 @@ n = n_train or len(data["train_x"])
 images, labels = data["train_x"][:n], data["train_y"][:n]
 mark = partial(add_mark, size=mark_size, brightness=mark_strength)
 masks, marked = foreground_mask(images), mark(images, labels)
+held, held_truth = (data[f"train_{a}"][len(data["train_x"]) - n_val :] for a in "xy")
+if n_val and n + n_val > len(data["train_x"]):
+    raise ValueError(f"n_train + n_val must be ≤ {len(data['train_x'])}, the training images, got {n} + {n_val}")
 digits, truth = data["test_x"], data["test_y"]
 tests = {"biased": mark(digits, truth), "unbiased": digits, "deceiving": mark(digits, other_classes(truth))}
 shown = [int((truth == c).nonzero()[0]) for c in range(10)]
@@ -202,12 +210,12 @@ check_known("methods", listed(methods), [*isnets(0), *others(0)])
 
 
 # %%
-def train(seed, net, step, x=marked, y=labels, part=slice(None), epochs=epochs):
+def train(seed, net, step, x=marked, y=labels, part=slice(None), epochs=epochs, on_epoch=lambda: None):
     """Train on some images; the classifiers of a seed start from the same weights and see the same order."""
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
     batch = (x[part], masks[part]) if y is None else (x[part], y[part], masks[part])
     order = torch.Generator().manual_seed(seed)
-    return fit(net, batch, step, **settings, generator=order, on_epoch=bar.update)
+    return fit(net, batch, step, **settings, generator=order, on_epoch=lambda: (bar.update(), on_epoch()))
 
 
 def fresh(seed, make=partial(classifier, model), **sizes):
@@ -220,6 +228,33 @@ def segmenter(seed):
     net = fresh(seed, lambda channels: UNet(channels, width=8, depth=2))
     train(seed, net, segmentation_step, y=None)
     return net
+
+
+# %% [markdown]
+# The authors keep the weights of the pass with the smallest loss on validation images, which carry the mark as the training images do.
+# `n_val` images are held out to see what that chooses: after each pass, their loss with the right mark, and their accuracy with a wrong one.
+
+
+# %%
+def look(net, step, curves):
+    """After a pass: the step's loss on held-out images that carry the mark, and their accuracy in the deceiving test."""
+    net.eval()
+    seen_as = [tensor.split(128) for tensor in (mark(held, held_truth), held_truth, foreground_mask(held))]
+    losses = [step(net, *batch)[1].item() * len(batch[0]) for batch in zip(*seen_as)]
+    deceived = correct(net, mark(held, other_classes(held_truth)), held_truth)
+    curves["validation loss"] = [*curves.get("validation loss", []), sum(losses) / n_val]
+    curves["deceiving, held out"] = [*curves.get("deceiving, held out", []), deceived.double().mean().item()]
+    net.train()
+
+
+def chosen(name, curves):
+    """What the pass with the smallest validation loss would have given, on held-out images, beside the last and the best one."""
+    if "validation loss" not in curves:
+        return {}
+    losses, deceived = curves["validation loss"], curves["deceiving, held out"]
+    kept = losses.index(min(losses))
+    values = {"pass kept": kept + 1, "held out, kept": deceived[kept], "held out, last": deceived[-1]}
+    return {f"{name}.{key}": value for key, value in (values | {"held out, best": max(deceived)}).items()}
 
 
 # %% [markdown]
@@ -236,10 +271,12 @@ def method(name, seed, plain):
         net = SegmentThenClassify(segmenter(seed), net)
     if name in isnet or name in sweep:
         explained = isnet["Selective" if name in sweep else name]
-        step = ranged_isnet_step(plain, marked[first].split(256), **explained, **settings)
+        step = ranged_isnet_step(plain, marked[first].split(256), **explained | settings)
     else:
         step = others(seed)[name]
-    return net, train(seed, net, step, x)
+    watched = {}
+    on_epoch = partial(look, net, step, watched) if n_val and name in [*isnet, *sweep, "standard"] else lambda: None
+    return net, train(seed, net, step, x, on_epoch=on_epoch) | watched
 
 
 def seen(name, net, x):
@@ -278,7 +315,7 @@ def run(seed):
     for name in names:
         net, result["curves"][name] = method(name, seed, plain)
         measured = measure(name, net)
-        result["metrics"] |= measured.pop("metrics")
+        result["metrics"] |= measured.pop("metrics") | chosen(name, result["curves"][name])
         for key, value in measured.items():
             result[key][name] = value
     return result
@@ -344,6 +381,21 @@ study.figure(
     caption,
     "Training accuracy of all networks, and the two losses of the ISNets on their maps, by epoch",
 )
+
+# %% [markdown]
+# What would the pass with the smallest validation loss have given? With `n_val` held-out images: their loss, with the right mark,
+# beside their accuracy with a wrong one. (A loss on images that carry the mark cannot tell who reads the digit.)
+
+# %%
+watched = [m for m in names if "validation loss" in results[0]["curves"][m]]
+if watched:
+    panels = {"validation loss": "loss, right mark", "deceiving, held out": "accuracy, wrong mark"}
+    lines = {title: {m: [r["curves"][m][key] for r in results] for m in watched} for key, title in panels.items()}
+    caption = "Held-out images after each pass. Does the smallest loss (left) come where the accuracy with a wrong mark (right) is best?"
+    study.figure(charts.curves(lines), "held out", caption, "Validation loss and accuracy with a wrong mark by pass")
+    columns = ("pass kept", "held out, kept", "held out, last", "held out, best")
+    rows = {m: {c: sum(r["metrics"][f"{m}.{c}"] for r in results) / seeds for c in columns} for m in watched}
+    display(pd.DataFrame(rows).T.style.format("{:.2f}"))
 
 # %% [markdown]
 # ## Accuracy with and without a wrong mark, by P and d
