@@ -35,6 +35,7 @@ SHORT = {
     "isnet/natural_images": "n_train 64 n_test 32 epochs 1 range_epochs 1",
     "isnet/training_time": "image_size 32 batch_size 2 repeats 1",
     "isnet/vision_transformers": "n_train 64 epochs 1 range_images 64 repeats 1 width 16 layers 2",
+    "own_inputs": "exchanges 2",
     "own_model": "epochs 1 guided_epochs 1 image_size 32",
     "tour": "n_train 64 epochs 1",
 }
