@@ -51,9 +51,7 @@ epsilon: float = 1.0e-2  # LRP's ε [epsilon ≥ 0]
 selective_eps: float = 1.0e-7  # Selective ISNet's ε [selective_eps > 0]
 range_images: int = 2000  # images that a plain network sees before its maps set C1 and C2 [range_images ≥ 1]
 rrr_weight: float = 0.01  # λ of RRR [rrr_weight ≥ 0]
-cheats_from: float = (
-    0.05  # accuracy, unbiased − deceiving, from which a network counts as one that cheats [cheats_from > 0]
-)
+cheats_from: float = 0.05  # a network cheats whose accuracy a wrong mark lowers by more [cheats_from > 0]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over seeds, and need two
 device: str = "cpu"  # cpu, cuda, cuda:1
@@ -220,7 +218,11 @@ DETECTORS |= {"DeepLIFT, black": DeepLift(black), "DeepLIFT, mean image": DeepLi
 DETECTORS |= {"RevealCancel, black": DeepLift(black, "reveal_cancel")}
 TEST = "deceiving"
 
+# %% [markdown]
+# What a look writes down:
 
+
+# %%
 def share_on_mark(net, method):
     """The mark's share of |R|, mean over images; maps of nothing have none."""
     maps = [explain(net, x, y, method).heatmap.abs().sum(1) for x, y in zip(tests[TEST].split(100), wrong.split(100))]
@@ -235,6 +237,7 @@ def added(net):
     return (with_mark - without).mean().item()
 
 
+# %%
 def look(net):
     """All that is measured of a network; it is left in training mode."""
     net.eval()
@@ -264,14 +267,15 @@ def activations(net, x):
     return found
 
 
+# %%
 def by_unit(net):
     """Layer -> (derivative · Δh, secant · Δh), each (channels,), of the mark's class, mean over images."""
     x, without, of = tests[TEST][:100], held[:100], wrong[:100]
     ask = dict(layers=listed(layers), at_input=False)
     slopes, secants = (explain(net, x, of, method, **ask).layers for method in (Gradient(), DeepLift(without)))
     change = {name: h - activations(net, without)[name] for name, h in activations(net, x).items()}
-    sums = lambda values: values.flatten(2).sum(2).mean(0).cpu()  # noqa: E731
-    return {name: (sums(slopes[name] * change[name]), sums(secants[name])) for name in change}
+    each = {name: (slopes[name] * change[name], secants[name]) for name in change}
+    return {name: tuple(v.flatten(2).sum(2).mean(0).cpu() for v in values) for name, values in each.items()}
 
 
 # %% [markdown]
@@ -279,8 +283,14 @@ def by_unit(net):
 #
 # All networks of a seed start from the same weights and see the images in the same order.
 
+
 # %%
-passes = max(1, range_images // len(images))
+def fresh(seed):
+    torch.manual_seed(seed)
+    return classifier(model, channels=images.shape[1]).to(study.device)
+
+
+# %%
 at_epochs = sorted({round(epochs * (i + 1) / looks) for i in range(looks)} - {0})
 
 
@@ -300,16 +310,14 @@ def train(net, step, x, seed, epochs=epochs, looked=None):
     return fit(net, (x, labels, masks), step, **settings, generator=order, on_epoch=on_epoch)
 
 
-def fresh(seed):
-    torch.manual_seed(seed)
-    return classifier(model, channels=images.shape[1]).to(study.device)
-
-
 # %% [markdown]
 # Each seed trains a plain network for a short time, for the range of natural maps, and then all methods one after the other.
 
 
 # %%
+passes, pictured = max(1, range_images // len(images)), (tests[TEST][shown], wrong[shown])
+
+
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     plain, result = fresh(seed), {"looks": {}, "units": {}, "curves": {}, "maps": {}, "metrics": {}}
@@ -320,8 +328,7 @@ def run(seed):
         result["curves"][name] = train(net, step_of(name, plain, seed), x, seed, looked=looked)
         result["looks"][name], result["units"][name] = looked, by_unit(net)
         kinds = {"LRP": lrp, "DeepLIFT": DeepLift(black)}
-        maps = {by: explain(net, tests[TEST][shown], wrong[shown], m).heatmap.cpu() for by, m in kinds.items()}
-        result["maps"][name] = maps
+        result["maps"][name] = {by: explain(net, *pictured, method).heatmap.cpu() for by, method in kinds.items()}
         result["metrics"] |= {f"{name}.{key}": value for key, value in looked[-1].items()}
     return result
 
