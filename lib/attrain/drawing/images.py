@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Grid:
     right: float = 0.05
     below: float = 0.0
 
-    @property
+    @cached_property  # texts take long to measure
     def left(self) -> float:
         wide = text_width(self.labels, 10)
         return wide + 0.25 if wide else 0.05
@@ -35,7 +36,7 @@ class Grid:
     def top(self) -> float:
         return 0.1 + 0.17 * max((title.count("\n") + 1 for title in self.titles), default=0)
 
-    @property
+    @cached_property
     def column(self) -> float:
         return max(self.edges[0], text_width(self.titles, 9) + 0.1)
 
