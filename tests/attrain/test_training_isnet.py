@@ -1,4 +1,5 @@
 import math
+import sys
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from attrain.training import (
     fit_copy,
     fit_fresh,
     isnet_step,
+    loop,
     plain_step,
     ranged_isnet_step,
     segmentation_step,
@@ -231,6 +233,23 @@ def test_fit_repeats_bit_for_bit_and_learns():
     assert all(torch.equal(a, b) for a, b in zip(runs[0][1], runs[1][1]))
     assert not net.training and len(curves["loss"]) == 15 and curves["loss"][-1] < 0.5 * curves["loss"][0]
     assert correct(net, x, y).double().mean() > 0.8
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_fit_goes_the_way_of_torchs_optimizers_without_an_import_of_its_compiler(optimizer, monkeypatch):
+    def trained():
+        torch.manual_seed(0)
+        net = SmallCNN(width=4)
+        fit(net, (x, y), epochs=2, batch_size=4, optimizer=optimizer, generator=torch.Generator().manual_seed(0))
+        return [p.clone() for p in net.parameters()]
+
+    x, y, _ = batch(12)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "torch._dynamo", None)  # an import raises
+        ours = trained()
+    monkeypatch.setattr(loop, "Adam", torch.optim.Adam)
+    monkeypatch.setattr(loop, "SGD", torch.optim.SGD)
+    assert all(torch.equal(a, b) for a, b in zip(ours, trained()))
 
 
 def test_fit_learns_several_labels_a_sample_and_counts_each():

@@ -1,6 +1,6 @@
 """How sure a classifier is and how often it is right.
 
-The calibration error is the one of torchmetrics, whose import takes seconds; a confidence of exactly 1 is in the last bin.
+The calibration error is torchmetrics', without its import, which takes seconds; a confidence of 1 is in the last bin.
 """
 
 import torch

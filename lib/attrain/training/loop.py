@@ -5,6 +5,7 @@ detached, by name. Any loop can call it; `fit` is one.
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -123,7 +124,7 @@ def fit(
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f'optimizer must be "adam" or "sgd", got {optimizer!r}')
     parameters = list(model.parameters())
-    descent = torch.optim.Adam(parameters, lr) if optimizer == "adam" else torch.optim.SGD(parameters, lr, momentum=0.9)
+    descent = Adam(parameters, lr) if optimizer == "adam" else SGD(parameters, lr, momentum=0.9)
     curves: dict[str, list[float]] = {}
     model.train()
     for epoch in range(epochs):
@@ -138,6 +139,15 @@ def fit(
             on_epoch()
     model.eval()
     return curves
+
+
+def _uncompiled(optimizer: type[torch.optim.Optimizer]) -> Any:
+    """The same optimizer; torch's own imports torch's compiler, which nothing here needs, for more than a second."""
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in ("add_param_group", "zero_grad", "step")}
+    return type(optimizer.__name__, (optimizer,), methods | {"step": torch.no_grad()(methods["step"])})
+
+
+Adam, SGD = _uncompiled(torch.optim.Adam), _uncompiled(torch.optim.SGD)
 
 
 def _epoch(
