@@ -6,12 +6,12 @@
 They tell accidents (a flipped bit, half a copy, another file's content), and are no signature.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import CodeType
 
 from studies.files import ROOT, write_bytes
 
@@ -33,8 +33,6 @@ def sha256(content: bytes) -> str:
 def code(source: str) -> str:
     """What a Python source does, as text: without comments, docstrings and layout; the source if it is no plain Python.
 
-    It is the bytecode of this version of Python, without assertions.
-
     Example:
         >>> code('''def one():  # the first
         ...     "One."
@@ -42,20 +40,22 @@ def code(source: str) -> str:
         True
     """
     try:
-        return repr(_parts(compile(source, "", "exec", dont_inherit=True, optimize=2)))
-    except (SyntaxError, ValueError):  # a cell with a magic command; with a zero byte
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell with a magic command
         return source
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [statement for statement in body if not _is_text(statement)]
+    return ast.dump(tree)
 
 
-def _parts(done: CodeType) -> list:
-    """All of a code object but its lines."""
-    constants = [
-        _parts(each) if isinstance(each, CodeType) else sorted(map(repr, each)) if isinstance(each, frozenset) else each
-        for each in done.co_consts
-    ]
-    arguments = [done.co_name, done.co_flags, done.co_argcount, done.co_posonlyargcount, done.co_kwonlyargcount]
-    names = [done.co_names, done.co_varnames, done.co_cellvars, done.co_freevars]
-    return [arguments, names, constants, done.co_code, done.co_exceptiontable]
+def _is_text(statement: ast.stmt) -> bool:
+    """A text that stands alone, as docstrings do, and does nothing."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def code_digest(without: Sequence[str] = ()) -> str:
