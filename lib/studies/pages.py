@@ -174,7 +174,8 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
     `<!-- records: written by make report -->` and `<!-- records end -->`. A page that is missing begins as a title, a
     sentence and these markers; ValueError for a page without them. The README of the repository may hold, between
     `<!-- verdicts: written by make report -->` and `<!-- verdicts end -->`, the overview: a row a notebook with a link
-    and what each of its kept runs found with a link there (its questions stand above). Without these lines it is left alone.
+    and what each of its kept runs found with a link there (its questions stand above). Without these lines it is left
+    alone.
     """
     records, faults = read_records(folder)
     texts = {}
