@@ -16,10 +16,16 @@ def partwise(mode, call: Call):
     if any(not continuous(t) for t in call.active):
         return choice(mode, call, call.run(lambda t: t))
     spread = None
-    if mode.wants_spread(call) and call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num"):
+    known = call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num") and not _is_bicubic(call)
+    if mode.wants_spread(call) and known:
         spread = call.run(lambda t: mode.spread_of(t) if mode.of(t) else torch.zeros_like(t) if continuous(t) else t)
     keeps = call.name in ("clone", "contiguous", "dropout", "to")
     return linear(mode, call, spread, mode.of(call.active[0]).layer if keeps else None)
+
+
+def _is_bicubic(call: Call) -> bool:
+    """Whether it interpolates with weights of both signs."""
+    return "bicubic" in (call.name or "") or call.given.get("mode") == "bicubic"
 
 
 def linear(mode, call: Call, spread=None, layer=None):
@@ -147,7 +153,8 @@ def dropout(mode, call: Call):
 
 
 _PARTED = frozenset(
-    "mul matmul mm bmm mv dot outer einsum div grouped_mm _grouped_mm".split()
+    """mul matmul mm bmm mv dot inner outer ger kron einsum tensordot chain_matmul multi_dot div
+    grouped_mm _grouped_mm""".split()
 )  # of whose result |Δ⁺| and |Δ⁻| are known
 
 
