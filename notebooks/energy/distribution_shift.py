@@ -88,7 +88,7 @@ study = Study("energy/distribution_shift", globals())
 # ## The data: two classes, two backgrounds, four groups
 #
 # In training and validation the background is that of the class; in the test each class is as often on either, so that two of the four
-# groups are new to a network. The stripes are faint (`contrast`), so that neither cue is hopeless. Two tasks on the same images:
+# groups are new to a network. Generated stripes are faint (`contrast`), so that neither cue is hopeless. Two tasks on the same images:
 #
 # - *conventional*: name the object. Guide to its box.
 # - *reversed*: name the background. Guide to what is **around** the box, the mask turned round.
@@ -143,7 +143,7 @@ pictures = images["test"].cpu()
 seen = ["seen" if g in (0, 3) else "new" for g in range(4)]
 places_of = [(group == g).nonzero()[:, 0] for g in range(4)]
 rows = {f"{name} ({seen[g]})": pictures[spread(places_of[g], 6)] for g, name in enumerate(groups)}
-caption = "In training only the groups marked *seen* occur, so stripes and object name the same class; *new* ones tell which of the two was learned."
+caption = "In training only the groups marked *seen* occur, so background and object name the same class; *new* ones tell which of the two was learned."
 study.figure(
     charts.image_rows(rows, size=1.0),
     "groups",
@@ -190,6 +190,10 @@ def how(site):
     return dict(method=methods[attribution], layer=layer)
 
 
+# %% [markdown]
+# Every seed starts with one network, of ImageNet's weights or none, which is trained as usual and is the same for both tasks.
+
+
 # %%
 def make():
     """A fresh network, (N, channels, H, W) -> (N, 2)."""
@@ -202,8 +206,9 @@ def make():
     return nn.Sequential(net, Mirrored())
 
 
+# %%
 def start(seed):
-    """A network that has been trained as usual; it is the same for both tasks."""
+    """A network that has been trained as usual."""
     x, y, *_ = next(iter(of_tasks.values()))["train"]
     net, _ = fit_fresh(make, (x, y), seed=seed, epochs=plain_epochs, on_epoch=bar.update, **settings)
     return {"metrics": {}, "net": net.state_dict()}
@@ -234,6 +239,7 @@ def with_few_boxes(seed, task):
     return (x, y, boxes, classes.masked_fill(~kept[:, None], -1)), few
 
 
+# %%
 def replacement(seed, task):
     """A step that adds to each batch a quarter as many images with boxes, on backgrounds of others."""
     (x, y, boxes, classes), few = with_few_boxes(seed, task)
@@ -301,6 +307,7 @@ def steps_of(name, seed, task):
     return found
 
 
+# %%
 def go_on(best, first, seed, asked, site, weight, step):
     """Train a copy of the first network on, and note in `best`, by task and rule, what is better than before."""
     net, curves, passes = started(first), {}, itertools.count(1)
@@ -331,6 +338,7 @@ def second_class(net):
     return correct(net, images["test"], ones, batch_size=64)
 
 
+# %%
 def measure(task, name, site, net, facts, curves):
     """Which test images a network gets right, its accuracy by group, its EPG, and a few maps."""
     x, y, *_ = of_tasks[task]["test"]
@@ -348,9 +356,9 @@ def measure(task, name, site, net, facts, curves):
     return {"metrics": metrics, "maps": {(task, name): maps}, "curves": {(task, name): curves}}
 
 
-def merged(parts):
-    """One result of several."""
-    return {key: {k: v for part in parts for k, v in part[key].items()} for key in ("metrics", "maps", "curves")}
+# %% [markdown]
+# What a row returns is kept, so that an interrupted run goes on after the last one that it finished. In training the object and the
+# background say the same, so the baseline is one network for both tasks.
 
 
 # %%
@@ -368,9 +376,9 @@ def run(seed, first, name, asked):
     return merged(parts)
 
 
-# %% [markdown]
-# What a row returns is kept, so that an interrupted run goes on after the last one that it finished. In training the object and the
-# background say the same, so the baseline is one network for both tasks.
+def merged(parts):
+    """One result of several."""
+    return {key: {k: v for part in parts for k, v in part[key].items()} for key in ("metrics", "maps", "curves")}
 
 
 # %%
@@ -390,6 +398,10 @@ def whole(seed):
     return merged([row(seed, first, *named) for named in rows])
 
 
+# %% [markdown]
+# Now it runs: the baseline, then for each task what is guided and what is not.
+
+# %%
 check_known("remedies", listed(remedies), ("replacement", "last layer"))
 rows = [("baseline", listed(tasks))]
 rows += [(name, [t]) for t in listed(tasks) for name in (*guided, *(r for r in listed(remedies) if r == "replacement"))]
