@@ -94,7 +94,7 @@ show_paper("challenger", "few_samples_vision/learning_curves")
 # ## For every paper, and for your own model
 #
 # How do maps differ, what do they cost, and what does *your* network look at? [Your own model, your own images](own_model.ipynb) takes a model and a
-# folder of images; [benchmarks](benchmarks.ipynb) shows what attribution maps and training on them cost, beside other packages and beside the least
+# folder of images, [its sibling](own_inputs.ipynb) a model of sentences, tables or several inputs; [benchmarks](benchmarks.ipynb) shows what attribution maps and training on them cost, beside other packages and beside the least
 # that they could cost.
 
 # %%

@@ -29,7 +29,7 @@
 # ```
 #
 # `model` is a function that returns your `nn.Module`, (N, 3, H, W) in [0, 1] → logits; it is given `classes` and `channels` if it has parameters
-# of these names. (Put your normalisation inside the model.) It may be any network of images: a CNN, or a vision transformer, with `attribution=AttnLRP`. Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
+# of these names. (Put your normalisation inside the model.) It may be any network of images: a CNN, or a vision transformer, with `attribution=AttnLRP`; one of sentences, tables or several inputs goes to [own_inputs](own_inputs.ipynb). Without a colon it is a name such as `cnn-norm` or `resnet18`, new and untrained.
 # A `layer` whose name is a number is given by `-r layer 14`, as papermill's `-p` makes it a number.
 #
 # | `annotations` | what lies in the folder `data` |

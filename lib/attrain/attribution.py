@@ -171,6 +171,7 @@ def _in_chunks(
 
         starts = tqdm(starts, unit="chunk", desc="explain")
     for start in starts:
+        inputs.check_arguments()
         rows = slice(start, start + chunk_size)
         cut = lambda value: mapped(lambda t: (t[rows] if t.ndim and len(t) == n else t).to(device), value)  # noqa: B023, E731
         chunk = Inputs(

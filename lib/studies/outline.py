@@ -48,10 +48,15 @@ def chapters(known: Iterable[str] | None = None) -> list[Chapter]:
 
 
 def _table(readme: str) -> list[Chapter]:
-    """The rows `| **Paper**, authors | … |`, each with its rows `| [question](notebooks/….ipynb) … | answer |`."""
+    """The rows `| **Paper**, authors | … |`, each with its rows `| [question](notebooks/….ipynb) … | answer |`.
+
+    Other tables may follow it.
+    """
     found = []
     for line in readme.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) != 2 and found:
+            break
         if len(cells) != 2:
             continue
         if title := re.match(r"\*\*(.+?)\*\*[,;]? ?(.*)", cells[0]):

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def load_model(model: str, classes: int, channels: int = 3, weights: str = "") -
     if ":" not in model:
         network = classifier(model, classes, channels)
     else:
-        network = _function(model)(classes=classes, channels=channels)
+        network = function_of(model)(classes=classes, channels=channels)
     if not isinstance(network, nn.Module):
         raise ValueError(f"model {model!r} must return an nn.Module, got {type(network).__name__}")
     if weights:
@@ -85,8 +86,13 @@ def model_checksums(model: str, weights: str = "") -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _function(model: str) -> Callable[..., nn.Module]:
-    function = getattr(_module(model), model.rpartition(":")[2], None)
+def function_of(model: str) -> Callable[..., Any]:
+    """The function that "module:function" or "path.py:function" names, of `classes` and `channels` if it takes them.
+
+    Raises:
+        ValueError, FileNotFoundError: no such module, function or file; the message says which.
+    """
+    function = getattr(_module(model), model.rpartition(":")[2], None) if ":" in model else None
     if not callable(function):
         raise ValueError(f"model {model!r} must be module:function, and there is no such function in that module")
     parameters = inspect.signature(function).parameters

@@ -99,13 +99,16 @@ def _link(file: Path, here: Path) -> str:
     return quote(Path(os.path.relpath(file, here)).as_posix())
 
 
-def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS, here: Path | None = None) -> str:
+def notebooks_table(
+    chosen: Iterable[str] | None = None, folder: Path = RECORDS, here: Path | None = None, asks: bool = True
+) -> str:
     """Markdown: a row a notebook with a link, its question, and what each kept record took and found.
 
     Args:
         chosen: experiments, by default all; as `studies.parameters.experiments` names them.
         folder: where the records are kept.
         here: the folder of the page, for its links; by default that of the notebooks.
+        asks: with the questions.
     """
     import pandas as pd
 
@@ -118,7 +121,8 @@ def notebooks_table(chosen: Iterable[str] | None = None, folder: Path = RECORDS,
         found = f"[{verdicts(claims([record]), brief=True)}]({_link(page, here)})"
         lines.get(record["experiment"], []).append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
     table = pd.DataFrame({"Notebook": [f"[{e}]({_link(NOTEBOOKS / f'{e}.ipynb', here)})" for e in chosen]})
-    table["It asks"] = [plain(question(experiment)) for experiment in chosen]
+    if asks:
+        table["It asks"] = [plain(question(experiment)) for experiment in chosen]
     table["Kept runs: how long, and what the claims came to"] = [
         "<br>".join(lines[experiment]) or "no run kept yet" for experiment in chosen
     ]
@@ -169,8 +173,9 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
     An overview, README.md, and a page a paper, all in the folder of the records: between the lines
     `<!-- records: written by make report -->` and `<!-- records end -->`. A page that is missing begins as a title, a
     sentence and these markers; ValueError for a page without them. The README of the repository may hold, between
-    `<!-- verdicts: written by make report -->` and `<!-- verdicts end -->`, the overview: a row a notebook with a link,
-    its question, and what each of its kept runs found with a link there. Without these lines it is left alone.
+    `<!-- verdicts: written by make report -->` and `<!-- verdicts end -->`, the overview: a row a notebook with a link
+    and what each of its kept runs found with a link there (its questions stand above). Without these lines it is left
+    alone.
     """
     records, faults = read_records(folder)
     texts = {}
@@ -181,7 +186,7 @@ def generated(folder: Path = RECORDS) -> dict[Path, str]:
         texts[page] = _filled(page, record_tables(ours, folder, no_records) + _without_runs(paper, ours))
     texts[folder / "README.md"] = _filled(folder / "README.md", notebooks_table(folder=folder, here=folder))
     if README.is_file() and README_MARKERS[0] in README.read_text("utf-8"):
-        texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent), README_MARKERS)
+        texts[README] = _filled(README, notebooks_table(folder=folder, here=README.parent, asks=False), README_MARKERS)
     return texts
 
 

@@ -37,7 +37,7 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m data_prep mnist)
 n_train: int = 1000  # number of training images, 0 for all [n_train ≥ 0]
-methods: str = "standard, Selective, RRR, replacement, oracle masks, unmarked"  # what to train, see the tables below
+methods: str = "standard, Selective, RRR, replacement, unmarked"  # what to train, see the tables below
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5 [1 ≤ mark_size ≤ 5]
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white) [0 < mark_strength ≤ 1]
 model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
@@ -104,9 +104,6 @@ n = n_train or len(data["train_x"])
 images, labels = data["train_x"][:n], data["train_y"][:n]
 mark = partial(add_mark, size=mark_size, brightness=mark_strength)
 masks, marked = foreground_mask(images), mark(images, labels)
-held, held_truth = (data[f"train_{a}"][len(data["train_x"]) - n_val :] for a in "xy")
-if n_val and n + n_val > len(data["train_x"]):
-    raise ValueError(f"n_train + n_val must be ≤ {len(data['train_x'])}, the training images, got {n} + {n_val}")
 digits, truth = data["test_x"], data["test_y"]
 tests = {"biased": mark(digits, truth), "unbiased": digits, "deceiving": mark(digits, other_classes(truth))}
 shown = [int((truth == c).nonzero()[0]) for c in range(10)]
@@ -236,6 +233,16 @@ def segmenter(seed):
 
 
 # %%
+held, held_truth = (data[f"train_{a}"][len(data["train_x"]) - n_val :] for a in "xy")
+if n_val and n + n_val > len(data["train_x"]):
+    raise ValueError(f"n_train + n_val must be ≤ {len(data['train_x'])}, the training images, got {n} + {n_val}")
+
+
+# %% [markdown]
+# After each pass, and at the end:
+
+
+# %%
 def look(net, step, curves):
     """After a pass: the step's loss on held-out images that carry the mark, and their accuracy in the deceiving test."""
     net.eval()
@@ -247,6 +254,7 @@ def look(net, step, curves):
     net.train()
 
 
+# %%
 def chosen(name, curves):
     """What the pass with the smallest validation loss would have given, on held-out images, beside the last and the best one."""
     if "validation loss" not in curves:
@@ -279,6 +287,11 @@ def method(name, seed, plain):
     return net, train(seed, net, step, x, on_epoch=on_epoch) | watched
 
 
+# %% [markdown]
+# The rivals with masks see an image only behind its mask:
+
+
+# %%
 def seen(name, net, x):
     """The classifier and its input for a test: behind masks, if that is the method."""
     if name == "U-Net masks":

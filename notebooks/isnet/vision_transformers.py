@@ -23,7 +23,7 @@
 # ICML 2024, [arXiv 2402.05602](https://arxiv.org/abs/2402.05602)) explains networks and does not train them. What is
 # claimed below is what one would hope for, in our words, and no claim of theirs.
 #
-# **What you will see.** A standard transformer, ISNets that explain themselves by AttnLRP, and simpler remedies, on
+# **What you will see.** A standard transformer, ISNets that explain themselves by AttnLRP, and a simpler remedy, on
 # images with the mark of their class, without a mark, and with the mark of another class; their maps; and what a step
 # costs. At the default scale it takes half a minute, on scikit-learn's digits.
 #
@@ -35,7 +35,7 @@
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m data_prep mnist)
 n_train: int = 640  # number of training images, 0 for all [n_train ≥ 0]
-methods: str = "standard, Selective, Stochastic, RRR, replacement, unmarked"  # what to train, see the table below
+methods: str = "standard, Selective, Stochastic, replacement, unmarked"  # what to train, see the table below
 variant: str = "attn"  # the map's rules: attn (AttnLRP) or cp (CP-LRP)
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5 [1 ≤ mark_size ≤ 5]
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white) [0 < mark_strength ≤ 1]

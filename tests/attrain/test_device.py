@@ -8,6 +8,7 @@ import copy
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -779,16 +780,40 @@ def test_in_silico_mutagenesis():
     same(run, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("token_ids", [False, True])
+def test_methods_are_compared(token_ids):
+    """All but the times, which are no one's."""
+
+    def run(device):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 3)) if token_ids else steady("cpu")
+        x = torch.arange(12).view(2, 6) % 9 if token_ids else images("cpu")
+        methods = {"DeepLIFT": at.DeepLift(), "gradient": at.InputXGradient()}
+        found = at.compare(net.eval().to(device), x.to(device), methods, layer="0" if token_ids else "")
+        return [value for row in found.rows.values() for name, value in row.items() if name != "ms a map"]
+
+    np.testing.assert_allclose(run(NAME), run("cpu"), rtol=1e-3, atol=1e-4)
+
+
+def test_maps_are_shown():
+    def pixels(device):
+        torch.manual_seed(0)
+        x, maps = images(device), images(device) - 0.5
+        axes = at.show(x, {"a": maps}).axes
+        return np.concatenate([np.ravel(image.get_array()) for axis in axes for image in axis.images])
+
+    np.testing.assert_allclose(pixels(NAME), pixels("cpu"), rtol=1e-5)
+
+
 # ---------------------------------------------------------------- all that is public
 
 ELSEWHERE = {
     "explain", "Explanation", "selective_target", "stochastic_target", "mean_normalised_target", "softmax_target",
-    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis",
+    "BCos", "EPG", "HeatmapIoU", "InSilicoMutagenesis", "compare", "show",
 }  # fmt: skip
 NO_TENSORS = {"Method", "UnsupportedOperation", "register_rule", "Comparison"}
-NOT_YET = {"compare", "show"}
 
 
 def test_every_public_name_is_tried_on_the_device():
     tried = {*METHODS, *LOSSES, *MEASURES, *ELSEWHERE}
-    assert set(at.__all__) - tried - NO_TENSORS - NOT_YET == set()
+    assert set(at.__all__) - tried - NO_TENSORS == set()

@@ -835,3 +835,37 @@ def test_mean_normalised_contributions_sum_to_zero_over_classes(rule):
     every = explain(deep, x, "all", DeepLift(rule=rule)).heatmap
     found = explain(deep, x, mean_normalised_target(classes), DeepLift(rule=rule)).heatmap
     torch.testing.assert_close(found, (every - every.mean(1, keepdim=True))[torch.arange(6), classes])
+
+
+DENSE = {
+    "matmul": lambda h, weight, bias: h @ weight.T + bias,
+    "addmm": lambda h, weight, bias: torch.addmm(bias, h, weight.T),
+    "einsum": lambda h, weight, bias: torch.einsum("ni,oi->no", h, weight) + bias,
+    "tensordot": lambda h, weight, bias: torch.tensordot(h, weight, ([1], [1])) + bias,
+    "inner": lambda h, weight, bias: torch.inner(h, weight) + bias,
+    "transposed": lambda h, weight, bias: (weight @ h.T).T + bias,
+    "written out": lambda h, weight, bias: (h[:, None] * weight).sum(2) + bias,
+}
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel", "genomics"])
+@pytest.mark.parametrize("form", DENSE)
+def test_a_layer_with_a_weight_is_one_however_it_is_written(form, rule):
+    class Network(nn.Module):
+        def __init__(self, dense):
+            super().__init__()
+            self.dense, self.first, self.last = dense, nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            h = F.relu(self.dense(x, self.first.weight, self.first.bias))
+            return self.dense(h, self.last.weight, self.last.bias)
+
+    torch.manual_seed(0)
+    net, x, method = Network(F.linear).double(), torch.randn(4, 6).double(), DeepLift(torch.randn(1, 6).double(), rule)
+    expected = explain(net, x, 0, method).heatmap
+    net.dense = DENSE[form]
+    if rule == "genomics" and form in ("transposed", "written out"):
+        with pytest.raises(UnsupportedOperation, match="needs a convolution or a linear layer"):
+            explain(net, x, 0, method)
+    else:
+        assert torch.allclose(explain(net, x, 0, method).heatmap, expected, atol=1e-12)

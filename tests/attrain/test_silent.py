@@ -18,12 +18,15 @@ from torch import nn
 from attrain import (
     LRP,
     ZB,
+    AttnLRP,
     DeepLift,
     GradCAM,
     Gradient,
     GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
+    Occlusion,
+    SmoothGrad,
     UnsupportedOperation,
     ZPlus,
     energy_loss,
@@ -1450,3 +1453,266 @@ def test_nothing_grows_with_the_number_of_calls(method):
     before = held()
     [explain(model, x, 0, method) for _ in range(20)]
     assert held() == before
+
+
+# ------------------------------------------------------------------------ one reference for all samples, one row
+
+
+def _late(h):
+    h = h * 1.0
+    view = h.T
+    h.relu_()
+    return (view * 2).T
+
+
+def _in_place(view, write):
+    def operation(h):
+        h = h * 1.0
+        write(view(h))
+        return h
+
+    return operation
+
+
+def _set_row(t):
+    t[0] = t[1].relu()
+
+
+ONE_ROW = {  # what keeps the number of samples, and yet is not the same sample by sample
+    "einsum over the samples": lambda h: torch.einsum("ni,mi->n", h, h),
+    "einsum of another's samples": lambda h: torch.einsum("ni,mj->m", h, h.relu()),
+    "einsum by a matrix": lambda h: torch.einsum("mn,nf->mf", torch.eye(len(h)).double().roll(1, 0), h.relu()),
+    "einsum with dots": lambda h: torch.einsum("...i,...i->...", h.relu(), h),
+    "einsum of no dimension": lambda h: torch.einsum("...ni,mi->...n", h, h),
+    "pad shifts samples": lambda h: F.pad(h.relu(), (0, 0, 1, -1)),
+    "constant_pad_nd shifts samples": lambda h: torch.constant_pad_nd(h, (0, 0, -1, 1), 0.5).relu(),
+    "flipud": lambda h: h.flipud().relu() + h,
+    "rot90 twice": lambda h: torch.rot90(h, 2).relu() + h,
+    "index_put of one sample": lambda h: torch.index_put(
+        h, (torch.tensor([0]), torch.tensor([2])), torch.tensor([5.0]).double()
+    ).relu(),
+    "slice_scatter": lambda h: torch.slice_scatter(h, ones(h[:1].detach()), start=0, end=1).relu(),
+    "as_strided of a view": lambda h: (lambda t: t.as_strided(t.shape, t.stride()))(h.T).T.relu(),
+    "as_strided windows": lambda h: h.contiguous().as_strided((len(h), 4, 3), (6, 1, 1)).tanh(),
+    "a transposed in place": _in_place(lambda h: h.T, lambda t: t.relu_()),
+    "a row of the transposed in place": _in_place(lambda h: h.T[:2], lambda t: t.relu_()),
+    "rows of the transposed added": _in_place(lambda h: h.T, lambda t: t[1].add_(t[0])),
+    "a row of the transposed set": _in_place(lambda h: h.T, _set_row),
+    "in place below a transposed": _late,
+}
+
+
+@rules
+@each(ONE_ROW)
+def test_deeplift_with_a_reference_shared_by_the_samples_is_that_with_one_a_sample(case, rule):
+    x, r = inputs()
+    model = Network(ONE_ROW[case])
+    complete_or_refuses(model, x, r, rule, independent=False)
+    complete_or_refuses(model, x, r.repeat(3, 1), rule, independent=False)
+    references = torch.stack([r, 0.5 * r + 0.3, -r, 0 * r])
+    found = attempt(lambda: explain(model, x, 0, DeepLift(references, rule)).heatmap)
+    if not isinstance(found, str):
+        alone = [attempt(lambda q=q: explain(model, x, 0, DeepLift(q.expand_as(x), rule)).heatmap) for q in references]
+        close(found, sum(alone) / 4, "the mean over references")
+
+
+def test_a_model_that_counts_is_run_anew_as_it_was():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            h = x * self.calls.to(x.dtype)
+            h.T.relu_()
+            return h[:, :2]
+
+    x, r = inputs()
+    found = explain(Counting(), x, 0, DeepLift(r))
+    close(found.heatmap[:, 0], x[:, 0].relu() - r[:, 0].relu(), "the map of the first call")
+    close(found.heatmap.sum(1), found.delta, "its sum")
+
+
+def test_random_slopes_are_refused_by_deeplift():
+    x, r = inputs()
+    model = Network(lambda h: F.rrelu(h, training=True))
+    for rule in DEEPLIFT:
+        refused = attempt(lambda rule=rule: explain(model, x, 0, DeepLift(r, rule)))
+        assert isinstance(refused, str) and "rrelu" in refused, refused
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_map_of_a_maximum_does_not_depend_on_the_other_samples(swapped):
+    def running(h):
+        most = torch.full((len(h),), -10.0, dtype=h.dtype)
+        for k in range(h.shape[1]):
+            most = torch.maximum(h[:, k], most) if swapped else torch.maximum(most, h[:, k])
+        return most[:, None]
+
+    x, r = inputs()
+    model, method = Network(running), DeepLift(r, "reveal_cancel")
+    alone = torch.cat([explain(model, row[None], 0, method).heatmap for row in x])
+    close(explain(model, x, 0, method).heatmap, alone, "RevealCancel")
+
+
+def _layer_forms():
+    torch.manual_seed(8)
+    w, b = torch.randn(4, 6).double(), torch.randn(4).double()
+    return {
+        "addmm": lambda h: torch.addmm(b, h, w.T),
+        "addmm, beta and alpha": lambda h: torch.addmm(b / 2, h, w.T / 3, beta=2, alpha=3),
+        "baddbmm": lambda h: torch.baddbmm(b, h[:, None], w.T.expand(len(h), 6, 4))[:, 0],
+        "addmv": lambda h: torch.stack([torch.addmv(b, w, row) for row in h]),
+        "inner": lambda h: torch.inner(h, w) + b,
+        "tensordot": lambda h: torch.tensordot(h, w, ([1], [1])) + b,
+        "einsum": lambda h: torch.einsum("ni,oi->no", h, w) + b,
+        "matmul": lambda h: h @ w.T + b,
+    }
+
+
+@pytest.mark.parametrize("form", [n for n in _layer_forms() if n != "matmul"])
+@rules
+def test_a_matrix_product_and_its_bias_have_one_map_however_written(form, rule):
+    x, r = inputs()
+    forms, method = _layer_forms(), DeepLift(r, rule)
+    models = [Network(lambda h, f=forms[name]: f(h.tanh()).relu()) for name in (form, "matmul")]
+    found, wanted = (attempt(lambda m=m: explain(m, x, 0, method).heatmap) for m in models)
+    if isinstance(wanted, str):
+        assert isinstance(found, str)
+    else:
+        close(found, wanted, form)
+
+
+# ------------------------------------------------------------------------ z^B where the first layer's output forks
+
+
+def _normed(h, w):
+    return F.batch_norm(h, w[0] * 0.1, w[1].abs() + 0.5, w[2], w[0])
+
+
+FORKS = {  # name: (what comes behind the layer, by a ReLU and a weight (6, 6); where the relevance is taken)
+    "beside the ReLU": (lambda h, relu, w: relu(h) + h, "layer"),
+    "before the ReLU": (lambda h, relu, w: F.linear(h, w) + relu(h), "layer"),
+    "a part of it": (lambda h, relu, w: F.linear(relu(h), w) + h[:, :1], "layer"),
+    "a copy of it": (lambda h, relu, w: relu(h) + F.linear(h.clone(), w), "layer"),
+    "both signs": (lambda h, relu, w: relu(h) + relu(-h), "layer"),
+    "two ReLUs": (lambda h, relu, w: relu(h) + F.linear(relu(h), w), "layer"),
+    "a pre-activation block": (lambda h, relu, w: h + F.linear(relu(_normed(h, w)), w), "layer"),
+    "no fork": (lambda h, relu, w: F.linear(relu(h), w), "relu"),
+    "behind the ReLU": (lambda h, relu, w: (lambda y: y + F.linear(relu(y), w))(relu(h)), "relu"),
+}
+
+
+@pytest.mark.parametrize("with_graph", [False, True], ids=["", "create_graph"])
+@each(FORKS)
+def test_zb_takes_all_relevance_of_the_first_layer(case, with_graph):
+    behind, where = FORKS[case]
+    torch.manual_seed(3)
+    w, v = torch.randn(6, 6).double(), torch.randn(3, 6).double()
+    x, _ = inputs()
+    model = Network(lambda h: h)
+    whole = lambda x: F.linear(behind(model.hidden(x), torch.relu, w), v)  # noqa: E731
+    found = explain(whole, x, 0, LRP(oracles.EPSILON, ZB(-9, 9)), create_graph=with_graph)
+    h = model.hidden(x).detach()
+    start = (h if where == "layer" else h.relu()).requires_grad_()
+    passed = [where == "layer"]
+
+    def relu(t):  # the first one lies before where the relevance is taken, or behind it
+        return oracles.epsilon_relu(t) if passed[0] or passed.__setitem__(0, True) else t
+
+    (g,) = torch.autograd.grad(F.linear(behind(start, relu, w), v)[:, 0].sum(), start)
+    weight, bias = model.a.detach(), model.b.detach()
+    up, down = (weight.clamp(min=0), bias.clamp(min=0)), (weight.clamp(max=0), bias.clamp(max=0))
+    z = h.detach() + 9 * F.linear(torch.ones_like(x), *up) - 9 * F.linear(torch.ones_like(x), *down)
+    s = g * start.detach() / (z + 1e-2 * z.sign())
+    close(found.heatmap.detach(), x * (s @ weight) + 9 * (s @ up[0]) - 9 * (s @ down[0]), case)
+
+
+def test_zb_without_a_first_layer_says_so():
+    refused = attempt(lambda: explain(nn.Identity(), inputs()[0], 0, LRP(1e-2, ZB(-9, 9))))
+    assert "first layer" in refused
+
+
+# ------------------------------------------------------------------------ arguments that the model writes to
+
+SEVERAL_PASSES = [
+    IntegratedGradients(steps=2),
+    SmoothGrad(Gradient(), samples=2),
+    Occlusion(1),
+    Occlusion(1, batch_size=1),
+    DeepLift(torch.zeros(2, 1, 5), "reveal_cancel"),
+]
+
+
+@pytest.mark.parametrize("method", SEVERAL_PASSES, ids=str)
+def test_an_argument_that_a_model_writes_to_is_refused_where_the_next_pass_would_find_another(method):
+    layer, x = nn.Linear(5, 3).double(), inputs()[0]
+    found = attempt(lambda: explain(lambda x, s: layer(x * s.add_(1.0)), x, 0, method, args=(ones(x[0]),)))
+    assert isinstance(found, str) and "args" in found
+
+
+def test_an_argument_that_a_model_writes_to_is_refused_where_the_next_chunk_would_find_another():
+    layer, x = nn.Linear(5, 3).double(), inputs()[0]
+    model = lambda x, s: layer(x * s.add_(1.0))  # noqa: E731
+    found = attempt(lambda: explain(model, x, 0, Gradient(), kwargs={"s": ones(x[0])}, chunk_size=1))
+    assert isinstance(found, str) and "kwargs" in found
+    close(
+        explain(model, x, 0, Gradient(), kwargs={"s": ones(x[0])}).heatmap,
+        2 * layer.weight[0].detach().expand_as(x),
+        "once",
+    )
+
+
+# ------------------------------------------------------------------------ what a model holds, and what it does not
+
+
+def test_a_tensor_that_takes_the_place_of_another_in_memory_is_no_constant():
+    class Forgetful(nn.Module):
+        def forward(self, x):
+            self.kept = zeros(x)
+            h = F.linear(x, torch.eye(5).double()[:4])
+            self.kept = None  # what comes next may lie where it lay
+            return h.gather(1, torch.tensor([3, 1, 0, 0]).expand(h.shape)).relu()
+
+    x, r = inputs()
+    for _ in range(20):
+        assert complete_or_refuses(Forgetful(), x, r) == "right"
+
+
+def test_buffers_that_modules_share_stay_shared_in_training():
+    layer = nn.Linear(5, 3).double()
+    layer.register_buffer("scale", ones(torch.zeros(5).double()))
+    layer.inner = nn.Module()
+    layer.inner.register_buffer("scale", layer.scale)
+    scale = layer.scale
+    layer.forward = lambda x: F.linear(x * layer.scale.to(x.dtype), layer.weight) + layer.inner.scale.contiguous()[:3]
+    explain(layer, inputs()[0], 0, LRP(), create_graph=True)
+    assert layer.scale is layer.inner.scale is scale and not vars(scale)
+
+
+@pytest.mark.filterwarnings("ignore")  # of a layout in beta
+def test_sparse_constants_and_transforms_of_frozen_ensembles():
+    x, r = inputs()
+    matrix = torch.randn(3, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to_sparse_csr()
+    model = lambda x: (matrix @ x.T).T.relu()  # noqa: E731
+    autograd_or_refuses(model, x)
+    complete_or_refuses(model, x, r, independent=False)
+    heads = [nn.Linear(5, 3).double() for _ in range(2)]
+    parameters, buffers = torch.func.stack_module_state(heads)
+    one = lambda p, b, x: torch.func.functional_call(heads[0], (p, b), (x,))  # noqa: E731
+    ensemble = lambda x: torch.func.vmap(one, (0, 0, None))(parameters, buffers, x).mean(0)  # noqa: E731
+    autograd_or_refuses(ensemble, x)
+
+
+def test_attention_without_a_batch_can_be_trained_on():
+    model = Network(lambda h: F.scaled_dot_product_attention(h, h, h))
+    maps = [explain(model, inputs()[0], 0, AttnLRP(), create_graph=c).heatmap.detach() for c in (False, True)]
+    close(maps[1], maps[0], "with a graph")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_models_are_refused_in_words_by_methods_of_several_passes():
+    model = torch.jit.script(nn.Sequential(nn.Linear(5, 3)).double())
+    for method in (DeepLift(torch.zeros(2, 1, 5)), LRP()):
+        assert "script" in attempt(lambda m=method: explain(model, inputs()[0], 0, m))

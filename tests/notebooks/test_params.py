@@ -31,10 +31,12 @@ SHORT = {
     "energy/guidance": "n_train 24 n_val 16 n_test 16 epochs 1 guided_epochs 1 batch_size 8",
     "energy/limited_boxes": "n_train 100 n_val 16 n_test 16 epochs 1 guided_epochs 1 batch_size 25",
     "isnet/covid_xray": "epochs 1 range_epochs 1 lung_epochs 1 draws 20",
+    "isnet/hidden_shortcuts": "n_train 64 n_held 20 epochs 1 looks 1 range_images 64",
     "isnet/mnist_background_bias": "n_train 64 epochs 1 range_images 64",
     "isnet/natural_images": "n_train 64 n_test 32 epochs 1 range_epochs 1",
     "isnet/training_time": "image_size 32 batch_size 2 repeats 1",
     "isnet/vision_transformers": "n_train 64 epochs 1 range_images 64 repeats 1 width 16 layers 2",
+    "own_inputs": "exchanges 2",
     "own_model": "epochs 1 guided_epochs 1 image_size 32",
     "tour": "n_train 64 epochs 1",
 }
@@ -44,7 +46,8 @@ PAPER = {
     "energy/guidance": "dataset scenes image_size 64 pretrained False n_train 8 n_val 8 n_test 8",
     "energy/limited_boxes": "dataset scenes image_size 64 boosts 10",
     "isnet/covid_xray": "dataset phantom_xray size 32 lung_width 8",
-    "isnet/mnist_background_bias": "dataset digits",
+    "isnet/hidden_shortcuts": "dataset digits",
+    "isnet/mnist_background_bias": "dataset digits n_val 32",
     "isnet/vision_transformers": "dataset digits",
     "tour": "dataset digits",
 }

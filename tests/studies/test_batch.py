@@ -119,7 +119,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_and_ends_as_if_undisturb
         assert code == (130 if kill is ctrl_c else -signal.SIGKILL)
         if kill is ctrl_c:
             assert len(command.err) == 1, command.err
-        else:  # the killed say nothing; a kernel of theirs may still say that its parent, or its connection file, is gone
+        else:  # the killed say nothing; a kernel may still say that its parent, or its connection file, is gone
             assert not any("studies" in line for line in command.err), command.err
         assert command.gone(), command.left()
         # Another run may have finished between the look and the kill: what counts is that nothing finished is touched.

@@ -778,7 +778,7 @@ def test_the_readmes_block_is_written_if_it_has_the_markers_and_else_the_readme_
     pages.README.write_text("no markers")
     assert pages.README not in pages.generated(tree)
     pages.README.write_text("\n".join(pages.README_MARKERS))
-    assert "| Mine | *laptop*, 41.2 s: [1 holds](" in pages.generated(tree)[pages.README]
+    assert "| *laptop*, 41.2 s: [1 holds](" in pages.generated(tree)[pages.README]
 
 
 def test_every_link_of_the_results_pages_leads_somewhere():

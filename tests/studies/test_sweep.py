@@ -126,6 +126,23 @@ def test_errors_of_the_librarys_own_are_told_from_others(network):
     assert verdict == "refused" and "reference" in said
 
 
+@pytest.mark.parametrize(
+    "model, why",
+    [
+        (lambda x: x.detach() @ torch.ones(3, 2).double(), "does not require grad"),
+        (lambda x: x[:, :2] * 0, "does not depend on its input"),
+    ],
+)
+def test_a_network_that_torch_cannot_differentiate_is_not_run_and_says_why(model, why, monkeypatch):
+    class Network(nn.Module):
+        def forward(self, x):
+            return model(x)
+
+    monkeypatch.setitem(sweep.BUILDERS, "torchvision", lambda name: (Network(), torch.rand(2, 3), torch.rand(1, 3)))
+    record = sweep.one("torchvision/none")
+    assert record["verdict"] == "not run" and why in record["why"]
+
+
 def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(sweep, "in_a_process", lambda name, s: made.append(name) or {"name": name, "verdict": "right"})

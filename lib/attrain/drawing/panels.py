@@ -1,6 +1,7 @@
 """The parts of a picture: one input with the maps of several methods, by what it is."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,19 +202,21 @@ def _series_panel(maps: Maps, size: float | None, **_: Any) -> Panel:
 
 
 def _feature_panel(maps: Maps, size: float | None, tokens: Any, **_: Any) -> Panel:
-    rows = [(i, name) for i in range(len(maps.x)) for name in maps.of]
-    count = maps.x.shape[1]
+    """Bars: a row of panels for each sample, a column for each method."""
+    samples, count = maps.x.shape
     names = list(tokens) if tokens is not None and not callable(tokens) else [f"{i}" for i in range(count)]
     if len(names) != count:
         raise ValueError(f"tokens must be the names of the {count} features, got {len(names)}")
 
     def draw(figure: Any) -> None:
-        for axis, (i, name) in zip(np.ravel(figure.subplots(1, len(rows), sharey=True, squeeze=False)), rows):
+        axes = figure.subplots(samples, len(maps.of), sharey=True, squeeze=False)
+        for axis, (i, name) in zip(axes.flat, product(range(samples), maps.of)):
             sequences.draw_bars(axis, names, maps.of[name][i])
-            axis.set_title("\n".join(part for part in (maps.labels[i], name) if part), fontsize=9)
+            axis.set_title("\n".join(part for part in (maps.labels[i], "" if i else name) if part), fontsize=9)
+        for axis in axes[-1]:
             axis.set_xlabel("relevance")
 
-    return Panel((size or 2.6 * len(rows) + 1, 0.22 * count + 1.0), draw)
+    return Panel((size or 2.6 * len(maps.of) + 1, samples * (0.22 * count + 0.6) + 0.4), draw)
 
 
 PANELS: dict[str, Callable[..., Panel]] = {

@@ -76,6 +76,26 @@ def scaled_dot_product_attention(
     return torch.dropout(weights, dropout_p, True) @ value
 
 
+def addmm(input, mat1, mat2, beta=1, alpha=1, **_):
+    return _added(input, mat1 @ mat2, beta, alpha)
+
+
+def baddbmm(input, batch1, batch2, beta=1, alpha=1, **_):
+    return _added(input, batch1 @ batch2, beta, alpha)
+
+
+def addmv(input, mat, vec, beta=1, alpha=1):
+    return _added(input, mat @ vec, beta, alpha)
+
+
+def addcmul(input, tensor1, tensor2, value=1):
+    return _added(input, tensor1 * tensor2, 1, value)
+
+
+def _added(a, b, beta, alpha):
+    return (a if beta == 1 else beta * a) + (b if alpha == 1 else alpha * b)
+
+
 def glu(input, dim=-1):
     a, gate = input.chunk(2, dim)
     return a * gate.sigmoid()
@@ -171,10 +191,11 @@ def minimum(input, other):
 
 
 def _smaller_first(a, b):
-    """Two tensors, first that of smaller numbers: they are lost in a difference from −1e38, and −∞ has none."""
+    """Two tensors, first one that is not much larger: its numbers are lost in a difference from −1e38; −∞ has none."""
     with torch._C.DisableTorchFunction():  # this decides about rounding, and nothing else
         sizes = [t.detach().abs().max() if t.numel() else 0 for t in (a, b)]
-        small, large = (a, b) if sizes[0] <= sizes[1] else (b, a)
+        much = sizes[0] > 1 + sizes[1] / torch.finfo(a.dtype).eps ** 0.5  # else the order would be the batch's doing
+        small, large = (b, a) if much else (a, b)
         infinite = max(sizes) == torch.inf
     return small, large.clamp(min=torch.finfo(large.dtype).min / 2) if infinite else large
 
@@ -336,6 +357,10 @@ TABLE = {
     "group_norm": group_norm,
     "instance_norm": instance_norm,
     "scaled_dot_product_attention": scaled_dot_product_attention,
+    "addmm": addmm,
+    "baddbmm": baddbmm,
+    "addmv": addmv,
+    "addcmul": addcmul,
     "glu": glu,
     "div": div,
     "addcdiv": addcdiv,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from attrain.tensors import finite
+from attrain.tensors import finite, tensors
 
 Form = Tensor | tuple | dict
 
@@ -27,13 +27,24 @@ class Inputs:
         values = list(x.values()) if isinstance(x, dict) else [x] if self.single else list(x)
         self.tensors = [v.as_subclass(Tensor) for v in values]
         self.args, self.kwargs = tuple(args), dict(kwargs or {})
+        self._versions = [(t, t._version) for t in tensors((self.args, self.kwargs)) if not t.is_inference()]
 
     def __len__(self) -> int:
         return len(self.tensors[0])
 
     def replaced(self, tensors: Sequence[Tensor]) -> "Inputs":
         """The same form with other tensors."""
+        self.check_arguments()
         return Inputs(self.formed(tensors), self.args, self.kwargs)
+
+    def check_arguments(self) -> None:
+        """Raise ValueError if the model has written into one of its further arguments: the next pass finds another."""
+        for value, version in self._versions:
+            if value._version != version:
+                raise ValueError(
+                    f"the model changes a tensor of args or kwargs in place, of shape {tuple(value.shape)}, so that "
+                    "each pass finds another: write it out of place, or give a model that copies it first"
+                )
 
     def formed(self, values: Sequence):
         """Values, one an input, in the form of x."""
@@ -49,6 +60,7 @@ class Inputs:
 
     def call(self, model: Callable, tensors: Sequence[Tensor]):
         """The model's output for these tensors."""
+        self.check_arguments()
         if self.keys is not None:
             return model(*self.args, **dict(zip(self.keys, tensors)), **self.kwargs)
         return model(*tensors, *self.args, **self.kwargs)

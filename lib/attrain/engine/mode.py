@@ -74,9 +74,9 @@ class Mode(TorchFunctionMode):
     # ---------------------------------------------------------------- what depends on the input
 
     @cached_property
-    def constants(self) -> set[int]:
-        """The identities of the tensors that the model holds."""
-        return {id(t) for t in unseen.held(self.model)}
+    def constants(self) -> dict[int, Tensor]:
+        """The tensors that the model holds before the pass, by identity; kept, so that no other takes that over."""
+        return {id(t): t for t in unseen.held(self.model)}
 
     def is_active(self, value: Tensor) -> bool:
         """Whether a tensor, or what it is a view of, depends on the input; of any dtype, with a graph or without."""
@@ -194,6 +194,7 @@ class Mode(TorchFunctionMode):
 
     def forward(self, run: Callable[[], object]):
         """The model's output, with the rules on."""
+        _ = self.constants  # what the pass itself puts into the model is none
         with disable_saved_tensors_hooks(_SAVED) if self.keeps else nullcontext(), self:
             output = run()
         if self.sees_all:

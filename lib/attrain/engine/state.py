@@ -49,6 +49,14 @@ def _kept(model: nn.Module, keep_updates: bool):
                 del _running[model]
 
 
+def restart(model) -> None:
+    """Within `kept`: make the model again what it was before, to run it anew."""
+    with _lock:
+        for module in modules_of(model):
+            if module in _running:
+                _running[module][1].restore(module, keep_updates=False)
+
+
 @contextmanager
 def undone(model):
     """Within this context a pass leaves no trace: buffers are copies, and what modules keep is put back.
@@ -57,7 +65,7 @@ def undone(model):
     several finds the model as the first one found it.
     """
     with _undoing:
-        modules = {m for root in modules_of(model) for m in root.modules()}
+        modules = {m for root in modules_of(model) for m in root.modules() if not isinstance(m, torch.jit.ScriptModule)}
         before = [(m, dict(m._buffers), _attributes(m)) for m in modules]
         copies: dict = {}  # a buffer that two modules share stays shared
         for module, buffers, _ in before:
@@ -86,7 +94,9 @@ class _State:
         for module, name, buffer, value in self.buffers:
             if keep_updates:
                 current = module._buffers.get(name)
-                if current is not None and (current.requires_grad or _marked(current)):
+                if current is buffer and current is not None and not current.requires_grad:
+                    vars(current).clear()  # changed in place or not, it stays the model's, perhaps shared by modules
+                elif current is not None and (current.requires_grad or _marked(current)):
                     # A copy: what is written into a mere view of it would have its graph again.
                     module._buffers[name] = current.detach().clone().as_subclass(type(current))
                 continue

@@ -33,13 +33,22 @@ def check(mode, call: Call) -> None:
     if call.kind == "reads":
         mode.unknown.append(str(call))
     for value in call.tensors:
-        if getattr(value, "_attrain_seen", None) is mode.token or mode.is_active(value):
+        value, *wrapped = _unwrapped(value)
+        if any(getattr(t, "_attrain_seen", None) is mode.token or mode.is_active(t) for t in (value, *wrapped)):
             continue
         if value.grad_fn is not None:
             if mode.sees_all and reaches(value.grad_fn, mode.leaves):
                 raise UnsupportedOperation(_unseen(f"{call} is given", value.grad_fn))
         elif id(value) not in mode.constants and not _empty(value):
             mode.unknown.append(str(call))
+
+
+def _unwrapped(value: Tensor) -> list[Tensor]:
+    """A tensor, within those that a transform of torch.func, as vmap, wraps around it; and these."""
+    found = [value]
+    while torch._C._functorch.is_functorch_wrapped_tensor(found[0]):
+        found.insert(0, torch._C._functorch.get_unwrapped(found[0]))
+    return found
 
 
 def _empty(value: Tensor) -> bool:
@@ -152,21 +161,24 @@ MADE_OF_NUMBERS = frozenset(
 class _Witness(TorchFunctionMode):
     """Writes down every number and every tensor that enters an operation and that no operation was seen to make."""
 
-    def __init__(self, constants: set[int], whole: bool):
+    def __init__(self, constants: dict[int, Tensor], whole: bool):
         super().__init__()
         self.constants, self.token, self.record = constants, object(), []
         self.numbers = (int, float, complex) if whole else (float, complex)  # a derivative is not changed by whole ones
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        given = tensors((args, kwargs))
-        strange = [t for t in given if getattr(t, "_attrain_seen", None) is not self.token and not self._constant(t)]
+        given = map(_unwrapped, tensors((args, kwargs)))
+        strange = [levels[0] for levels in given if not self._constant(levels[0]) and not any(map(self._seen, levels))]
         numbers = [a for a in (*args, *kwargs.values()) if isinstance(a, self.numbers)]
         self.record.append((getattr(func, "__name__", ""), numbers, [t.detach().clone() for t in strange]))
         out = func(*args, **kwargs)
         for t in tensors(out):
             vars(t)["_attrain_seen"] = None if getattr(func, "__name__", "") in MADE_OF_NUMBERS else self.token
         return out
+
+    def _seen(self, value: Tensor) -> bool:
+        return getattr(value, "_attrain_seen", None) is self.token
 
     def _constant(self, value: Tensor) -> bool:
         return id(value) in self.constants
@@ -206,6 +218,7 @@ def _compare(mode, first: list, second: list) -> None:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
+    a, b = (t.to_dense() if t.layout != torch.strided else t for t in (a, b))
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 

@@ -11,11 +11,11 @@ from attrain.methods.gradient import GuidedBackprop as GuidedBackprop
 from attrain.methods.gradient import InputXGradient as InputXGradient
 from attrain.methods.integrated import IntegratedGradients as IntegratedGradients
 from attrain.methods.lrp import LRP as LRP
-from attrain.methods.lrp import ZB as ZB
 from attrain.methods.method import Method as Method
 from attrain.methods.perturbation import InSilicoMutagenesis as InSilicoMutagenesis
 from attrain.methods.perturbation import Occlusion as Occlusion
 from attrain.methods.smoothgrad import SmoothGrad as SmoothGrad
+from attrain.methods.zb import ZB as ZB
 from attrain.methods.zennit import Zennit as Zennit
 from attrain.methods.zplus import Dual as Dual
 from attrain.methods.zplus import ZPlus as ZPlus

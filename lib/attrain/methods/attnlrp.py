@@ -251,7 +251,7 @@ def attention(mode: "AttnLRPMode", call: Call):
     activations = mode.scales(call) == [None] * len({id(query), id(key), id(value)})
     constant = mask is None or not mask.requires_grad
     if (
-        not (mode.create_graph and alike and activations and constant)
+        not (mode.create_graph and alike and activations and constant and query.ndim > 2)
         or options
         or torch.is_autocast_enabled(query.device.type)
     ):

@@ -1,6 +1,6 @@
-"""LRP-ε of ReLU networks, differentiable: the method, its rules, and the z^B rule of the first layer."""
+"""LRP-ε of ReLU networks, differentiable: the method and its rules; that of the first layer is in `zb`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,70 +8,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy
-from attrain.engine.fast.batchnorm import affine
-from attrain.engine.fast.convolution import geometry_of, input_gradient
 from attrain.engine.mode import Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
-from attrain.tensors import along, tensors
-
-
-@dataclass(frozen=True)
-class ZB:
-    """The z^B rule of a first layer whose inputs lie in a box [low, high] (Montavon et al. 2017).
-
-    Args:
-        low, high: the range of the inputs; or a sequence with one number for each channel, as for normalised images.
-        stabilizer: > 0, keeps the rule's denominator from zero. The authors of Faster ISNet take LRP's ε here too:
-            with an ε other than 1e-2 their map is that of `ZB(low, high, stabilizer=ε)`.
-
-    Raises:
-        ValueError: not low < high, a stabilizer that is not positive; in `explain`, an input outside the box.
-    """
-
-    low: float | Sequence[float] = 0.0
-    high: float | Sequence[float] = 1.0
-    stabilizer: float = 1e-2
-
-    def __post_init__(self):
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)):
-                object.__setattr__(self, name, tuple(float(v) for v in value))
-        low, high = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (self.low, self.high))
-        if low.ndim > 1 or high.ndim > 1 or (low.ndim and high.ndim and len(low) != len(high)):
-            raise ValueError(f"ZB needs low and high as numbers or one number a channel, got {self.low}, {self.high}")
-        if not (low < high).all():
-            raise ValueError(f"ZB needs low < high, got low={self.low}, high={self.high}")
-        if not self.stabilizer > 0:
-            raise ValueError(f"ZB needs stabilizer > 0, got {self.stabilizer}")
-
-    @staticmethod
-    def imagenet() -> "ZB":
-        """The box of images in 0..1 normalised by ImageNet's mean and standard deviation."""
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return ZB([-m / s for m, s in zip(mean, std)], [(1 - m) / s for m, s in zip(mean, std)])
-
-    def check(self, x: Tensor, dim: int) -> None:
-        """Raise ValueError if an input lies outside the box by more than rounding; `dim` is that of channels."""
-        low, high = (self.bound(name, x, dim) for name in ("low", "high"))
-        slack = 1e-5 * (high - low)
-        if x.numel() and bool(((x < low - slack) | (x > high + slack)).any()):
-            raise ValueError(
-                f"the z^B rule needs inputs in its box, but x lies in [{x.min().item():.4g}, {x.max().item():.4g}] and "
-                f"the box is ZB(low={self.low}, high={self.high}); give the range of the inputs, one a channel where "
-                "they are normalised (ZB.imagenet())"
-            )
-
-    def bound(self, name: str, like: Tensor, dim: int) -> Tensor:
-        """low or high in a shape that goes with values that have channels along `dim`."""
-        bound = torch.as_tensor(getattr(self, name), dtype=like.dtype, device=like.device)
-        if bound.ndim == 0:
-            return bound
-        dim = dim % like.ndim
-        if len(bound) != like.shape[dim]:
-            raise ValueError(f"ZB has {len(bound)} channels, but the input has {like.shape[dim]}: {tuple(like.shape)}")
-        return bound.view(-1, *[1] * (like.ndim - dim - 1))
+from attrain.methods.zb import ZB, FirstLayer
+from attrain.tensors import tensors
 
 
 @dataclass(frozen=True)
@@ -234,126 +175,12 @@ class LRPMode(InputXGradientMode):
         return original if token is self.token and value._version == version else value
 
     def roots(self):
-        return super().roots() if self.first is None else [self.first.output]
+        return super().roots() if self.first is None else [self.first.end()]
 
     def contract(self, number, gradient):
         if self.first is None:
             return super().contract(number, gradient)
-        return self.first.redistribute(gradient, self.first.output, self.leaves[0].detach(), self.create_graph)
-
-
-class FirstLayer:
-    """The z^B rule for a convolution or linear layer on the input, with a batch norm and a ReLU behind it.
-
-    Pixels lie in [low, high], so a black pixel is evidence too: LRP-ε gives it x·g = 0 by construction,
-    z^B does not. With R the relevance at the end of the chain, W⁺ and W⁻ the positive and negative
-    parts of the weight (a batch norm folded in),
-
-        z = conv(x; W, b) − low·(conv(1; W⁺) + b⁺) − high·(conv(1; W⁻) + b⁻),    s = R / (z + δ sign z)
-        R_x = x·convᵀ(s; W) − low·convᵀ(s; W⁺) − high·convᵀ(s; W⁻)
-
-    (Faster ISNet's code; zennit's ZBox clamps the bias in all three copies and so differs slightly).
-    δ is the box's stabilizer; of low and high one a channel, the bias is multiplied by their means. Biases and batch
-    statistics are constants for the map's derivative. conv(x; W) is the layer's own output, scaled, and conv(1; ·) the
-    same for all samples.
-    """
-
-    LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
-
-    def __init__(self, box: ZB, entries: list[Tensor]):
-        if len(entries) > 1:
-            raise ValueError(f"the z^B rule needs one input, got {len(entries)}; use first_layer=None")
-        self.box, self.entry = box, entries[0]
-        self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
-        self.stage = self.terms = None
-
-    def observe(self, call: Call, out, originals: list[Tensor]) -> None:
-        """Follow the chain as the model runs; `originals` goes into the call, of a copy what it is a copy of."""
-        enters = any(t is self.entry for t in originals)
-        follows = bool(originals) and originals[0] is self.output
-        view = bool(call.tensors) and call.tensors[0]._base is self.output  # in place there changes the output too
-        changes = bool(call.tensors) and call.tensors[0] is self.output and call.name != "relu"
-        if self.stage and call.inplace and (view or changes):
-            raise UnsupportedOperation(
-                f"the z^B rule needs the first layer's output as it is, but {call} changes it in place; use "
-                "first_layer=None, or write the operation out of place"
-            )
-        if enters:
-            self._begin(call, out)
-        elif self.stage == "layer" and call.name == "batch_norm" and follows:
-            self.scale, mean, shift = affine(out, **call.given)
-            self.constant = shift + self.scale.detach() * (self.constant - mean)
-            self.output, self.stage = out, "batch_norm"
-        elif self.stage in ("layer", "batch_norm") and call.name == "relu" and follows:
-            self.output, self.stage = out, "relu"
-
-    def _begin(self, call: Call, out: Tensor) -> None:
-        if call.name not in self.LAYERS or self.stage is not None:
-            raise UnsupportedOperation(
-                "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
-                f"but it goes into {call}; use first_layer=None, or move preprocessing out of the model"
-            )
-        given = dict(call.given)
-        self.geometry = geometry_of(call.name, given) if call.kind == "convolutions" else None
-        self.groups = given.get("groups", 1)
-        x, self.weight, self.bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
-        self.channel_dim = -1 if call.name == "linear" else 1
-        if self.groups > 1 and not isinstance(self.box.low, (int, float)):
-            raise ValueError("ZB with one number a channel needs a first layer without groups")
-        self.box.check(x.detach(), self.channel_dim)
-        self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
-        self.layer, self.scale = (
-            lambda x, weight, bias=None: call.func(input=x, weight=weight, bias=bias, **given),
-            None,
-        )
-        self.first, self.version = out, out._version
-        self.output, self.stage = out, "layer"
-
-    def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-        """The map at the input, of the relevance gradient · relevant at the end of the chain."""
-        with torch.set_grad_enabled(bool(create_graph)):
-            if self.terms is None:
-                self.terms = self._terms(x)
-            z, weights = self.terms
-            share = (gradient * relevant / z).to(self.first.dtype)
-            dim = self.channel_dim % x.ndim
-            shape = [*x.shape[:dim], 2 * x.shape[dim], *x.shape[dim + 1 :]]
-            parts = self._back(share, weights, shape, create_graph).unflatten(dim, (self.groups, 2, -1))
-            by_weight, by_extremes = (part.flatten(dim, dim + 1) for part in parts.unbind(dim + 1))
-            return x * by_weight - by_extremes
-
-    def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z + δ sign z, and W beside low·W⁺ + high·W⁻: few channels cost as much as twice as many."""
-        dim, ndim = self.channel_dim, self.first.ndim
-        weight, bias, scale = self.weight, self.bias, self.scale
-        y = self.first if self.first._version == self.version else self.layer(x, weight, bias)  # if a ReLU changed it
-        if scale is not None:
-            weight = (weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
-            bias, y = bias if bias is None else bias * scale, y * along(scale, dim, ndim)
-        extremes = self._extremes(weight)
-        constant_extremes = self._mean("low") * self.constant.clamp(min=0) + self._mean("high") * self.constant.clamp(
-            max=0
-        )
-        offset = along(self.constant - constant_extremes, dim, ndim)
-        offset = offset - self.layer(torch.ones_like(x[:1]), extremes)
-        z = y + (offset if bias is None else offset - along(bias, dim, ndim))
-        return z + torch.copysign(z.new_tensor(self.box.stabilizer), z.detach()), torch.cat([weight, extremes], 1)
-
-    def _back(self, share: Tensor, weights: Tensor, shape: list[int], create_graph: bool) -> Tensor:
-        if self.geometry is not None:
-            return input_gradient(share, weights.to(share.dtype), shape, self.geometry)
-        with torch.enable_grad():
-            probe = share.new_zeros(shape, requires_grad=True)
-            output = self.layer(probe, weights)
-            return torch.autograd.grad(output, probe, share.to(output.dtype), create_graph=create_graph)[0]
-
-    def _extremes(self, weight: Tensor) -> Tensor:
-        low, high = (self.box.bound(name, weight, 1) for name in ("low", "high"))
-        return low * weight.clamp(min=0) + high * weight.clamp(max=0)
-
-    def _mean(self, name: str) -> float:
-        bound = getattr(self.box, name)
-        return bound if isinstance(bound, (int, float)) else sum(bound) / len(bound)
+        return self.first.redistribute(gradient, self.first.end(), self.leaves[0].detach(), self.create_graph)
 
 
 class EpsilonReLU(Function):

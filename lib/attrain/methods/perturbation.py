@@ -197,6 +197,7 @@ class _Perturbed:
 
     def _together(self, changed: list[list[Tensor]]) -> Iterator[Tensor]:
         """The explained numbers of several changed inputs, from one forward pass."""
+        self.inputs.check_arguments()
         n, count = len(self.inputs), len(changed)
         repeated = lambda t: t.repeat(count, *[1] * (t.ndim - 1)) if t.ndim and len(t) == n and count > 1 else t  # noqa: E731
         args, kwargs = mapped(repeated, self.inputs.args), mapped(repeated, self.inputs.kwargs)

@@ -24,8 +24,9 @@ from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import convolution
 from attrain.engine.mode import Backward, Mode, Tensors
 from attrain.methods import lrp
-from attrain.methods.lrp import ZB, LRPMode
+from attrain.methods.lrp import LRPMode
 from attrain.methods.method import Method
+from attrain.methods.zb import ZB
 from attrain.tensors import along
 
 

@@ -24,6 +24,10 @@ class OneByOne(Exception):
     """Several references do not fit through this model at once; they are taken one at a time."""
 
 
+class RowBySample(Exception):
+    """A reference shared by the samples does not fit through this model as one row; it is taken once a sample."""
+
+
 class Difference:
     """What an activation carries.
 
@@ -33,13 +37,14 @@ class Difference:
         layer: the kind of layer it comes from, "conv" or "dense"; None: another.
         whole: whether it is made of whole numbers of the input alone, as token ids are.
         viewed: whether another tensor is a view of it.
+        apart: whether such a view's reference has memory of its own, so that what is written into one is not in both.
     """
 
-    __slots__ = ("layer", "reference", "spread", "token", "viewed", "whole")
+    __slots__ = ("apart", "layer", "reference", "spread", "token", "viewed", "whole")
 
     def __init__(self, token, reference: Tensor, spread: Tensor | None = None, layer: str | None = None, whole=False):
         self.token, self.reference, self.spread, self.layer = token, reference, spread, layer
-        self.whole, self.viewed = whole, False
+        self.whole, self.viewed, self.apart = whole, False, False
 
 
 class Link(Function):
@@ -121,6 +126,8 @@ class DifferenceMode(Mode):
 
     def on_reference(self, call: Call, out):
         """The operation on the references: in as few rows as they have, or in full where that does not fit."""
+        if call.name == "as_strided":
+            _check_strides(call)
         full = all(self.of(t).reference.shape == t.shape for t in call.active)
         if not full and not _mixes_samples(call):
             try:
@@ -139,8 +146,7 @@ class DifferenceMode(Mode):
             if first == self.samples:
                 call = Call(call.func, (call.args[0], (self.rows, *rest)), {}, self.is_active)
         with self.graph():
-            # Of an expanded row not everything can be made: it has no memory of its own.
-            return call.run(change if narrow else lambda t: change(t).contiguous())
+            return call.run(change)
 
     def _row(self, value: Tensor) -> Tensor:
         """The argument for the references' own rows; a constant that is alike for all samples too."""
@@ -155,7 +161,9 @@ class DifferenceMode(Mode):
         own = self.of(value)
         if own and self.several:
             raise OneByOne
-        return own.reference.expand_as(value) if own else value
+        if own is None or own.reference.shape == value.shape:
+            return value if own is None else own.reference
+        return own.reference.expand_as(value).contiguous()  # of an expanded row, without memory, not all can be made
 
     def alike(self, out: Tensor, reference: Tensor) -> bool:
         """Whether a result is as large as its reference, or that has rows for all samples."""
@@ -210,7 +218,7 @@ class DifferenceMode(Mode):
             o._attrain_pair = Difference(self.token, r, s, layer, whole)
             base = getattr(o._base, "_attrain_pair", None)
             if base is not None:
-                base.viewed = True
+                base.viewed, base.apart = True, base.apart or not _share_memory(r, base.reference)
         return out
 
     def link(self, call: Call, y: Tensor, reference: Tensor, pull, layer=None):
@@ -226,8 +234,10 @@ class DifferenceMode(Mode):
         return target._is_view() or own is None or own.token is not self.token or own.viewed
 
     def adopt(self, target: Tensor) -> Difference:
-        """What a tensor carries; what was a constant until now gets a reference equal to it, in memory of its own."""
+        """What a tensor to be written carries; a constant until now gets a reference equal to it, in its own memory."""
         base = target._base if target._is_view() else target
+        if getattr(base, "_attrain_pair", None) is not None and base._attrain_pair.apart:
+            raise RowBySample
         if self.of(base) is None:
             if self.several:
                 raise OneByOne
@@ -305,8 +315,12 @@ def _mixes_samples(call: Call) -> bool:
         return ndim < 3 or not call.name.endswith("2")  # several dimensions, by default the last two or all
     if call.name in ("tril", "triu", "diag", "trace") and ndim < 3:
         return True
-    if call.name in ("grouped_mm", "_grouped_mm", "_pack_padded_sequence", "_pad_packed_sequence"):
+    if call.name in _ALWAYS or (call.name in _BY_DEFAULT and not {"dim", "dims"} & call.given.keys()):
         return True
+    if call.name in ("pad", "constant_pad_nd"):
+        return len(call.given["pad"]) >= 2 * ndim
+    if call.name == "einsum":
+        return not _is_samplewise(call)
     if call.name in ("diagonal", "diagonal_scatter") and 0 in (call.given.get("dim1", 0), call.given.get("dim2", 1)):
         return True
     for name in _DIMENSIONS:
@@ -315,6 +329,39 @@ def _mixes_samples(call: Call) -> bool:
         if any(isinstance(d, int) and not isinstance(d, bool) and ndim and d % ndim == 0 for d in dims):
             return True
     return False
+
+
+# What works along axis 0 whatever its arguments, and if it is not told another.
+_ALWAYS = frozenset(
+    "flipud index_put as_strided tensordot grouped_mm _grouped_mm _pack_padded_sequence _pad_packed_sequence".split()
+)
+_BY_DEFAULT = frozenset("rot90 slice_scatter chunk split tensor_split unbind cat concat concatenate stack".split())
+
+
+def _is_samplewise(call: Call) -> bool:
+    """Whether an einsum's activations, and its result, have the samples first: one letter, or the first of "..."."""
+    if not isinstance(call.args[0], str):
+        return False
+    terms, arrow, result = call.args[0].replace(" ", "").partition("->")
+    active = {id(t) for t in call.active}
+    found = [(term, t) for term, t in zip(terms.split(","), call.tensors) if id(t) in active]
+    if not arrow or any(term[:1] != result[:1] or term.count(term[:1]) > max(term.count("."), 1) for term, _ in found):
+        return False
+    dots = {t.ndim - len(term) + 3 for term, t in found if term[:1] == "."}
+    return not dots or (len(dots) == 1 and dots != {0})
+
+
+def _check_strides(call: Call) -> None:
+    """Raise if as_strided reads memory that lies otherwise in a reference."""
+    for t in call.active:
+        if t.storage_offset() or not t.is_contiguous() or t.untyped_storage().nbytes() != t.nbytes:
+            raise UnsupportedOperation(
+                f"DeepLIFT cannot follow {call} of a view, whose memory lies otherwise on the reference; copy it first"
+            )
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _part(view: Tensor, base: Tensor, reference: Tensor) -> Tensor:

@@ -16,10 +16,16 @@ def partwise(mode, call: Call):
     if any(not continuous(t) for t in call.active):
         return choice(mode, call, call.run(lambda t: t))
     spread = None
-    if mode.wants_spread(call) and call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num"):
+    known = call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num") and not _is_bicubic(call)
+    if mode.wants_spread(call) and known:
         spread = call.run(lambda t: mode.spread_of(t) if mode.of(t) else torch.zeros_like(t) if continuous(t) else t)
     keeps = call.name in ("clone", "contiguous", "dropout", "to")
     return linear(mode, call, spread, mode.of(call.active[0]).layer if keeps else None)
+
+
+def _is_bicubic(call: Call) -> bool:
+    """Whether it interpolates with weights of both signs."""
+    return "bicubic" in (call.name or "") or call.given.get("mode") == "bicubic"
 
 
 def linear(mode, call: Call, spread=None, layer=None):
@@ -146,9 +152,12 @@ def dropout(mode, call: Call):
     return partwise(mode, call)
 
 
-_PARTED = frozenset(
-    "mul matmul mm bmm mv dot outer einsum div grouped_mm _grouped_mm".split()
-)  # of whose result |Δ⁺| and |Δ⁻| are known
+# With constants: what sums up weighted terms is a layer with a weight, however it is written, and what scales passes the
+# parts on; of anything else |Δ⁺| and |Δ⁻| are not known.
+_GATHERING = frozenset(
+    "matmul mm bmm mv dot inner einsum tensordot chain_matmul multi_dot grouped_mm _grouped_mm".split()
+)
+_SCALING = frozenset("mul div outer ger kron".split())
 
 
 def product(mode, call: Call):
@@ -160,12 +169,13 @@ def product(mode, call: Call):
     if any(not continuous(t) for t in call.active):
         return choice(mode, call, call.run(lambda t: t))
     if call.times == 1:
-        spread = None
-        if mode.wants_spread(call) and call.name in _PARTED:
+        gathers, spread = call.name in _GATHERING, None
+        if mode.wants_spread(call, gathers) and (gathers or call.name in _SCALING):
+            size_of = (lambda t: (t - mode.of(t).reference).abs()) if gathers else mode.spread_of
             args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in call.args)
             size = Call(call.func, args, call.kwargs, mode.is_active)
-            spread = size.run(lambda t: mode.spread_of(t) if mode.of(t) else t if t.dtype == torch.bool else t.abs())
-        return linear(mode, call, spread)
+            spread = size.run(lambda t: size_of(t) if mode.of(t) else t if t.dtype == torch.bool else t.abs())
+        return linear(mode, call, spread, "dense" if gathers else None)
     with mode.graph():
         y = call.on(*call.active)
     reference = mode.on_reference(call, y)

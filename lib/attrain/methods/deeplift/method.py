@@ -8,11 +8,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from attrain.engine.call import UnsupportedOperation
 from attrain.engine.inputs import Form, Inputs
 from attrain.engine.passes import Request, one_pass
-from attrain.engine.state import undone
+from attrain.engine.state import restart, undone
 from attrain.explanation import Explanation
-from attrain.methods.deeplift.differences import OneByOne
+from attrain.methods.deeplift.differences import OneByOne, RowBySample
 from attrain.methods.deeplift.rules import DeepLiftMode
 from attrain.methods.method import Method, apart, cut_reference, mean_explanation, references_of
 from attrain.tensors import tensors
@@ -85,15 +86,28 @@ class DeepLift(Method):
         try:
             with undone(request.model):
                 return one_pass(request, partial(mode, reference=[torch.cat([r[0] for r in references])], several=True))
-        except OneByOne:
+        except (OneByOne, RowBySample):
             return None
 
     def _one_by_one(self, request: Request, references: list, mode) -> Explanation:
         if len(references) > 1:
             request = replace(request, score=request.score.fixed(request.output()))
-        return mean_explanation(
-            apart(request.model, lambda r: one_pass(request, partial(mode, reference=r)), references)
-        )
+        return mean_explanation(apart(request.model, lambda r: self._one(request, r, mode), references))
+
+    def _one(self, request: Request, reference: list, mode) -> Explanation:
+        """The maps for one reference: as one row for all samples, or where that does not fit a row a sample."""
+        try:
+            return one_pass(request, partial(mode, reference=reference))
+        except RowBySample:
+            restart(request.model)
+        rows = [r.expand_as(x).contiguous() for r, x in zip(reference, request.inputs.tensors)]
+        try:
+            return one_pass(request, partial(mode, reference=rows))
+        except RowBySample:
+            raise UnsupportedOperation(
+                "DeepLIFT cannot follow what is written in place into an activation of which there are views, or into "
+                "such a view; write it out of place"
+            ) from None
 
 
 def _check_sum(explanation: Explanation) -> None:

@@ -19,6 +19,8 @@ def elementwise(mode, call: Call):
         return choice(mode, call, call.run(lambda t: t))
     if call.times > 1:
         raise UnsupportedOperation(f"DeepLIFT has no rule for {call} of several activations; {ADVICE}")
+    if call.name == "rrelu" and call.given.get("training", False):
+        raise UnsupportedOperation(f"DeepLIFT has no rule for {call} with random slopes: call model.eval() first")
     (x,) = call.active
     reveals = call.kind in ("relus", "activations") and _reveals(mode, call)
     if call.name == "relu" and x.ndim and not (reveals or mode.several or mode.create_graph):
