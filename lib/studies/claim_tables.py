@@ -1,7 +1,7 @@
 """Tables of claims as a results page shows them, and the sentences that belong beneath them."""
 
 from studies.records import plain_value
-from studies.verdicts import MOST_SEEDS, SMOKE, load_claims, resolved
+from studies.verdicts import MOST_SEEDS, SMOKE, case_of, load_claims, resolved
 
 ALWAYS = ("Claim", "", "Expected", "Measured", "95 % CI", "Verdict")  # other columns only where they say something
 SOON = 10  # seeds that are within reach
@@ -90,7 +90,8 @@ def without_runs(paper: str, stated):
     """
     import pandas as pd
 
-    have, measured = {*zip(stated["id"], stated["of"])}, {*stated["id"]}
+    have = {(id, name) for id, of in zip(stated["id"], stated["of"]) for name in (of, case_of(of))}
+    measured = {*stated["id"]}
     rows = []
     for id, claim in load_claims().items():
         value, rest = claim["paper_value"], id not in measured

@@ -143,7 +143,7 @@ def data_sets(values: dict) -> set[tuple[str, str]]:
     """The data sets that a notebook with these values of all its parameters reads: (name, the part of it or "").
 
     Which it reads is said by its parameters `dataset`; of data that are made from another's images also `objects` or
-    `source`; `datasets`, where what is none of ours is a set of UCR's; and `network`, if it is the authors'.
+    `source`; `datasets`, where what is none of ours is a set of UCR's; and `network`, if its weights are a data set.
     """
     from data_prep import DATASETS, MADE_OF_OTHERS
 
@@ -152,7 +152,9 @@ def data_sets(values: dict) -> set[tuple[str, str]]:
         names += [values[name] for name in ("objects", "source") if name in values]
     parts = [part.strip() for part in values.get("datasets", "").split(",") if part.strip()]
     found = {(name, "") for name in names} | {(p, "") if p in DATASETS else ("ucr", p) for p in parts}
-    return found | ({("deeplift_authors", "")} if values.get("network") == "authors" else set())
+    weights = {"authors": "deeplift_authors"}
+    weights |= {"efficientnet_lite0": "efficientnet_lite0"} if values.get("pretrained") else {}
+    return found | {(weights[network], "") for network in [values.get("network")] if network in weights}
 
 
 def check_data(needed: Iterable[tuple[str, str]]) -> None:

@@ -48,9 +48,19 @@ def stated(id: str, of: str) -> dict:
 
 
 def resolved(definition: Mapping, of: str) -> dict:
-    """A definition with the values of this variant, None where it has none."""
+    """A definition with the values of this variant, else of what it is a case of, None where neither has one."""
     each = {key: definition[key] for key in BY_VARIANT if isinstance(definition.get(key), dict)}
-    return {**definition} | {key: values.get(of) for key, values in each.items()}
+    return {**definition} | {key: values.get(of, values.get(case_of(of))) for key, values in each.items()}
+
+
+def case_of(of: str) -> str:
+    """The variant that another is a case of, or itself.
+
+    Example:
+        >>> case_of("Energy, reversed at Input")
+        'Energy, reversed'
+    """
+    return of.partition(" at ")[0]
 
 
 def judged(record: Mapping) -> list[dict]:

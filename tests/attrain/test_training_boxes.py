@@ -110,6 +110,16 @@ def test_images_without_boxes_of_the_class_are_left_out():
     assert guided_step(model, x[2:3], first[2:3], boxes[2:3], classes[2:3])[2]["guidance"] == 0
 
 
+def test_a_batch_without_boxes_is_a_plain_step_and_makes_no_map(monkeypatch):
+    model, (x, y, boxes, classes) = net().train(), scenes()
+    monkeypatch.setattr("attrain.training.boxes.explain", None)  # to call it would raise
+    logits, loss, parts = guided_step(model, x, y, boxes, torch.full_like(classes, -1), weight=1.0)
+    plain_logits, plain_loss, _ = plain_step(model, x, y)
+    assert torch.equal(logits, plain_logits) and torch.equal(loss, plain_loss) and parts["guidance"] == 0
+    with pytest.raises(TypeError):
+        guided_step(model, x, y, boxes, classes, weight=1.0)
+
+
 def test_an_image_without_a_positive_class_counts_for_classification_only():
     model, (x, y, boxes, classes) = net().eval(), scenes()
     y[0] = 0

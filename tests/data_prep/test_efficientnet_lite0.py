@@ -3,9 +3,10 @@ import zipfile
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from data_prep import DataError, data_root, efficientnet_lite0
-from studies.nets.efficientnet import DEPTHS, EfficientNetLite0
+from studies.nets.efficientnet import DEPTHS, EfficientNetLite0, SameConv2d
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,19 @@ def test_maps_are_read_at_the_named_depths(size, cells):
     net(torch.rand(1, 3, size, size))
     assert shapes["Input"] == (1, 3, size, size) and shapes["Final"] == (1, 320, cells, cells)
     assert [shape[1] for shape in shapes.values()] == [3, 40, 112, 320]
+
+
+@pytest.mark.parametrize("kernel, stride, size", [(3, 1, 8), (5, 1, 7), (3, 2, 7), (3, 2, 8), (5, 2, 8), (5, 2, 9)])
+def test_padding_is_that_of_tensorflow(kernel, stride, size):
+    """As many places as the size over the stride, rounded up; what cannot be even is more below and to the right."""
+    torch.manual_seed(0)
+    convolution, x = SameConv2d(3, 3, kernel, stride, groups=3, bias=False), torch.rand(2, 3, size, size)
+    places = -(-size // stride)
+    missing = max((places - 1) * stride + kernel - size, 0)
+    wide = torch.zeros(2, 3, size + missing, size + missing)
+    wide[:, :, missing // 2 : missing // 2 + size, missing // 2 : missing // 2 + size] = x
+    torch.testing.assert_close(convolution(x), F.conv2d(wide, convolution.weight, stride=stride, groups=3))
+    assert convolution(x).shape[-1] == places
 
 
 @pytest.fixture

@@ -97,7 +97,8 @@ def with_data_at_hand(values: dict) -> dict:
     """The parameters that name data which are not there, changed; skips where nothing stands for them."""
     lost = [(name, part) for name, part in data_sets(values) if not is_there(name, part)]
     changed = {p: AT_HAND[name] for name, _ in lost if name in AT_HAND for p, value in values.items() if value == name}
-    if series := [part.strip() for part in values.get("datasets", "").split(",") if ("ucr", part.strip()) not in lost]:
+    named = [part.strip() for part in values.get("datasets", "").split(",") if part.strip()]
+    if series := [name for name in named if ("ucr", name) not in lost]:
         changed["datasets"] = ", ".join(series)
     for name, part in lost:
         if name not in AT_HAND and not (part and series):

@@ -213,6 +213,7 @@ def test_a_record_is_judged_by_the_claims_as_they_stand_now():
 def test_a_value_of_one_variant_is_no_other_ones():
     assert stated("energy-6-land", "L1, reversed")["paper_value"].startswith("0.022")
     assert stated("energy-6-land", "RRR*, reversed")["paper_value"] is None
+    assert stated("energy-6-land", "L1, reversed at Final") == stated("energy-6-land", "L1, reversed")
     assert stated("energy-9", "B-cos")["paper_value"] == 1.7 and stated("no such", "") == {}
 
 

@@ -19,6 +19,7 @@ from attrain.training.isnet import Range as Range
 from attrain.training.isnet import estimate_foreground_range as estimate_foreground_range
 from attrain.training.isnet import isnet_step as isnet_step
 from attrain.training.isnet import ranged_isnet_step as ranged_isnet_step
+from attrain.training.last_layer import retrain_last_layer as retrain_last_layer
 from attrain.training.loop import Step as Step
 from attrain.training.loop import at_epoch as at_epoch
 from attrain.training.loop import classification_loss as classification_loss

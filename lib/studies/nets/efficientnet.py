@@ -4,6 +4,7 @@ EfficientNet-B0 (Tan, Le 2019) without squeeze-and-excitation and swish. It take
 and its first module is `input`, as in `studies.nets.resnets`, so that maps are read at the places named in `DEPTHS`.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class EfficientNetLite0(nn.Module):
         self.stages, self.head, self.fc = nn.Sequential(*stages), _layer(320, 1280, 1), nn.Linear(1280, classes)
         if weights is not None:
             self._load(weights)
+        self.to(memory_format=torch.channels_last)  # as fast convolutions of few channels want it, also on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.head(self.stages(self.stem(self.input(x)))).mean((2, 3)))
@@ -73,6 +75,9 @@ class SameConv2d(nn.Conv2d):
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride):
             more = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             sides += [more // 2, more - more // 2]
+        left, right, top, bottom = sides
+        if (left, top) == (right, bottom):
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
         return super().forward(F.pad(x, sides))
 
 
