@@ -152,8 +152,8 @@ def dropout(mode, call: Call):
     return partwise(mode, call)
 
 
-# With constants: what sums up weighted terms is a layer with a weight, however it is written, and what scales passes the
-# parts on; of anything else |Δ⁺| and |Δ⁻| are not known.
+# With constants: what sums up weighted terms is a layer with a weight, however it is written, and what scales passes
+# the parts on; of anything else |Δ⁺| and |Δ⁻| are not known.
 _GATHERING = frozenset(
     "matmul mm bmm mv dot inner einsum tensordot chain_matmul multi_dot grouped_mm _grouped_mm".split()
 )
