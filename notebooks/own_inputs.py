@@ -65,8 +65,8 @@ import attrain as at
 from attrain import explain, show
 from attrain.metrics import rank_correlation
 from attrain.tensors import logits_of, mapped
-from studies.own_inputs import called, check_examples, exchanged, maps_of, parts_of
-from studies.own_model import check_layer, function_of, model_checksums
+from studies.own_inputs import called, check_embeddings, check_examples, exchanged, maps_of, parts_of
+from studies.own_model import function_of, model_checksums
 from studies.pictures import charts
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed
@@ -88,9 +88,7 @@ x, kwargs, reference = (
 target, names, classes = given.get("target"), given.get("names", {}), given.get("classes", ())
 study.data("model and examples", model_checksums(model) | model_checksums(examples))
 parts = parts_of(x)
-check_known("embeddings", embedded, parts)
-for layer in embedded.values():
-    check_layer(net, layer)
+check_embeddings(net, x, embedded)
 
 # %% tags=["nbval-check-output"]
 print(
@@ -133,8 +131,8 @@ print(
 # %% [markdown]
 # ## The maps
 #
-# Of each sample one map a method; red speaks for what is explained, blue against it. Each map is scaled by its own largest values, which stand
-# below it, so compare where the colours lie and not how strong they are.
+# Of each sample one map a method; red speaks for what is explained, blue against it. Each map is scaled by its own largest values, so compare where the
+# colours lie and not how strong they are. Samples are numbered; beside the number stands the class that the network predicts.
 
 # %%
 how = {"layers": tuple(embedded.values()), "kwargs": kwargs, "at_input": set(embedded) != set(parts)}
@@ -154,7 +152,12 @@ def method_of(name):
 # %%
 found = {name: explain(net, x, target, method_of(name), **how) for name in chosen}
 maps = {name: maps_of(explanation, x, embedded) for name, explanation in found.items()}
-labels = [classes[t] for t in torch.as_tensor(target).expand(len(value))] if classes and not callable(target) else ()
+said = (
+    [classes[c] for c in logits.argmax(1)]
+    if classes and logits.ndim == 2 and logits.shape[1] > 1
+    else [""] * len(value)
+)
+labels = [f"{i + 1} {name}".strip() for i, name in enumerate(said)]
 for part in next(iter(maps.values())):
     shown = {name: values[part].detach().cpu() for name, values in maps.items()}
     figure = show(parts[part].cpu(), shown, tokens=names.get(part), labels=labels)
@@ -220,7 +223,7 @@ change = {part: estimate([r["each"][part].numpy() for r in results]) for part in
 figure = charts.interval_rows(
     {part: {"change": e} for part, e in change.items()}, "mean |change| of the explained number"
 )
-caption = f"Each input exchanged {exchanges} times for another sample's. The further to the right, the more the network needs it."
+caption = f"Each input exchanged {exchanges} times for another sample's; bars are 95 % intervals over samples. The further to the right, the more the network needs it."
 study.figure(figure, "exchanges", caption, "Mean absolute change of the explained number as each input is exchanged")
 
 # %% [markdown]
@@ -228,7 +231,8 @@ study.figure(figure, "exchanges", caption, "Mean absolute change of the explaine
 #
 # A *complete* method's map sums to what it explains: all inputs' maps together to the output's difference from that of the reference, `delta`. The error is
 # relative to the mean $|\Delta|$. Agreement is the rank correlation of $|R|$ over the places of all inputs, mean over the samples; places where no method finds
-# anything, as the padding of a short sentence, count as agreement.
+# anything, as the padding of a short sentence, count as agreement. Integrated gradients add up the better the more steps they take; in a ReLU network without
+# attention and norms AttnLRP is input × gradient.
 
 # %%
 flat = {name: torch.cat([m.detach().flatten(1).cpu() for m in values.values()], 1) for name, values in maps.items()}

@@ -163,10 +163,13 @@ METHODS = {
     "BCos": at.BCos,
 }
 how = dict(method=METHODS[attribution](), layer=layer)
+RELEVANCE = at.AttnLRP() if attribution == "AttnLRP" else at.LRP(epsilon)  # that isnet trains on
 brought = load_model(model, len(names), x.shape[1], weights).to(study.device).eval()
 check_logits(brought, as_images(x[:2]), len(names))
 found = explain(brought, as_images(x[:2]), method=how["method"], layers=[layer] if layer else [])
 print(f"{model}: {sum(p.numel() for p in brought.parameters()):,} parameters, logits {tuple(found.logits.shape)}")
+if any(loss.split()[0] == "isnet" for loss in listed(losses)):
+    explain(brought, as_images(x[:2]), method=RELEVANCE)  # what it refuses it says now, and not after the first passes
 heatmap = found.layers[layer] if layer else found.heatmap
 print(f"{attribution}: map {tuple(heatmap.shape)}", check_map(heatmap, layer, image_size))
 
@@ -187,7 +190,6 @@ print(f"{attribution}: map {tuple(heatmap.shape)}", check_map(heatmap, layer, im
 # passes without any. What all of them, this one too, do better than *before* comes from longer training, not from a loss.
 
 # %%
-RELEVANCE = at.AttnLRP() if attribution == "AttnLRP" else at.LRP(epsilon)  # that isnet trains on
 LOSSES = {"energy": at.energy_loss, "l1": at.l1_loss, "ppce": at.ppce_loss, "rrr": at.rrr_loss, "isnet": None}
 weight_of = {name: float(weight) for name, weight in map(str.split, listed(losses))}
 check_known("losses", weight_of, LOSSES)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attrain import Explanation
+from studies.own_model import check_layer
 
 KNOWN = ("x", "target", "reference", "kwargs", "names", "classes")
 
@@ -34,6 +35,22 @@ def parts_of(x: Tensor | tuple | dict) -> dict[str, Tensor]:
     if isinstance(x, dict):
         return {str(name): part for name, part in x.items()}
     return {f"input {i}": part for i, part in enumerate(x)} if isinstance(x, tuple) else {"x": x}
+
+
+def check_embeddings(model: nn.Module, x: Tensor | tuple | dict, embeddings: dict[str, str]) -> None:
+    """Raise ValueError unless each part of whole numbers has a layer of the model that embeds it, and no other name."""
+    parts = parts_of(x)
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
+    for name in [name for name, part in parts.items() if not part.is_floating_point()]:
+        if name not in embeddings:
+            raise ValueError(
+                f"{name} holds whole numbers, whose map is made where they are embedded: give "
+                f"embeddings={f'{name} LAYER'!r}, with a LAYER such as {', '.join(layers) or '(the model has none)'}"
+            )
+    if unknown := sorted({*embeddings} - {*parts}):
+        raise ValueError(f"embeddings names {', '.join(unknown)}, and the parts of x are {', '.join(parts)}")
+    for layer in embeddings.values():
+        check_layer(model, layer)
 
 
 def maps_of(explanation: Explanation, x: Tensor | tuple | dict, embeddings: dict[str, str]) -> dict[str, Tensor]:

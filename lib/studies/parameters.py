@@ -8,6 +8,7 @@ lists numbers it is said of each. A number must be finite in any case.
 """
 
 import ast
+import difflib
 import json
 import math
 import re
@@ -43,7 +44,9 @@ def code_cells(experiment: str, tag: str | None = None) -> list[str]:
     """The sources of a notebook's code cells, of those with a tag if one is given; ValueError if there is none."""
     if experiment not in experiments():
         known = ", ".join(experiments()) or f"none in {NOTEBOOKS}"
-        raise ValueError(f"unknown experiment {experiment!r}; there are {known}")
+        near = difflib.get_close_matches(experiment, experiments(), 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown experiment {experiment!r}{hint}; there are {known}")
     cells = json.loads((NOTEBOOKS / f"{experiment}.ipynb").read_text("utf-8"))["cells"]
     chosen = [cell for cell in cells if tag is None or tag in cell["metadata"].get("tags", [])]
     return ["".join(cell["source"]) for cell in chosen if cell["cell_type"] == "code"]

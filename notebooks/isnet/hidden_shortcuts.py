@@ -386,14 +386,15 @@ study.figure(charts.map_rows(pictures, rows), "maps", caption, alt)
 # %% [markdown]
 # ## The mechanism: derivative against secant
 #
-# A point is a channel of a hidden layer; across, what its derivative says that the mark adds through it; up, what it adds by DeepLIFT's secant. On the
-# diagonal both agree. A channel that hides the mark stands above (or below) zero but near the middle line: it adds, and its derivative says nothing.
+# A point is a channel of a hidden layer; across, what its derivative says that the mark adds through it; up, what it adds by DeepLIFT's secant. Where
+# both agree, across is as far as up. A channel that hides the mark stands above (or below) the line at 0, but at 0 across: it adds, and its derivative says
+# nothing. (Behind the last of these layers come only means and a linear layer: there both agree whatever the network has learned.)
 
 # %%
 units = {
     f"layer {layer}": {m: results[0]["units"][m][layer] for m in names if m != "unmarked"} for layer in listed(layers)
 }
-caption = "Points near the vertical middle but far from the horizontal line are channels whose part a derivative does not see."
+caption = "Points at 0 across, but far from the horizontal line, are channels whose part a derivative does not see."
 alt = "Contribution of the mark through each channel by derivative and by secant, one panel a layer"
 study.figure(charts.scatter_panels(units, "by the derivative", "by the secant", columns=3), "mechanism", caption, alt)
 
@@ -416,13 +417,13 @@ pd.DataFrame(missed).T.rename(columns=lambda layer: f"layer {layer}").style.form
 # %% [markdown]
 # ## Which map detects that a network cheats?
 #
-# Every look at every network is a case. One *cheats* if the wrong mark costs it more than `cheats_from` of accuracy. How well does a map's share on
+# Every look at every network is a case. One *cheats* if the wrong mark adds to its class's logit and costs more than `cheats_from` of accuracy. How well does a map's share on
 # the mark tell the cheats from the others (area under the ROC curve, 0.5 is guessing), and does it rank the networks as the truth does (Spearman's rank correlation with what
 # the mark really adds)? A detector is asked only whether the mark's share is large; it does not know the truth.
 
 # %%
 cases = [found for r in results for m in names for found in r["looks"][m]]
-cheats = np.array([found["unbiased"] - found[TEST] > cheats_from for found in cases])
+cheats = np.array([found["added"] > 0 and found["unbiased"] - found[TEST] > cheats_from for found in cases])
 truths = [found["added"] for found in cases]
 both_kinds = 0 < cheats.sum() < len(cheats)
 detected = {
@@ -434,7 +435,7 @@ detected = {
 }
 detectors = pd.DataFrame(detected).T
 detectors.style.format("{:.2f}", na_rep="–").set_caption(
-    f"{len(cases)} looks at {len(names) * seeds} networks, {cheats.sum()} of which cheat"
+    f"{len(cases)} looks at {len(names) * seeds} networks; in {cheats.sum()} of these looks the network cheats"
 )
 
 # %% [markdown]
@@ -492,8 +493,9 @@ print(
 print("by hand, DeepLIFT shows all of it:", abs(relevance["DeepLIFT"] - relevance["what the mark really adds"]) < 1e-6)
 
 # %% tags=["nbval-check-output"]
-adds = results[0]["metrics"]["standard.added"] if "standard" in names else None
-whole = [sum(b.sum() for _, b in [results[0]["units"]["standard"][layer]]) for layer in listed(layers)] if adds else []
+checked = names[0]
+adds = results[0]["metrics"][f"{checked}.added"]
+whole = [results[0]["units"][checked][layer][1].sum().item() for layer in listed(layers)]
 print(
     "secants add up to what the mark adds, at each layer, to a fifth:",
     all(abs(w - adds) < 0.2 * abs(adds) for w in whole),

@@ -3,7 +3,7 @@ import torch
 
 from attrain import DeepLift, explain
 from studies import example_inputs
-from studies.own_inputs import called, check_examples, exchanged, maps_of, parts_of
+from studies.own_inputs import called, check_embeddings, check_examples, exchanged, maps_of, parts_of
 
 FORMS = {
     "tensor": torch.arange(6.0).view(3, 2),
@@ -52,3 +52,17 @@ def test_the_example_learns_what_decides_and_its_maps_add_up():
     assert torch.allclose(total, found.delta, atol=1e-4)
     right = called(model, given["x"]).argmax(1) == torch.tensor([1] * 4 + [0] * 4)
     assert right.sum() >= 7
+
+
+@pytest.mark.parametrize(
+    "embeddings, said",
+    [
+        ({}, "words holds whole numbers.*give embeddings='words LAYER', with a LAYER such as embedding"),
+        ({"words": "embedding", "text": "embedding"}, "embeddings names text, and the parts of x are words, facts"),
+        ({"words": "embeding"}, "layer 'embeding' is no module of the model; it has embedding"),
+    ],
+)
+def test_whole_numbers_without_a_layer_that_embeds_them_are_refused_with_what_to_give(embeddings, said):
+    model = example_inputs.RequestNetwork(10)
+    with pytest.raises(ValueError, match=said):
+        check_embeddings(model, {"words": torch.zeros(2, 3, dtype=torch.long), "facts": torch.zeros(2, 3)}, embeddings)

@@ -196,11 +196,12 @@ def module_of(model, name: str) -> nn.Module:
     """A module by its name, as in `model.named_modules()`.
 
     Raises:
-        ValueError: there is none; near names are named.
+        ValueError: there is none; near names are named, or its first ones.
     """
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     if name not in modules:
         near = difflib.get_close_matches(name, modules, 3, 0.4)
+        near = near or [known for known in modules if known and "." not in known][:8]
         raise ValueError(f"the model has no layer {name!r}; near names: {', '.join(near) or 'none'}")
     return modules[name]
 
