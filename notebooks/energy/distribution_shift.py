@@ -233,7 +233,7 @@ settings = dict(batch_size=batch_size, lr=lr, clip=1.0)
 def with_few_boxes(seed, task):
     """Training data in which a share of the images has boxes, and which images these are."""
     x, y, boxes, classes = of_tasks[task]["train"]
-    draws = torch.Generator().manual_seed(seed + 2**32)  # other numbers than those of the batches' order
+    draws = torch.Generator().manual_seed(2**32 - 1 - seed)  # not that of the order, or all were in the first batch
     few = torch.randperm(len(x), generator=draws)[: max(1, round(annotated * len(x)))].to(x.device)
     kept = torch.zeros(len(x), dtype=torch.bool, device=x.device).index_fill(0, few, True)
     return (x, y, boxes, classes.masked_fill(~kept[:, None], -1)), few

@@ -21,7 +21,7 @@ from attrain import explain, losses, masks, targets
 from attrain.metrics import classification, localisation, randomised, relevance, stateful
 from attrain.metrics.confidence import calibration, reliability
 from attrain.metrics.filters import effective_rank, filter_similarity
-from attrain.training import baselines, challenger, isnet, loop, regularisers
+from attrain.training import baselines, challenger, isnet, last_layer, loop, regularisers
 from attrain.training.boxes import guided_evaluation, guided_step, guided_threshold
 from data_prep.dna import MOTIFS, simulate
 from studies import dna, search, study
@@ -587,6 +587,9 @@ MEASURES = {
     "judge": lambda d: search.judge(normed(d).eval(), images(d), labels(d)),
     "few samples": lambda d: search.train(
         lambda: small.SmallCNN(3, 1, 4), images(d), labels(d), challenger.Challenger, {"mode": "swap"}, seed=0, steps=2
+    ).state_dict(),
+    "retrain_last_layer": lambda d: last_layer.retrain_last_layer(
+        normed(d), images(d), labels(d), labels(d), batch_size=3
     ).state_dict(),
     "random_positive_target": lambda d: targets.random_positive_target(boxed(d)[1], draws()),
     "top_matches": lambda d: dna.top_matches(dna.scan(sequences(d), dna.log_odds_matrix(MOTIFS["TAL1_known1"])), 2),
