@@ -129,7 +129,8 @@ how = dict(method=BCos(), layer="input")
 
 def fine_tune(net, seed, fraction=1.0, **guidance):
     """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
-    order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed), device="cpu")
+    draws = torch.Generator().manual_seed(2**32 - 1 - seed)  # not that of the order, or all were in the first batches
+    order = torch.randperm(len(train[0]), generator=draws, device="cpu")
     few = order[: max(1, round(fraction * len(order)))].to(study.device)
     kept = torch.zeros(len(order), dtype=torch.bool, device=study.device).index_fill(0, few, True)
     rows = [*train[:2], train[2].masked_fill(~kept[:, None, None], -1), train[3].masked_fill(~kept[:, None], -1)]

@@ -20,7 +20,7 @@ def calibration(logits: Tensor, y: Tensor, bins: int = 15) -> dict[str, float]:
         [0, 2], the squared distance of the probabilities from the label's.
 
     Example:
-        >>> calibration(torch.tensor([[9.0, -9.0], [9.0, -9.0]]), torch.tensor([0, 1]))["ece"]
+        >>> round(calibration(torch.tensor([[9.0, -9.0], [9.0, -9.0]]), torch.tensor([0, 1]))["ece"], 6)
         0.5
     """
     _check(logits, y)
