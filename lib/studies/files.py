@@ -55,7 +55,9 @@ def remove_scratch() -> None:
     for lock in _scratch().glob(f"{SCRATCH}*/lock"):
         with suppress(OSError), open(lock, "rb") as file:  # gone, or held
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent)
+            for part in [part for part in lock.parent.iterdir() if part != lock]:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+            shutil.rmtree(lock.parent)  # the lock last: a folder into which a dying kernel writes is found again
 
 
 def _scratch() -> Path:

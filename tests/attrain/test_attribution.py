@@ -415,7 +415,11 @@ def test_maps_at_layers_can_be_trained_on():
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [(["layr1"], "near names: layer1"), (["unused"], "'unused' has no output"), (["zzz"], "none")],
+    [
+        (["layr1"], "near names: layer1"),
+        (["unused"], "'unused' has no output"),
+        (["zzz"], "near names: layer1, unused"),
+    ],
 )
 def test_layers_that_do_not_exist_are_named(layers, message):
     net = nn.Module()

@@ -1578,7 +1578,8 @@ def test_a_matrix_product_and_its_bias_have_one_map_however_written(form, rule):
     forms, method = _layer_forms(), DeepLift(r, rule)
     models = [Network(lambda h, f=forms[name]: f(h.tanh()).relu()) for name in (form, "matmul")]
     found, wanted = (attempt(lambda m=m: explain(m, x, 0, method).heatmap) for m in models)
-    if isinstance(wanted, str):
+    moved = rule == "genomics" and form in ("addmm, beta and alpha", "baddbmm", "addmv")  # between layer and ReLU
+    if isinstance(wanted, str) or moved:
         assert isinstance(found, str)
     else:
         close(found, wanted, form)

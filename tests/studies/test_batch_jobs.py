@@ -68,7 +68,10 @@ def call(notebooks, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--experiments", "toy/none"], "unknown experiment 'toy/none'; there are toy/one, toy/steps, two"),
+        (
+            ["--experiments", "toy/none"],
+            "unknown experiment 'toy/none' (did you mean toy/one?); there are toy/one, toy/steps, two",
+        ),
         (["--scale", "smoke huge"], "has no scale 'huge'; it has smoke, "),
         (["--device", "gpu"], "device 'gpu' cannot be used here"),
         (["--seeds", "0"], "parameter seeds must satisfy seeds ≥ 1, got 0"),
