@@ -6,6 +6,7 @@ of a black 28×28 canvas, which is MNIST's layout.
 """
 
 import hashlib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,7 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 TEST = 360  # images of the test set; a fixed split, drawn once with seed 0
 
 
+@cache  # checksums and images are asked of it, and it is a text of a quarter of a megabyte
 def _table() -> tuple[np.ndarray, np.ndarray]:
     """Pixels (1797, 64) and digits (1797,): `sklearn.datasets.load_digits` without its import, which takes seconds."""
     package = find_spec("sklearn")

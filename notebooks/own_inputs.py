@@ -110,8 +110,9 @@ pd.DataFrame(
 # %%
 output = called(net, x, kwargs)
 logits = logits_of(output)
+said = logits.argmax(1) if logits.ndim == 2 and logits.shape[1] > 1 else None  # the class that is predicted
 if target is None:
-    target = logits.argmax(1) if logits.ndim == 2 and logits.shape[1] > 1 else 0
+    target = 0 if said is None else said
 
 
 def explained(output):
@@ -152,12 +153,8 @@ def method_of(name):
 # %%
 found = {name: explain(net, x, target, method_of(name), **how) for name in chosen}
 maps = {name: maps_of(explanation, x, embedded) for name, explanation in found.items()}
-said = (
-    [classes[c] for c in logits.argmax(1)]
-    if classes and logits.ndim == 2 and logits.shape[1] > 1
-    else [""] * len(value)
-)
-labels = [f"{i + 1} {name}".strip() for i, name in enumerate(said)]
+beside = [classes[c] for c in said] if classes and said is not None else [""] * len(value)
+labels = [f"{i + 1} {name}".strip() for i, name in enumerate(beside)]
 for part in next(iter(maps.values())):
     shown = {name: values[part].detach().cpu() for name, values in maps.items()}
     figure = show(parts[part].cpu(), shown, tokens=names.get(part), labels=labels)

@@ -55,9 +55,9 @@ def _table(readme: str) -> list[Chapter]:
     found = []
     for line in readme.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if len(cells) != 2 and found:
-            break
         if len(cells) != 2:
+            if found:
+                break
             continue
         if title := re.match(r"\*\*(.+?)\*\*[,;]? ?(.*)", cells[0]):
             found.append(Chapter("", title[1], title[2], []))

@@ -73,7 +73,7 @@ from torch import nn
 
 from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
 from attrain.training import correct, evaluating, fit, fit_fresh, plain_step, replace_background, retrain_last_layer
-from attrain.training.boxes import as_images, guided_evaluation, guided_step, mask_of
+from attrain.training.boxes import annotated_rows, as_images, guided_evaluation, guided_step, mask_of
 from data_prep import dataset as data_module
 from data_prep import efficientnet_lite0
 from studies.nets import efficientnet, resnets
@@ -233,8 +233,7 @@ settings = dict(batch_size=batch_size, lr=lr, clip=1.0)
 def with_few_boxes(seed, task):
     """Training data in which a share of the images has boxes, and which images these are."""
     x, y, boxes, classes = of_tasks[task]["train"]
-    draws = torch.Generator().manual_seed(2**32 - 1 - seed)  # not that of the order, or all were in the first batch
-    few = torch.randperm(len(x), generator=draws)[: max(1, round(annotated * len(x)))].to(x.device)
+    few = annotated_rows(len(x), annotated, seed).to(x.device)
     kept = torch.zeros(len(x), dtype=torch.bool, device=x.device).index_fill(0, few, True)
     return (x, y, boxes, classes.masked_fill(~kept[:, None], -1)), few
 

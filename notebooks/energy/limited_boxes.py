@@ -65,7 +65,7 @@ import torch
 from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
 from attrain.metrics.classification import micro_f1
 from attrain.training import fit, fit_copy
-from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
+from attrain.training.boxes import annotated_rows, as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
 from studies.nets.resnets import guided_resnet
 from studies.pictures import charts
@@ -129,10 +129,8 @@ how = dict(method=BCos(), layer="input")
 
 def fine_tune(net, seed, fraction=1.0, **guidance):
     """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
-    draws = torch.Generator().manual_seed(2**32 - 1 - seed)  # not that of the order, or all were in the first batches
-    order = torch.randperm(len(train[0]), generator=draws, device="cpu")
-    few = order[: max(1, round(fraction * len(order)))].to(study.device)
-    kept = torch.zeros(len(order), dtype=torch.bool, device=study.device).index_fill(0, few, True)
+    few = annotated_rows(len(train[0]), fraction, seed).to(study.device)
+    kept = torch.zeros(len(train[0]), dtype=torch.bool, device=study.device).index_fill(0, few, True)
     rows = [*train[:2], train[2].masked_fill(~kept[:, None, None], -1), train[3].masked_fill(~kept[:, None], -1)]
     step = partial(guided_step, generator=torch.Generator().manual_seed(seed), **how, **guidance)
     settings = dict(epochs=guided_epochs, batch_size=batch_size, lr=guided_lr, on_epoch=bar.update)

@@ -67,9 +67,10 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from attrain import LRP, ZB, DeepLift, Gradient, InputXGradient, IntegratedGradients, explain
+from attrain import LRP, ZB, DeepLift, Gradient, InputXGradient, IntegratedGradients, background_share, explain
 from attrain.targets import selective_target, stochastic_target
-from attrain.training import baselines, correct, estimate_foreground_range, fit, isnet_step, plain_step
+from attrain.training import baselines, correct, estimate_foreground_range, evaluating, fit, isnet_step, plain_step
+from attrain.training.modules import hooked
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
 from studies.nets.small import classifier
@@ -225,9 +226,8 @@ TEST = "deceiving"
 # %%
 def share_on_mark(net, method):
     """The mark's share of |R|, mean over images; maps of nothing have none."""
-    maps = [explain(net, x, y, method).heatmap.abs().sum(1) for x, y in zip(tests[TEST].split(100), wrong.split(100))]
-    heatmap = torch.cat(maps)
-    return ((heatmap * on_mark).flatten(1).sum(1) / heatmap.flatten(1).sum(1)).nanmean().item()
+    maps = [explain(net, x, y, method).heatmap for x, y in zip(tests[TEST].split(100), wrong.split(100))]
+    return background_share(torch.cat(maps), 1 - on_mark).nanmean().item()
 
 
 @torch.no_grad()
@@ -239,13 +239,11 @@ def added(net):
 
 # %%
 def look(net):
-    """All that is measured of a network; it is left in training mode."""
-    net.eval()
-    found = {t: correct(net, x, truth).double().mean().item() for t, x in tests.items()}
-    found["added"] = added(net)
-    found |= {name: share_on_mark(net, method) for name, method in DETECTORS.items()}
-    net.train()
-    return found
+    """All that is measured of a network."""
+    with evaluating(net):
+        found = {t: correct(net, x, truth).double().mean().item() for t, x in tests.items()}
+        found["added"] = added(net)
+        return found | {name: share_on_mark(net, method) for name, method in DETECTORS.items()}
 
 
 # %% [markdown]
@@ -262,7 +260,7 @@ def activations(net, x):
     found = {}
     for name in listed(layers):
         keep = partial(lambda name, module, given, out: found.update({name: out.clone()}), name)
-        with net.get_submodule(name).register_forward_hook(keep):
+        with hooked(net, name, keep):
             net(x)
     return found
 

@@ -73,7 +73,7 @@ from IPython.display import display
 
 from attrain import LRP, ZB, Dual, InputXGradient, background_share, explain
 from attrain.targets import selective_target, softmax_target, stochastic_target
-from attrain.training import baselines, correct, fit, plain_step, ranged_isnet_step, segmentation_step
+from attrain.training import baselines, correct, evaluating, fit, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
 from data_prep.marks import add_mark, foreground_mask, other_classes
 from studies.accuracy import accuracy_table, of_tests
@@ -245,13 +245,12 @@ if n_val and n + n_val > len(data["train_x"]):
 # %%
 def look(net, step, curves):
     """After a pass: the step's loss on held-out images that carry the mark, and their accuracy in the deceiving test."""
-    net.eval()
-    seen_as = [tensor.split(128) for tensor in (mark(held, held_truth), held_truth, foreground_mask(held))]
-    losses = [step(net, *batch)[1].item() * len(batch[0]) for batch in zip(*seen_as)]
-    deceived = correct(net, mark(held, other_classes(held_truth)), held_truth)
+    with evaluating(net):
+        seen_as = [tensor.split(128) for tensor in (mark(held, held_truth), held_truth, foreground_mask(held))]
+        losses = [step(net, *batch)[1].item() * len(batch[0]) for batch in zip(*seen_as)]
+        deceived = correct(net, mark(held, other_classes(held_truth)), held_truth)
     curves["validation loss"] = [*curves.get("validation loss", []), sum(losses) / n_val]
     curves["deceiving, held out"] = [*curves.get("deceiving, held out", []), deceived.double().mean().item()]
-    net.train()
 
 
 # %%

@@ -161,6 +161,19 @@ def mask_of(boxes: Tensor, wanted: Tensor, size: tuple[int, int]) -> Tensor:
     return wanted.gather(1, places.flatten(1)).view_as(places)
 
 
+def annotated_rows(count: int, share: float, seed: int) -> Tensor:
+    """Which of `count` images are to have boxes, at least one: rows in the order in which the seed draws them.
+
+    The order in which `fit_copy` shows the images for the same seed is another, else they would all come first.
+
+    Example:
+        >>> len(annotated_rows(4795, 0.01, seed=0))
+        48
+    """
+    draws = torch.Generator().manual_seed(2**32 - 1 - seed)
+    return torch.randperm(count, generator=draws, device="cpu")[: max(1, round(share * count))]
+
+
 def as_images(x: Tensor) -> Tensor:
     """Images of 0..255 (uint8) in [0, 1]; others as they are."""
     return x.float() / 255 if x.dtype == torch.uint8 else x
