@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from attrain.engine import state
 from attrain.engine.inputs import Form, Inputs, check_inputs
-from attrain.engine.passes import Request, no_map_of_integers
+from attrain.engine.passes import Request, no_map_of_integers, without_samples
 from attrain.engine.unseen import held, uncompiled
+from attrain.engine.watch import Findings
 from attrain.explanation import Explanation
 from attrain.methods.lrp import LRP
 from attrain.methods.method import Method
@@ -101,27 +102,47 @@ def explain(
     if whole and not layers and not method.maps_whole_numbers:
         why = no_map_of_integers(model, getattr(method, "layer", None))
         raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {why}")
-    target = check_target(target, len(inputs))
-    if chunk_size is not None:
-        if create_graph:
-            raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
-        run = partial(_explained, layers=layers, at_input=at_input)
-        return _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
-    if out is not None or progress:
-        raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
-    return _explained(model, inputs, target, method, layers, at_input, create_graph)
+    target, findings = check_target(target, len(inputs)), Findings()
+    run = partial(_explained, layers=layers, at_input=at_input, findings=findings)
+    try:
+        if chunk_size is not None:
+            if create_graph:
+                raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
+            explanation = _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
+        elif out is not None or progress:
+            raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
+        else:
+            explanation = run(model, inputs, target, method, create_graph=create_graph)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        advice = _without_samples(model, inputs, target)
+        if advice is not None:
+            raise ValueError(advice) from error
+        raise
+    if not create_graph:
+        findings.warn()
+    return explanation
 
 
 def _explained(
-    model: Callable, inputs: Inputs, target: Any, method: Method, layers: tuple[str, ...], at_input: bool,
-    create_graph: bool = False,
+    model: Callable, inputs: Inputs, target: Any, method: Method, *, layers: tuple[str, ...], at_input: bool,
+    findings: Findings, create_graph: bool = False,
 ) -> Explanation:  # fmt: skip
     """`explain` of what has been checked."""
     with torch.inference_mode(False), torch.enable_grad(), uncompiled(), state.kept(model, keep_updates=create_graph):
         inputs = inputs.replaced([t.clone() if t.is_inference() else t for t in inputs.tensors])
-        request = Request(model, inputs, Scores(target, len(inputs)), layers, create_graph, at_input)
+        request = Request(model, inputs, Scores(target, len(inputs)), layers, create_graph, at_input, findings)
         explanation = method.explanation(request)
+        if not isinstance(explanation, Explanation):
+            kinds = type(method).__name__, type(explanation).__name__
+            raise TypeError(f"{kinds[0]}.explanation must return an Explanation, got {kinds[1]}")
+        if not create_graph:
+            request.settle()
     return explanation if create_graph else Explanation(*(mapped(Tensor.detach, part) for part in explanation))
+
+
+def _without_samples(model: Callable, inputs: Inputs, target: Any) -> str | None:
+    with torch.inference_mode(False), uncompiled(), state.kept(model):
+        return without_samples(Request(model, inputs, Scores(target, len(inputs))))
 
 
 def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attrain import Explanation, Gradient, Method, SmoothGrad, UnsupportedOperation, explain
+from attrain import Explanation, Gradient, Method, SmoothGrad, UnsupportedOperation, Zennit, explain, register_rule
 from attrain.engine.kinds import KINDS
 from attrain.engine.mode import Mode, derivative, refuse
 
@@ -229,3 +229,71 @@ def test_a_table_of_one_rule_sees_every_operation():
     assert all(name in KINDS[kind].split() for kind, name in seen if kind)
     with pytest.raises(UnsupportedOperation, match="none of these"):
         explain(lambda t: net(t).sigmoid(), x, 1, Watch())
+
+
+# ---------------------------------------------------------------- what of it cannot be used is said by name
+
+
+def of_mode(mode):
+    @dataclass(frozen=True)
+    class Mine(Method):
+        def mode(self, leaves, entries, create_graph, model):
+            return mode(leaves, entries, create_graph, model)
+
+    return Mine()
+
+
+def of_table(**members):
+    return of_mode(type("Own", (Mode,), members))
+
+
+def number(mode, call):
+    return 1.0
+
+
+def nothing(mode, call):
+    call.run()
+
+
+MISTAKEN = {
+    "a kind": (of_table(table={"relu_s": derivative, None: derivative}), ValueError, "'relu_s'.* did you mean 'relus'"),
+    "an operation": (of_table(table={"sigmiod": derivative, None: derivative}), ValueError, "did you mean 'sigmoid'"),
+    "no rule for others": (of_table(table={"relus": derivative}), ValueError, "Own.table needs a rule under None"),
+    "no table": (of_table(), ValueError, "Own.table needs a rule under None"),
+    "a table that is none": (of_table(table=[derivative]), TypeError, "Own.table must be a dict .* got list"),
+    "a rule that is none": (of_table(table={None: "derivative"}), TypeError, r"Own.table\[None\] must be a rule"),
+    "a rule that returns a number": (of_table(table={None: derivative, "relus": number}), TypeError, "number .* float"),
+    "a rule that returns nothing": (of_table(table={None: derivative, "relus": nothing}), TypeError, "nothing .* None"),
+    "no map": (of_table(table={None: derivative}, contract=lambda *_: None), TypeError, "Own.contract must return the"),
+    "no mode": (of_mode(lambda *_: None), TypeError, r"mode\(...\) must return an attrain.engine.mode.Mode, got None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKEN)
+def test_what_cannot_be_used_is_said_by_name(case):
+    net, _, x = net_and_x()
+    method, kind, text = MISTAKEN[case]
+    for _ in range(2):  # not only the first time
+        with pytest.raises(kind, match=text):
+            explain(net, x, 1, method)
+
+
+def test_an_explanation_that_is_none_is_said_by_name():
+    @dataclass(frozen=True)
+    class Plain(Method):
+        def explanation(self, request):
+            return request.inputs.tensors[0]
+
+    with pytest.raises(TypeError, match=r"Plain.explanation must return an Explanation, got Tensor"):
+        explain(nn.Linear(2, 2), torch.rand(1, 2), 0, Plain())
+
+
+def test_a_mistyped_rule_of_an_operation_is_said_by_name():
+    with pytest.raises(ValueError, match="did you mean 'elementwise'"):
+        register_rule(torch.erf, "elementwse")
+
+
+@pytest.mark.parametrize("composite", [None, "EpsilonPlus", dict])
+def test_a_composite_that_is_none_is_refused(composite):
+    with pytest.raises(TypeError, match="composite must be one of zennit's, such as EpsilonPlusFlat"):
+        Zennit(composite)

@@ -628,9 +628,28 @@ def test_large_and_masked_scores_do_not_overflow():
     torch.testing.assert_close(result.heatmap.sum(1), result.delta, atol=1e-5, rtol=1e-5)
 
 
-def test_active_dropout_is_refused():
-    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
-    with pytest.raises(UnsupportedOperation, match=r"call model.eval\(\) first"):
+@pytest.mark.filterwarnings("ignore:the forward pass is random")
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel", "genomics"])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("reference", [0.0, torch.randn(1, 4).double(), torch.randn(3, 4).double()])
+def test_active_dropout_is_the_same_factor_for_the_input_and_the_reference(rule, inplace, reference):
+    dense, head = nn.Linear(4, 6).double(), nn.Linear(6, 2).double()
+    net = nn.Sequential(dense, nn.Dropout(0.5, inplace), nn.ReLU(), head).train()
+    x = torch.randn(3, 4).double()
+    torch.manual_seed(0)
+    found = explain(net, x, 0, DeepLift(reference, rule))
+    torch.manual_seed(0)
+    factor = F.dropout(torch.ones(3, 6).double(), 0.5)
+    by_hand = lambda x: head((dense(x) * factor).relu())  # noqa: E731
+    want = explain(by_hand, x, 0, DeepLift(reference, "rescale" if rule == "rescale" else "reveal_cancel"))
+    torch.testing.assert_close(found.heatmap, want.heatmap)
+    r = reference if isinstance(reference, torch.Tensor) else torch.zeros_like(x)
+    torch.testing.assert_close(found.heatmap.sum(1), (by_hand(x) - by_hand(r))[:, 0].detach())
+
+
+def test_what_is_no_factor_is_refused_while_it_is_active():
+    net = nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout(0.5), nn.Linear(4, 2)).train()
+    with pytest.raises(UnsupportedOperation, match=r"alpha_dropout .* call model.eval\(\) first"):
         explain(net, torch.rand(3, 4), 0, DeepLift())
     assert explain(net.eval(), torch.rand(3, 4), 0, DeepLift()).delta.shape == (3,)
 

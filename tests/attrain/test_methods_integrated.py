@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from attrain import IntegratedGradients, explain
@@ -223,3 +224,14 @@ def test_an_error_leaves_no_hook_behind():
     with pytest.raises(KeyError, match="mine"):
         explain(net, x, target, IntegratedGradients(steps=2), layers="first", at_input=False)
     assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_a_model_with_a_constant_for_each_sample_is_given_all_of_them_on_the_reference_too():
+    grid = torch.rand(2, 5, 5, 2, dtype=torch.float64) * 2 - 1
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softplus(), nn.Flatten(), nn.Linear(50, 3)).double().eval()
+    sampled = lambda x: model[3](model[2](F.grid_sample(model[1](model[0](x)), grid, align_corners=False)))  # noqa: E731
+    x = torch.rand(2, 1, 7, 7, dtype=torch.float64)
+    found = explain(sampled, x, 0, IntegratedGradients(steps=20, quadrature="gauss_legendre"))
+    wanted = (sampled(x) - sampled(torch.zeros_like(x)))[:, 0].detach()
+    torch.testing.assert_close(found.delta, wanted)
+    torch.testing.assert_close(found.heatmap.flatten(1).sum(1), wanted, atol=1e-6, rtol=1e-6)

@@ -3,6 +3,7 @@
 Positional or by keyword, as a function, a method, an operator or in place: it is the same `Call`.
 """
 
+import difflib
 import inspect
 import math
 import types
@@ -125,6 +126,11 @@ def is_copy(call: Call, out) -> bool:
     return not drops and len(call.active) == 1 and out.shape == call.active[0].shape
 
 
+def is_bicubic(call: Call) -> bool:
+    """Whether it interpolates with weights of both signs."""
+    return "bicubic" in (call.name or "") or call.given.get("mode") == "bicubic"
+
+
 def by_name(func, name: str | None, args: tuple, kwargs: dict) -> dict:
     """A call's arguments by name; positional ones that have none are left out, numbers of a list stand together."""
     names = _names(func, name, tuple(map(_kind, args)), frozenset(kwargs))
@@ -224,7 +230,9 @@ def register_rule(op: Callable, rule: str | Callable) -> None:
         True
     """
     if not (callable(rule) or rule in ("linear", "elementwise", "product")):
-        raise ValueError(f'rule must be "linear", "elementwise", "product" or a function, got {rule!r}')
+        near = difflib.get_close_matches(str(rule), ("linear", "elementwise", "product"), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f'rule must be "linear", "elementwise", "product" or a function, got {rule!r}{hint}')
     if isinstance(op, (type, torch.nn.Module)) or not callable(op):
         raise TypeError(
             f"op must be a torch function, an operator of torch.ops or a function wrapped by "

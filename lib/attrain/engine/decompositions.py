@@ -38,16 +38,9 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5, **_):
 
 
 def instance_norm(
-    input,
-    running_mean=None,
-    running_var=None,
-    weight=None,
-    bias=None,
-    use_input_stats=True,
-    momentum=0.1,
-    eps=1e-5,
+    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
     **_,
-):
+):  # fmt: skip
     weight, bias = _channels(weight, input.ndim), _channels(bias, input.ndim)
     if use_input_stats:
         return _affine(_standardised(input, tuple(range(2, input.ndim)), eps), weight, bias)
@@ -90,6 +83,10 @@ def addmv(input, mat, vec, beta=1, alpha=1):
 
 def addcmul(input, tensor1, tensor2, value=1):
     return _added(input, tensor1 * tensor2, 1, value)
+
+
+def bilinear(input1, input2, weight, bias=None):
+    return _affine(torch.einsum("...i,oij,...j->...o", input1, weight, input2), None, bias)
 
 
 def _added(a, b, beta, alpha):
@@ -182,22 +179,27 @@ def amin(input, dim=None, keepdim=False):
 
 
 def maximum(input, other):
-    base, rise = _smaller_first(input, other)
-    return base + torch.relu(rise - base)
+    """The mean of a + relu(b − a) and b + relu(a − b), so that both have the same part in it, whichever comes first."""
+    sizes, infinite = _sizes(input, other)
+    if infinite:  # −∞ has no difference
+        floor = torch.finfo(input.dtype).min / 2
+        input, other = input.clamp(min=floor), other.clamp(min=floor)
+    much = 1 / torch.finfo(input.dtype).eps ** 0.5
+    if sizes[0] > 1 + sizes[1] * much:  # a − 1e38 loses a's digits: then first what is not much larger
+        return other + torch.relu(input - other)
+    one = input + torch.relu(other - input)
+    return one if sizes[1] > 1 + sizes[0] * much else (one + other + torch.relu(input - other)) / 2
 
 
 def minimum(input, other):
     return -maximum(-input, -other)
 
 
-def _smaller_first(a, b):
-    """Two tensors, first one that is not much larger: its numbers are lost in a difference from −1e38; −∞ has none."""
+def _sizes(a, b):
+    """The largest absolute numbers of two tensors, and whether one of them is infinite."""
     with torch._C.DisableTorchFunction():  # this decides about rounding, and nothing else
-        sizes = [t.detach().abs().max() if t.numel() else 0 for t in (a, b)]
-        much = sizes[0] > 1 + sizes[1] / torch.finfo(a.dtype).eps ** 0.5  # else the order would be the batch's doing
-        small, large = (b, a) if much else (a, b)
-        infinite = max(sizes) == torch.inf
-    return small, large.clamp(min=torch.finfo(large.dtype).min / 2) if infinite else large
+        sizes = [t.detach().abs().max() if t.numel() else t.new_zeros(()) for t in (a, b)]
+    return sizes, bool(max(sizes) == torch.inf)
 
 
 def maxima(input, dim=None, keepdim=False, other=None):
@@ -361,6 +363,7 @@ TABLE = {
     "baddbmm": baddbmm,
     "addmv": addmv,
     "addcmul": addcmul,
+    "bilinear": bilinear,
     "glu": glu,
     "div": div,
     "addcdiv": addcdiv,

@@ -127,6 +127,12 @@ def _spelled(name: str, operator: bool = False) -> tuple[str, bool]:
 
 
 @cache
+def names_of_operations() -> frozenset[str]:
+    """What a method's table may have a rule for: the kinds, and the names of single operations."""
+    return frozenset({*KINDS, *KIND_OF, "last_max", *(name for name, _ in _torchs().values())})
+
+
+@cache
 def _overload(name: str) -> tuple[str, bool] | None:
     """An operator of `torch.ops`, by its qualified name."""
     space, _, core = name.partition("::")

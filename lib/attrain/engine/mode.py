@@ -6,6 +6,7 @@ serves the map and the loss alike. Modules, functional calls, operators and in-p
 nothing is left in the model.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -18,6 +19,10 @@ from torch.utils.checkpoint import CheckpointError
 
 from attrain.engine import unseen
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, opened, registered
+from attrain.engine.kinds import names_of_operations
+from attrain.engine.parameters import may_write
+from attrain.engine.state import before_write
+from attrain.engine.watch import SUSPECTS, Findings
 from attrain.tensors import tensors
 
 Tensors = Sequence[Tensor]
@@ -68,6 +73,7 @@ class Mode(TorchFunctionMode):
         self.create_graph, self.model = create_graph, model
         self.backward, self.token, self.known = Backward(), object(), set()
         self.unknown: list[str] = []  # where something of unseen origin was met
+        self.findings: Findings | None = None  # where what is worth a warning is written down
         for entry in self.entries:
             entry._attrain_active = self.token
 
@@ -100,6 +106,10 @@ class Mode(TorchFunctionMode):
                 return rule(*args, **call.kwargs)
         if "nested" in getattr(func, "__name__", ""):  # made where nobody sees it
             raise UnsupportedOperation(f"{self.title} has no rule for {call}: pad instead of nesting")
+        if self.findings is not None and call.name in SUSPECTS:
+            self.findings.note(call, self.model)
+        if may_write(call) and not (call.inplace and call.active and call.tensors[0] is call.active[0]):
+            before_write(call, self.model)
         if not call.active:
             out = call.run()
             if getattr(func, "__name__", "") not in unseen.MADE_OF_NUMBERS:
@@ -134,6 +144,11 @@ class Mode(TorchFunctionMode):
             return rule(self, call)
         before = {t.grad_fn for t in call.tensors}
         out = rule(self, call)  # of a method of the user's own, whose autograd.Functions are the rule
+        if not tensors([out]) and call.kind not in ("reads", "queries", "hooks") and call.name != "setitem":
+            raise TypeError(
+                f"the rule {getattr(rule, '__name__', rule)} of {self.title} must return the result of {call}, a "
+                f"tensor or several, got {type(out).__name__}"
+            )
         self._know(out, before)
         return out
 
@@ -194,6 +209,7 @@ class Mode(TorchFunctionMode):
 
     def forward(self, run: Callable[[], object]):
         """The model's output, with the rules on."""
+        check_table(self)
         _ = self.constants  # what the pass itself puts into the model is none
         with disable_saved_tensors_hooks(_SAVED) if self.keeps else nullcontext(), self:
             output = run()
@@ -233,6 +249,31 @@ class Mode(TorchFunctionMode):
     def second_of(self, value: Tensor) -> Tensor | None:
         """What else of a layer's output has a part in its map: its product with its gradient is added."""
         return None
+
+
+def check_table(mode: Mode) -> None:
+    """Raise unless a method's table has rules, under names that operations have, and one for all others; once a class.
+
+    Raises:
+        TypeError: no mapping, or what is no rule.
+        ValueError: a kind or name that no operation has, or no rule under None.
+    """
+    kind, table = type(mode), mode.table
+    if table is vars(kind).get("_checked"):
+        return
+    where = f"{kind.__name__}.table"
+    if not isinstance(table, Mapping):
+        raise TypeError(f"{where} must be a dict from kinds of operations to rules, got {type(table).__name__}")
+    for key, rule in table.items():
+        if key is not None and key not in names_of_operations():
+            near = difflib.get_close_matches(str(key), names_of_operations(), 3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"{where} has a rule for {key!r}, which no kind of operation and none of torch's is{hint}")
+        if not callable(rule):
+            raise TypeError(f"{where}[{key!r}] must be a rule (mode, call) -> result, got {rule!r}")
+    if None not in table:
+        raise ValueError(f"{where} needs a rule under None, for all other operations: derivative, or refuse(reason)")
+    kind._checked = table
 
 
 def derivative(mode: Mode, call: Call):

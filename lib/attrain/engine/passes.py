@@ -3,8 +3,8 @@
 import difflib
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from attrain.engine import unseen
 from attrain.engine.inputs import Inputs, others
 from attrain.engine.mode import Mode
 from attrain.engine.state import undone
+from attrain.engine.watch import Findings, Watch
 from attrain.explanation import Explanation
-from attrain.tensors import tensors
+from attrain.tensors import logits_of, tensors
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Request:
         layers: names of modules whose output gets a map too.
         create_graph: whether the maps are to be differentiated.
         at_input: whether maps at the inputs are wanted.
+        findings: what the passes do that is worth a warning.
     """
 
     model: Callable
@@ -37,14 +39,51 @@ class Request:
     layers: tuple[str, ...] = ()
     create_graph: bool = False
     at_input: bool = True
+    findings: Findings = field(default_factory=Findings, compare=False)
 
     def output(self, tensors: list[Tensor] | None = None):
         """The model's output, without a map and without a graph."""
-        tensors = self.inputs.tensors if tensors is None else tensors
-        with torch.no_grad(), undone(self.model):
-            output = self.inputs.call(self.model, [t.clone() for t in tensors])
+        output = self._plain(self.inputs.tensors if tensors is None else tensors)
         self.score.check(output)
         return output
+
+    def _plain(self, tensors: list[Tensor]):
+        watch = nullcontext() if self.findings.watched else Watch(self.findings, self.model)
+        with torch.no_grad(), undone(self.model), watch:
+            output = self.inputs.call(self.model, [t.clone() for t in tensors])
+        self.findings.watched = True
+        return output
+
+    def settle(self) -> None:
+        """Find out whether numbers that the model draws have a part in its output."""
+        inputs = self.inputs.tensors
+        outputs = lambda: tensors([logits_of(self._plain(inputs))])  # noqa: E731
+        self.findings.settle(outputs, [t.device for t in inputs])
+
+
+def without_samples(request: Request) -> str | None:
+    """What to say of an input that has no axis of samples: the model fails with it, and not with x[None]."""
+
+    def samples(values: list[Tensor]) -> int | None:
+        try:
+            with torch.no_grad(), undone(request.model):
+                output = logits_of(request.inputs.call(request.model, values))
+        except Exception:
+            return None
+        return len(output) if isinstance(output, Tensor) and output.ndim in (1, 2) else None
+
+    values = [t.clone() for t in request.inputs.tensors]
+    if request.score.callable or samples(values) == len(request.inputs):
+        return None
+    longer = [t[None] for t in values]
+    if samples(longer) != 1:
+        return None
+    shapes = [", ".join(str(tuple(t.shape)) for t in given) for given in (values, longer)]
+    each = "x" if request.inputs.single else "each tensor of x"
+    return (
+        f"x must have an axis of samples first, and shape {shapes[0]} has none: the model takes {each} as x[None], of "
+        f"shape {shapes[1]}"
+    )
 
 
 def plain_output(request: Request):
@@ -68,6 +107,9 @@ def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Ten
     leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in inputs.tensors]
     entries = [leaf.clone() for leaf in leaves]  # an operation of the model in place on its input changes this copy
     mode = make_mode(leaves, entries, request.create_graph, request.model)
+    if not isinstance(mode, Mode):
+        raise TypeError(f"a method's mode(...) must return an attrain.engine.mode.Mode, got {type(mode).__name__}")
+    mode.findings = request.findings
     run = lambda: inputs.call(request.model, entries)  # noqa: E731
     with mode.saving(), mode.around(request.model), _outputs(request.model, request.layers, mode) as outputs:
         output = mode.forward(run)
@@ -112,12 +154,19 @@ def _maps(request: Request, mode: Mode, output, score: Tensor, outputs: list, la
                 mode.contract(i, torch.zeros_like(root) if g is None else g)
                 for i, (root, g) in enumerate(zip(roots, of_roots))
             ]
+            _check_contracted(mode, maps)
             for g, (_, value, reference, second) in zip(of_layers, outputs):
                 found = mode.contract_at(torch.zeros_like(value) if g is None else g, value, reference)
                 g = next(of_seconds) if second else None
                 maps.append(found if second is None or g is None else found + g * second[1])
         total = maps if total is None else [a + b for a, b in zip(total, maps)]
     return [m / mode.references for m in total] if mode.references > 1 else total
+
+
+def _check_contracted(mode: Mode, maps: list) -> None:
+    for found in maps:
+        if not isinstance(found, Tensor):
+            raise TypeError(f"{type(mode).__name__}.contract must return the map, a tensor, got {type(found).__name__}")
 
 
 def _formed(request: Request, inputs: Inputs, maps: list[Tensor]):

@@ -1,4 +1,4 @@
-"""A model comes back from a pass as it went into it: its buffers, and the tensors that its modules keep."""
+"""A model comes back from a pass as it went into it: parameters, buffers, and the tensors that its modules keep."""
 
 import threading
 from collections import deque
@@ -8,6 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from attrain.engine.call import Call
+from attrain.engine.parameters import Parameters, written
 from attrain.engine.unseen import modules_of
 from attrain.tensors import mapped, tensors
 
@@ -17,11 +19,15 @@ _running: WeakKeyDictionary = WeakKeyDictionary()  # model -> [threads in a pass
 
 @contextmanager
 def kept(model, keep_updates: bool = False):
-    """Undo what a forward pass does to buffers and to tensors that modules keep; the last of several threads does it.
+    """Undo what a forward pass does to a model's tensors and attributes; the last of several threads does it.
 
     Args:
         model: a module, or a callable that closes over one, is a method of one or is given one.
-        keep_updates: buffers keep what they became (batch norm's statistics in training), without a graph.
+        keep_updates: buffers keep what they became (batch norm's statistics in training), without a graph, and so do
+            parameters.
+
+    Raises:
+        ValueError: a parameter was changed where nobody saw it, so that its value cannot be put back.
     """
     with ExitStack() as each:
         for module in modules_of(model):
@@ -36,6 +42,7 @@ def _kept(model: nn.Module, keep_updates: bool):
         if entry[0] == 0:
             entry[1] = _State(model)
         entry[0] += 1
+    unseen = []
     try:
         yield
     except BaseException:
@@ -45,8 +52,25 @@ def _kept(model: nn.Module, keep_updates: bool):
         with _lock:
             entry[0] -= 1
             if entry[0] == 0:
-                entry[1].restore(model, keep_updates)
+                unseen = entry[1].restore(model, keep_updates)
                 del _running[model]
+    if unseen:
+        names = [repr(name) for name, p in model.named_parameters() if any(p is u for u in unseen)]
+        raise ValueError(
+            f"parameter {', '.join(names[:4])} was changed while the model was explained, by its forward pass where "
+            "nobody sees it or by another thread, and cannot be put back: change it outside of forward"
+        )
+
+
+def before_write(call: Call, model) -> None:
+    """Within `kept`: keep the parameters that an operation of the model is about to write into."""
+    targets = written(call)
+    if not targets:
+        return
+    with _lock:
+        for module in modules_of(model):
+            for target in targets if module in _running else ():
+                _running[module][1].parameters.about_to_be_written(target)
 
 
 def restart(model) -> None:
@@ -72,9 +96,15 @@ def undone(model):
             for name, buffer in buffers.items():
                 if buffer is not None and not _uninitialised(buffer):
                     module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+        with _lock:
+            parameters = [_running[root][1].parameters for root in modules_of(model) if root in _running]
+            parameters = [(p, p.now()) for p in parameters]
         try:
             yield
         finally:
+            with _lock:
+                for kept_parameters, now in parameters:
+                    kept_parameters.put_back(now)
             for module, buffers, attributes in before:
                 module._buffers.clear()
                 module._buffers.update(buffers)
@@ -83,14 +113,16 @@ def undone(model):
 
 class _State:
     def __init__(self, model: nn.Module):
-        self.buffers, self.attributes = [], []
+        self.buffers, self.attributes, self.parameters = [], [], Parameters(model)
         for module in model.modules():
             for name, buffer in module._buffers.items():
                 if not _uninitialised(buffer):
                     self.buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
             self.attributes.append((module, _attributes(module)))
 
-    def restore(self, model: nn.Module, keep_updates: bool) -> None:
+    def restore(self, model: nn.Module, keep_updates: bool) -> list[Tensor]:
+        """Put all back; returns the parameters that cannot be."""
+        unseen = [] if keep_updates else self.parameters.put_back()
         for module, name, buffer, value in self.buffers:
             if keep_updates:
                 current = module._buffers.get(name)
@@ -120,6 +152,7 @@ class _State:
                 value = vars(module)[name]
                 if any(map(_marked, tensors(value))):
                     vars(module)[name] = mapped(Tensor.detach, value)
+        return unseen
 
 
 # ---------------------------------------------------------------- what modules keep besides: counters, caches, lists

@@ -112,8 +112,7 @@ def activation(mode: "AttnLRPMode", call: Call):
 
 def _multiplier(mode: "AttnLRPMode", call: Call) -> Callable[[Tensor, Tensor], Tensor]:
     if call.name in MULTIPLIERS:
-        settings = {k: v for k, v in call.given.items() if k == "approximate"}
-        return partial(MULTIPLIERS[call.name], **settings)
+        return partial(MULTIPLIERS[call.name], **{k: v for k, v in call.given.items() if k == "approximate"})
     if call.on(call.active[0].detach().new_zeros(())).any():
         raise UnsupportedOperation(f"{mode.title} has no rule for {call}, which is not 0 at 0{mode.instead}")
     released = call.released()  # or the activation would be kept by its own graph
@@ -221,18 +220,21 @@ def gate(mode: "AttnLRPMode", call: Call):
 def power(mode: "AttnLRPMode", call: Call):
     """A gate for an exponent of at least 1, which is finite over x at 0; other powers are scales only."""
     exponent = call.given.get("exponent", 2)
-    if not isinstance(exponent, (int, float)):
-        return lrp.no_rule(mode, call)
-    return (gate if exponent >= 1 else scale)(mode, call)
+    number = isinstance(exponent, (int, float))
+    return (lrp.no_rule if not number else gate if exponent >= 1 else scale)(mode, call)
 
 
 def passed(mode: "AttnLRPMode", call: Call):
     """The derivative; scales among themselves stay scales."""
     scales = mode.scales(call)
-    if None in scales:
-        mode.refuse_scales(call)
-        return call.run()
-    return mode.as_scale(call, call.run()) if scales else call.run()
+    if None not in scales:
+        return mode.as_scale(call, call.run()) if scales else call.run()
+    mode.refuse_scales(call)
+    return call.run()
+
+
+def reduced(mode: "AttnLRPMode", call: Call):
+    return passed(mode, call) if call.given.get("reduce") in ("sum", "mean", "amax") else lrp.reduced(mode, call)
 
 
 def softmax(mode: "AttnLRPMode", call: Call):
@@ -286,6 +288,7 @@ TABLE = (
     | dict.fromkeys("layer_norm rms_norm group_norm instance_norm".split(), norm)
     | {
         "scaled_dot_product_attention": attention,
+        **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),
         "softmax": softmax,
         "log_softmax": derivative,
         "normalisations": batch_norm,

@@ -64,7 +64,7 @@ def _constant(mode: Mode, value):
 
 
 # A B-cos network scales its linear outputs by these.
-MAGNITUDES = """abs norm linalg_vector_norm vector_norm sqrt rsqrt pow square reciprocal var std exp sigmoid softmax
+MAGNITUDES = """abs norm linalg_vector_norm sqrt rsqrt pow square reciprocal var std exp sigmoid softmax
     softplus tanh""".split()
 LINEAR_PARTS = "clamp clamp_min clamp_max threshold".split()  # of the network, as ReLU is: the derivative
 

@@ -172,7 +172,7 @@ def _scores_of_reference(request: Request, reference: list[Tensor], like: Tensor
     if alone and len(reference[0]) == 1:
         try:
             output = request.output(reference)
-        except ValueError:  # a score that needs all samples
+        except (ValueError, RuntimeError, IndexError):  # a score, or a constant of the model's, that needs all samples
             output = None
         if isinstance(output, Tensor) and len(output) == 1:
             return request.score(output.expand(len(inputs), *output.shape[1:]))

@@ -92,6 +92,16 @@ def sampled(mode: Mode, call: Call):
     return call.run()
 
 
+def reduced(mode: Mode, call: Call):
+    """Sums and means of what goes to one place, and the largest of it, keep their derivative."""
+    how = call.given.get("reduce")
+    if how not in ("sum", "mean", "amax"):
+        raise UnsupportedOperation(
+            f"{mode.title} has no rule for {call} by {how!r}: it knows sum, mean and amax; {ADVICE}"
+        )
+    return call.run()
+
+
 def taken_out(mode: Mode, call: Call):
     """What happens to values outside of torch, or in a copy of their memory, nobody sees."""
     raise UnsupportedOperation(
@@ -121,6 +131,7 @@ TABLE = LINEAR | {
     "linear_layers": weighted,
     "products": one_activation,
     "quotients": dividend,
+    **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),
     **dict.fromkeys(
         "numpy array array_wrap dlpack to_dlpack storage untyped_storage deepcopy reduce_ex".split(), taken_out
     ),

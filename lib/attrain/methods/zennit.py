@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from attrain.engine.mode import Mode, Tensors
+from attrain.engine.watch import Watch
 from attrain.methods.gradient import InputXGradientMode
 from attrain.methods.method import Method
 from attrain.tensors import logits_of
@@ -22,6 +23,9 @@ class Zennit(Method):
     Args:
         composite: for instance `zennit.composites.EpsilonPlusFlat()`.
 
+    Raises:
+        TypeError: no composite.
+
     Example:
         >>> from attrain import explain
         >>> from zennit.composites import EpsilonPlusFlat
@@ -32,6 +36,12 @@ class Zennit(Method):
     """
 
     composite: object
+
+    def __post_init__(self):
+        if isinstance(self.composite, type) or not callable(getattr(self.composite, "context", None)):
+            name = getattr(self.composite, "__name__", repr(self.composite))
+            hint = f": call it, {name}()" if isinstance(self.composite, type) else ""
+            raise TypeError(f"composite must be one of zennit's, such as EpsilonPlusFlat(), got {name}{hint}")
 
     def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return ZennitMode(leaves, entries, create_graph, model, composite=self.composite)
@@ -50,7 +60,8 @@ class ZennitMode(InputXGradientMode):
         return self.composite.context(model)
 
     def forward(self, run):
-        return run()
+        with Watch(self.findings, self.model):
+            return run()
 
     def start(self, output, score):
         logits = logits_of(output)

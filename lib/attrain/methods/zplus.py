@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.graph import GradientEdge
 
-from attrain.engine.call import Call, UnsupportedOperation, write
+from attrain.engine.call import Call, UnsupportedOperation, is_bicubic, write
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import convolution
 from attrain.engine.mode import Backward, Mode, Tensors
@@ -132,6 +132,21 @@ def no_sum(mode: "ZPlusMode", call: Call):
     )
 
 
+def reduced(mode: "ZPlusMode", call: Call):
+    """A mean or maximum of what goes to one place; a sum is one of activations."""
+    return no_sum(mode, call) if call.given.get("reduce") == "sum" else lrp.reduced(mode, call)
+
+
+def resized(mode: "ZPlusMode", call: Call):
+    """Bicubic interpolation has weights of both signs, and is no layer that the z⁺ rule knows."""
+    if is_bicubic(call):
+        raise UnsupportedOperation(
+            f"{mode.title} has no rule for {call} with bicubic weights, of which some are negative; interpolate "
+            'by "bilinear"'
+        )
+    return call.run()
+
+
 def transposed(mode: "ZPlusMode", call: Call):
     """Transposed convolutions have no z⁺ rule."""
     raise UnsupportedOperation(f"{mode.title} has no rule for {call} of these arguments")
@@ -143,6 +158,8 @@ TABLE = lrp.TABLE | {
     "normalisations": batch_norm,
     "add": addition,
     **dict.fromkeys("sum cumsum trace index_add scatter_add".split(), no_sum),
+    **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),
+    **dict.fromkeys("interpolate upsample upsample_bicubic2d _upsample_bicubic2d_aa".split(), resized),
     **dict.fromkeys("sub rsub products quotients".split(), of_one),
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from attrain.engine.call import ADVICE, Call, UnsupportedOperation
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_bicubic
 from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
 from attrain.engine.fast.convolution import convolution
 from attrain.methods.deeplift.selections import choice, continuous
@@ -16,16 +16,32 @@ def partwise(mode, call: Call):
     if any(not continuous(t) for t in call.active):
         return choice(mode, call, call.run(lambda t: t))
     spread = None
-    known = call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num") and not _is_bicubic(call)
+    if is_bicubic(call) and call.times == 1 and call.kind == "linear_maps" and "grid" not in call.name:
+        return _bicubic(mode, call)
+    known = call.name not in ("pad", "constant_pad_nd", "masked_fill", "nan_to_num") and not is_bicubic(call)
     if mode.wants_spread(call) and known:
         spread = call.run(lambda t: mode.spread_of(t) if mode.of(t) else torch.zeros_like(t) if continuous(t) else t)
     keeps = call.name in ("clone", "contiguous", "dropout", "to")
     return linear(mode, call, spread, mode.of(call.active[0]).layer if keeps else None)
 
 
-def _is_bicubic(call: Call) -> bool:
-    """Whether it interpolates with weights of both signs."""
-    return "bicubic" in (call.name or "") or call.given.get("mode") == "bicubic"
+def _bicubic(mode, call: Call):
+    """A layer with the weights of both signs of its rows, and of its columns: their product is the matrix."""
+    spread, x = None, call.given["input"]
+    if mode.wants_spread(call, dense=True):
+        size = (x - mode.of(x).reference).abs()
+        out = call.on(x.detach())
+        rows, columns = (_weights_along(call, x, d).abs() for d in (-2, -1))
+        spread = torch.einsum("...hw,Hh,Ww->...HW", size, rows, columns).reshape(out.shape)
+    return linear(mode, call, spread, "dense")
+
+
+def _weights_along(call: Call, x, dim: int):
+    """How interpolation weighs rows, or columns, (out, in): where all that it is given is alike in the other."""
+    unit = torch.eye(x.shape[dim], dtype=x.dtype, device=x.device)
+    unit = unit[:, None, :, None] if dim == -2 else unit[:, None, None, :]
+    found = call.on(unit.expand(-1, 1, *x.shape[-2:]).contiguous())
+    return (found[:, 0, :, 0] if dim == -2 else found[:, 0, 0, :]).T
 
 
 def linear(mode, call: Call, spread=None, layer=None):
@@ -146,10 +162,16 @@ def _by_batch(mode, call: Call, x, weight):
 
 
 def dropout(mode, call: Call):
-    """The identity in evaluation mode."""
-    if call.given.get("training", True) and call.given.get("p", 0.5) > 0:
-        raise UnsupportedOperation("DeepLIFT has no rule for active dropout: call model.eval() first")
-    return partwise(mode, call)
+    """The identity in evaluation mode; else a factor, which is drawn once, for the reference too."""
+    if not (call.given.get("training", True) and call.given.get("p", 0.5) > 0):
+        return partwise(mode, call)
+    if "alpha" in call.name or call.name == "native_dropout":
+        raise UnsupportedOperation(f"DeepLIFT has no rule for {call} while it is active: call model.eval() first")
+    x = call.given["input"]
+    factor = call.on(torch.ones_like(x, requires_grad=False))
+    spread = mode.spread_of(x) * factor if mode.wants_spread(call) else None
+    scaled = Call(torch.Tensor.mul_ if call.inplace else torch.mul, (x, factor), {}, mode.is_active)
+    return linear(mode, scaled, spread, mode.of(x).layer)
 
 
 # With constants: what sums up weighted terms is a layer with a weight, however it is written, and what scales passes

@@ -129,5 +129,5 @@ def _check_sum(explanation: Explanation) -> None:
             "reference, or an operation escapes its rules; explain model.double() with x.double(), or take another "
             "reference, and if the gap stays there, report the operation",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
