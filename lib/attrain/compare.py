@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attrain.attribution import explain
+from attrain.engine.inputs import check_inputs
 from attrain.explanation import Explanation
+from attrain.hints import hints
 from attrain.methods.method import Method
 from attrain.metrics.relevance import (
     class_score,
@@ -28,6 +30,7 @@ from attrain.tensors import logits_of, mapped
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+RANDOM = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # other numbers in training mode
 FRACTIONS = (0.01, 0.05, 0.2, 0.5)
 COLUMNS = {
     "completeness error": "|Σ R − Δ| / |Δ|, median: 0 for a method that keeps what it promises",
@@ -88,7 +91,7 @@ def compare(
     not beat a random order, or stays the same when the network forgets, is of little use.
 
     What it costs: of each method two maps, one of them by the network whose last layer is drawn anew, and two forward
-    passes for each fraction; as many passes for the random order; and three more. With three methods of one backward
+    passes for each fraction; as many passes for the random order; and four more. With three methods of one backward
     pass that is about fifty forward passes, and `IntegratedGradients(steps=10)` or `SmoothGrad` add twenty maps.
     Fewer samples and fewer `fractions` make it cheaper.
 
@@ -109,8 +112,8 @@ def compare(
         a `Comparison`.
 
     Raises:
-        TypeError, ValueError: no method, one name twice, several inputs, several maps a sample, and what `explain`
-            raises.
+        TypeError, ValueError: no method, one name twice, several inputs, several maps a sample, fractions outside of
+            [0, 1], batch norm or dropout in training mode, and what `explain` raises.
         ImportError: progress=True without tqdm.
 
     Example:
@@ -121,10 +124,10 @@ def compare(
         (['DeepLift', 'Gradient', 'random order'], True)
     """
     named = _named(methods)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"compare takes one tensor as x, got {type(x).__name__}: explain takes several")
+    _check(model, x, fractions, reference)
     ask: dict[str, Any] = {"kwargs": kwargs, "layers": (layer,) if layer else (), "at_input": not layer}
-    target = _target(model, x, target, kwargs or {})
+    with hints(model, x):
+        target = _target(model, x, target, kwargs or {})
     scored = target if not isinstance(target, Tensor) else target.to(x.device)
     run = partial(_logits, model, kwargs or {}) if isinstance(target, Tensor) else partial(model, **(kwargs or {}))
     read = lambda found: found.layers[layer].sum(-1) if layer else found.heatmap  # noqa: E731
@@ -146,7 +149,25 @@ def compare(
     return Comparison(x, target, explanations, maps, rows)
 
 
+def _check(model: Any, x: Any, fractions: Any, reference: Any) -> None:
+    if isinstance(x, (tuple, dict)):
+        raise TypeError(f"compare takes one tensor as x, got {type(x).__name__}: explain takes several")
+    check_inputs(x)
+    if not isinstance(fractions, Sequence) or not fractions or not all(0 <= f <= 1 for f in fractions):
+        raise ValueError(f"fractions must be numbers in [0, 1], at least one, as {FRACTIONS}, got {fractions!r}")
+    if isinstance(reference, bool) or not isinstance(reference, (int, float, Tensor)):
+        raise TypeError(f"reference must be a number or a tensor, got {reference!r}")
+    if isinstance(model, nn.Module) and any(m.training and isinstance(m, RANDOM) for m in model.modules()):
+        raise ValueError("compare takes a model in eval mode, got one in training mode: call model.eval() first")
+
+
 def _named(methods: Any) -> dict[str, Method]:
+    if isinstance(methods, (Mapping, tuple, list)):
+        for method in methods.values() if isinstance(methods, Mapping) else methods:
+            if not isinstance(method, Method):
+                name = getattr(method, "__name__", repr(method))
+                hint = f": call it, {name}()" if isinstance(method, type) else ""
+                raise TypeError(f"methods must be values such as LRP() or DeepLift(), got {name}{hint}")
     if isinstance(methods, Mapping):
         return {**methods} if methods else _named([])
     if isinstance(methods, Method) or not isinstance(methods, (tuple, list)) or not methods:
