@@ -31,15 +31,18 @@ install: $(READY)
 
 # The lock names every package, so nothing is resolved at install time. An index of other torch builds has
 # other files under the same versions: torch and torchvision then come from there, and CUDA's packages stay out.
+# They come first, so that a mistyped index ends it in seconds, and not after all else is there.
 $(READY): requirements.lock pyproject.toml lib/pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "error: attrain needs Python 3.11, 3.12 or 3.13, and $$PYTHON is $$("$$PYTHON" --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; "$$PYTHON" -m venv $(VENV); }
-	@echo "installing the pinned packages (about 6 GB with CUDA's, two minutes)"
+	@echo "installing the pinned packages ($(if $(TORCH_INDEX),torch from the index given,about 6 GB with CUDA's), two minutes)"
 ifdef TORCH_INDEX
+	@wanted=$$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock | tr '\n' ' '); \
+	  $(BIN)/pip install -q --no-deps --retries 1 --index-url "$$TORCH_INDEX" $$wanted || \
+	  { echo "error: TORCH_INDEX must be the address of an index of packages that has $$wanted(README: a CPU-only build), got $$TORCH_INDEX" >&2; exit 1; }
 	@awk '/^[^ #]/ { skip = /^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)==/ } !skip' requirements.lock > $(VENV)/requirements.txt
 	@$(BIN)/pip install -q --no-deps --require-hashes -r $(VENV)/requirements.txt
-	@$(BIN)/pip install -q --no-deps --index-url "$$TORCH_INDEX" $$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.lock)
 else
 	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements.lock
 endif

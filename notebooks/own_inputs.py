@@ -58,6 +58,14 @@ device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/own_inputs
 # %%
+from studies.early import check_early_inputs
+
+check_early_inputs(model, examples, embeddings, methods)  # before what is slow to import
+
+# %% [markdown]
+# What you named is there. The rest takes a few seconds to import.
+
+# %%
 import pandas as pd
 import torch
 

@@ -6,6 +6,8 @@
 torch.Size([5, 1, 2, 2])
 """
 
+import difflib
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from attrain.attribution import explain
@@ -74,7 +76,11 @@ def __getattr__(name: str) -> Any:
         from attrain.metrics import stateful
 
         return getattr(stateful, name)
-    raise AttributeError(f"module 'attrain' has no attribute {name!r}")
+    if name in ("challenger", "training"):
+        return importlib.import_module(f"attrain.{name}")
+    near = difflib.get_close_matches(name.lower(), [known.lower() for known in __all__], 1)
+    hint = "".join(f"; did you mean {known}?" for known in __all__ if [known.lower()] == near)
+    raise AttributeError(f"module 'attrain' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

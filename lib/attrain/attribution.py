@@ -19,6 +19,7 @@ from attrain.engine.passes import Request, no_map_of_integers, without_samples
 from attrain.engine.unseen import held, uncompiled
 from attrain.engine.watch import Findings
 from attrain.explanation import Explanation
+from attrain.hints import hints
 from attrain.methods.lrp import LRP
 from attrain.methods.method import Method
 from attrain.targets import Scores, Target, check_target
@@ -100,19 +101,20 @@ def explain(
     inputs = Inputs(x, args, kwargs)
     whole = not any(t.is_floating_point() for t in inputs.tensors)
     if whole and not layers and not method.maps_whole_numbers:
-        why = no_map_of_integers(model, getattr(method, "layer", None))
+        why = _PHOTO if _is_photo(inputs.tensors[0]) else no_map_of_integers(model, getattr(method, "layer", None))
         raise TypeError(f"x must be floating point, got {inputs.tensors[0].dtype}: {why}")
     target, findings = check_target(target, len(inputs)), Findings()
     run = partial(_explained, layers=layers, at_input=at_input, findings=findings)
+    if chunk_size is not None and create_graph:
+        raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
+    if chunk_size is None and (out is not None or progress):
+        raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
     try:
-        if chunk_size is not None:
-            if create_graph:
-                raise ValueError("chunk_size is for maps that are not trained on, got create_graph=True")
-            explanation = _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
-        elif out is not None or progress:
-            raise ValueError("out is written to, and progress shown, chunk by chunk: give a chunk_size too")
-        else:
-            explanation = run(model, inputs, target, method, create_graph=create_graph)
+        with hints(model, x):
+            if chunk_size is not None:
+                explanation = _in_chunks(run, model, inputs, target, method, chunk_size, out, progress)
+            else:
+                explanation = run(model, inputs, target, method, create_graph=create_graph)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         advice = _without_samples(model, inputs, target)
         if advice is not None:
@@ -121,6 +123,15 @@ def explain(
     if not create_graph:
         findings.warn()
     return explanation
+
+
+_PHOTO = (
+    "x holds bytes, as a photo is read; give it as the model was trained, x.float() / 255 and then its normalisation"
+)
+
+
+def _is_photo(x: Tensor) -> bool:
+    return x.dtype == torch.uint8 and x.ndim >= 3
 
 
 def _explained(
@@ -149,6 +160,8 @@ def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, .
     """The names of layers as a tuple; raise if the model, the method or a layer is none."""
     if not callable(model):
         raise TypeError(f"model must be a module or another callable, got {type(model).__name__}")
+    if isinstance(model, type):
+        raise TypeError(f"model must be a network, got the class {model.__name__}: make one, {model.__name__}(…)")
     if not isinstance(method, Method):
         name = getattr(method, "__name__", repr(method))
         hint = f": call it, {name}()" if isinstance(method, type) else ""

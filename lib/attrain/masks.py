@@ -37,6 +37,9 @@ def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
         ValueError: another rank, another N, h : w more than twice H : W or less than half of it; other values than
             0 and 1.
     """
+    if not isinstance(mask, Tensor):
+        hint = "; of boxes boxes_to_mask makes one" if isinstance(mask, (list, tuple)) else ""
+        raise TypeError(f"mask must be a tensor (N, H, W) of 0 and 1, got {type(mask).__name__}{hint}")
     shapes = f"got a heatmap {tuple(heatmap.shape)} and a mask {tuple(mask.shape)}"
     if heatmap.ndim not in (3, 4, 5):
         raise ValueError(f"heatmap must be (N, H, W), (N, C, H, W) or (N, K, C, H, W), {shapes}")
@@ -50,7 +53,10 @@ def check_mask(mask: Tensor, heatmap: Tensor) -> Tensor:
     if last or any(a * d > 2 * c * b for a, b in sides for c, d in sides):
         raise ValueError(f"heatmap must end in H and W in the mask's proportions, not in channels or tokens, {shapes}")
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold only 0 (background, outside the boxes) and 1 (foreground, inside)")
+        given = f"from {mask.min().item():g} to {mask.max().item():g}"
+        raise ValueError(
+            f"mask must hold only 0 (background, outside the boxes) and 1 (foreground, inside), got {given}"
+        )
     return mask
 
 
@@ -120,6 +126,8 @@ def boxes_to_mask(boxes: Boxes, size: tuple[int, int]) -> Tensor:
                 [[0, 0, 0],
                  [0, 0, 0]]], dtype=torch.int32)
     """
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"size must be (H, W), got {size!r}")
     height, width = size
     boxes, is_box = _boxes(boxes)
     left, top, right, bottom = boxes.unbind(-1)

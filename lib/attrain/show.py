@@ -65,6 +65,10 @@ def show(
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, or None, got {kind!r}")
+    if isinstance(x, Explanation):
+        raise TypeError("x must be what was explained, got an Explanation: show(x, explanation)")
+    if isinstance(labels, str):
+        raise TypeError(f"labels must be a list of one text a sample, got {labels!r}")
     several = isinstance(x, (tuple, dict))
     methods = _methods(x, heatmap, layer)
     keys = list(x) if isinstance(x, dict) else list(range(len(x))) if isinstance(x, tuple) else [None]
@@ -114,6 +118,10 @@ def _display(figure: Any, html: str) -> None:
 
 def _methods(x: Any, heatmap: Any, layer: str) -> dict[str, Any]:
     """Maps of x's form by the name of their method, "" if it has none."""
+    if isinstance(heatmap, list):
+        raise TypeError(
+            "heatmap must be a map, an Explanation, or a dict of them by the name of their method, got a list"
+        )
     named = isinstance(heatmap, Mapping) and not (isinstance(x, dict) and set(heatmap) <= set(x))
     if named and not heatmap:
         raise ValueError("heatmap is an empty dict: there is no map to show")
@@ -132,6 +140,10 @@ def _read(found: Any, layer: str) -> Any:
     if layer or (found.heatmap is None and len(found.layers) == 1):
         return found.layers[layer or next(iter(found.layers))]
     return found.heatmap
+
+
+def _called(name: str) -> str:
+    return f"the map {name!r}" if name else "heatmap"
 
 
 def _part(maps: Any, key: Any) -> Any:
@@ -169,15 +181,17 @@ def _maps(x: Any, methods: dict[str, Any], kind: str, labels: Sequence[str], sha
         raise ValueError(f"x of kind {kind!r} must have {dims} dimensions, (N, …), got {x.shape}")
     if len(x) > MOST or not len(x):
         raise ValueError(f"a picture has 1 to {MOST} samples, got {len(x)}: give some of them, x[:8] and heatmap[:8]")
+    if kind == "image" and x.shape[-1] in (1, 3) and x.shape[1] > 4:
+        raise ValueError(f"x must be images (N, C, H, W), channels second, got {x.shape}: x.transpose(0, 3, 1, 2)")
     if labels and len(labels) != len(x):
         raise ValueError(f"labels must be one for each of the {len(x)} samples, got {len(labels)}")
     columns: dict[str, np.ndarray] = {}
     for name, given in methods.items():
-        values = array(given, f"the map {name!r}" if name else "heatmap").astype(float)
+        values = array(given, _called(name)).astype(float)
         if alone and len(values) != 1:
             values = values[None]
         if len(values) != len(x):
-            raise ValueError(f"the map {name!r} must be of {len(x)} samples as x, got {values.shape}")
+            raise ValueError(f"{_called(name)} must be of {len(x)} samples as x, got {values.shape}")
         columns |= _summed(name, values, kind, x)
     return Maps(x, columns, labels or [""] * len(x), shared)
 
@@ -194,7 +208,7 @@ def _summed(name: str, values: np.ndarray, kind: str, x: np.ndarray) -> dict[str
         values = values.sum(-1 - places)
     several = values.ndim - 1 - places
     if several not in (0, 1) or (kind in ("tokens", "features") and values.shape[-1] != length):
-        raise ValueError(f"the map {name!r} has the shape {given}, which goes with no {kind} of shape {x.shape}")
+        raise ValueError(f"{_called(name)} has the shape {given}, which goes with no {kind} of shape {x.shape}")
     if not several:
         return {name: values}
     return {f"{name}, {k}".removeprefix(", "): values[:, k] for k in range(values.shape[1])}

@@ -1,4 +1,4 @@
-"""What is wrong with own_model's parameters, said before anything slow is imported."""
+"""What is wrong with the parameters of own_model and own_inputs, said before anything slow is imported."""
 
 import ast
 import importlib.util
@@ -9,6 +9,7 @@ from data_prep import DataError
 ANNOTATIONS = ("coco", "voc", "masks")
 ATTRIBUTIONS = ("IxG", "LRP", "AttnLRP", "DeepLIFT", "GradCAM", "BCos")
 LOSSES = ("energy", "l1", "ppce", "rrr", "isnet")
+NETWORKS = ("cnn", "cnn-norm", "resnet18", "resnet34", "resnet50", "densenet121")  # of studies.nets.small.classifier
 
 
 def check_early(
@@ -28,6 +29,8 @@ def check_early(
         Traceback (most recent call last):
         ValueError: attribution='GradCAM' reads its map at a layer: give one, as layer=layer4
     """
+    given_texts = dict(data=data, annotations=annotations, model=model, weights=weights, layer=layer, losses=losses)
+    check_texts(**given_texts)
     for name, given, known in (
         ("annotations", annotations, ANNOTATIONS),
         ("guide_by", guide_by, ("boxes", "pixels")),
@@ -45,8 +48,37 @@ def check_early(
         loss, _, weight = part.partition(" ")
         if loss not in LOSSES or not _is_number(weight):
             raise ValueError(f"losses are {', '.join(LOSSES)}, each with its weight, as 'energy 3'; got {part!r}")
-    if ":" in model:
-        _check_function(model)
+    if model not in NETWORKS:
+        check_function("model", model, NETWORKS)
+
+
+def check_texts(**parameters: object) -> None:
+    """Raise ValueError for a parameter that is no text, as papermill makes a number of `-p layer 14`."""
+    for name, given in parameters.items():
+        if not isinstance(given, str):
+            raise ValueError(
+                f"{name} must be text, got {given!r} ({type(given).__name__}); with papermill: -r {name} {given}"
+            )
+
+
+def check_early_inputs(model: str, examples: str, embeddings: str, methods: str) -> None:
+    """The same for own_inputs.
+
+    Example:
+        >>> made = "studies.example_inputs:model"
+        >>> check_early_inputs(made, made, "words embedding", "LRP")
+        >>> check_early_inputs(made, made, "words", "LRP")
+        Traceback (most recent call last):
+        ValueError: embeddings must be pairs of a part of x and a layer, as 'words embedding, ids layer', got 'words'
+    """
+    check_texts(model=model, examples=examples, embeddings=embeddings, methods=methods)
+    check_function("model", model)
+    check_function("examples", examples)
+    if any(len(pair.split()) != 2 for pair in embeddings.split(",") if pair.strip()):
+        form = "'words embedding, ids layer'"
+        raise ValueError(f"embeddings must be pairs of a part of x and a layer, as {form}, got {embeddings!r}")
+    if not methods.replace(",", " ").strip():
+        raise ValueError("methods must name one method of attrain at least, as 'DeepLift, AttnLRP', got none")
 
 
 def _is_number(text: str) -> bool:
@@ -56,29 +88,53 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_function(model: str) -> None:
-    """Raise unless the module's file is there and defines, or imports, that name; nothing of it is run."""
-    place, _, function = model.rpartition(":")
+def check_function(parameter: str, given: str, names: tuple[str, ...] = ()) -> None:
+    """Raise unless `given` is "module:function" or "path.py:function"; nothing of what it names is run.
+
+    Args:
+        parameter: its name, for the message.
+        given: its value.
+        names: what else may be given.
+
+    Raises:
+        ValueError, FileNotFoundError: another form, no such module, file or name in it.
+    """
+    place, colon, function = given.rpartition(":")
+    if not colon or not place or not function:
+        start = given.partition(":")[0] or "my_model.py"
+        others = f", or one of {', '.join(names)}" if names else ""
+        form = (
+            f"{start}:make" if start.endswith(".py") or start.replace(".", "_").isidentifier() else "my_model.py:make"
+        )
+        raise ValueError(f"{parameter} must be FILE.py:FUNCTION or MODULE:FUNCTION, as {form}{others}; got {given!r}")
     if place.endswith(".py"):
-        file = Path(place)
-        if not file.is_file():
-            raise FileNotFoundError(f"model {model!r}: there is no file {file.absolute()}")
+        file: Path | None = Path(place)
+        if not Path(place).is_file():
+            raise FileNotFoundError(f"{parameter} {given!r}: there is no file {Path(place).absolute()}")
     else:
-        file = _file_of_module(model, place)
+        file = _file_of_module(parameter, given, place)
     if file and not _may_define(file, function):
-        raise ValueError(f"model {model!r} must be module:function, and there is no such function in that module")
+        raise ValueError(f"{parameter} {given!r}: no such function in that module; it has {_defined(file)}")
 
 
-def _file_of_module(model: str, place: str) -> Path | None:
+def _file_of_module(parameter: str, given: str, place: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(place)
     except ImportError as error:
-        raise ValueError(f"model {model!r} cannot be imported ({error}); or give a file, path.py:function") from None
-    if spec is None:
         raise ValueError(
-            f"model {model!r} cannot be imported (no module named {place!r}); or give a file, path.py:function"
-        )
+            f"{parameter} {given!r} cannot be imported ({error}); or give a file, path.py:function"
+        ) from None
+    if spec is None:
+        hint = f"no module named {place!r} in {Path.cwd()} or among the installed ones"
+        raise ValueError(f"{parameter} {given!r} cannot be imported ({hint}); or give a file, path.py:function")
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+
+
+def _defined(file: Path) -> str:
+    """The names of functions and classes in a file, for a message."""
+    nodes = ast.parse(file.read_bytes()).body
+    names = [node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"]
+    return ", ".join(names[:8]) or "no function"
 
 
 def _may_define(file: Path, name: str) -> bool:

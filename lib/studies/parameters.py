@@ -84,7 +84,9 @@ def check_parameters(given: dict, kinds: dict[str, str]) -> None:
     """
     for name, value in given.items():
         if name not in kinds:
-            raise ValueError(f"unknown parameter {name!r}; this notebook takes {', '.join(sorted(kinds))}")
+            near = difflib.get_close_matches(name, kinds, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"unknown parameter {name!r}{hint}; this notebook takes {', '.join(sorted(kinds))}")
         kind = _TYPES[kinds[name]]
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and kind is not bool):

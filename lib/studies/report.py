@@ -4,6 +4,7 @@ import base64
 import math
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -58,7 +59,8 @@ def _run(record: dict, folder: Path, width: int) -> dict:
     names = {"notebook.ipynb": "executed notebook", "notebook.html": "executed notebook as a page"}
     there = {record["folder"] / name: words for name, words in names.items() if (record["folder"] / name).is_file()}
     links = {Path(os.path.relpath(file, folder)).as_posix(): words for file, words in there.items()}
-    pictures = [_picture(record, figure, width) for figure in figures(record)]
+    with ThreadPoolExecutor() as pool:  # as Pillow works without Python's lock
+        pictures = [*pool.map(lambda figure: _picture(record, figure, width), figures(record))]
     found = {"scale": scale(record), "took": seconds(record), "links": links, "pictures": pictures}
     found |= {"question": words_of(question(record["experiment"])), "claimed": _claims([record])}
     return record | found | {"anchor": quote(f"{scale(record)}/{record['experiment']}")}

@@ -53,6 +53,8 @@ def check_device(name: str) -> None:
 def run(experiment: str, scale: str, given: dict, out: Path, checked: bool = False) -> Path:
     """Execute the notebook into the folder `out`; returns the record's path.
 
+    Paths among the parameters are looked for from the present folder, where it runs.
+
     Raises RuntimeError with one line if the notebook raises, its kernel dies, or data that it needs are missing; that
     these are there is not looked at again if they are `checked`, as by a batch.
     """
@@ -69,7 +71,7 @@ def run(experiment: str, scale: str, given: dict, out: Path, checked: bool = Fal
     with scratch_folder() as scratch:
         running = Path(scratch, "notebook.ipynb")
         try:
-            notebook = _execute(experiment, running, {**values, "out": str(out)})
+            notebook = _execute(experiment, running, {**values, "out": str(out)}, Path.cwd())
         except RuntimeError as error:
             raise RuntimeError(str(error) + _keep_failed(running, out)) from None
         notebook.metadata.papermill["output_path"] = str(out / "notebook.ipynb")
@@ -114,7 +116,7 @@ def keep_outputs(experiment: str) -> None:
         code_cells(experiment)  # raises if there is none
     with scratch_folder() as scratch:
         os.environ["ATTRAIN_RESULTS"] = scratch
-        notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {})
+        notebook = _execute(experiment, Path(scratch, "notebook.ipynb"), {}, (NOTEBOOKS / experiment).parent)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
         part.metadata.pop("execution", None)
@@ -126,8 +128,8 @@ def keep_outputs(experiment: str) -> None:
     write_text(NOTEBOOKS / f"{experiment}.ipynb", text + "\n")
 
 
-def _execute(experiment: str, running: Path, parameters: dict):
-    """Run by papermill into the file `running`, saved after each cell; returns the notebook."""
+def _execute(experiment: str, running: Path, parameters: dict, folder: Path | str):
+    """Run by papermill, in a folder, into the file `running`, saved after each cell; returns the notebook."""
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -143,7 +145,7 @@ def _execute(experiment: str, running: Path, parameters: dict):
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(running.with_name("kernel"))}})
     try:
         papermill.execute_notebook(
-            str(NOTEBOOKS / f"{experiment}.ipynb"), str(running), parameters, cwd=str((NOTEBOOKS / experiment).parent),
+            str(NOTEBOOKS / f"{experiment}.ipynb"), str(running), parameters, cwd=str(folder),
             kernel_name="python3", progress_bar=False, config=config,
             start_timeout=300, iopub_timeout=60,  # seconds, generous, for machines that are busy
             shutdown_kernel="immediate",  # all cells have run, or nobody waits for them any more
@@ -215,6 +217,15 @@ def _interrupt(number, frame):
     sys.exit(143)
 
 
+def _pairs(arguments: list[str]) -> list[str]:
+    """The arguments, with NAME VALUE for each -p NAME=VALUE."""
+    found: list[str] = []
+    for argument in arguments:
+        after_p = found[-1:] in (["-p"], ["--parameter"])
+        found += argument.split("=", 1) if after_p and re.match(r"\w+=", argument) else [argument]
+    return found
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as all errors here do."""
 
@@ -229,11 +240,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scale", default="smoke", help="smoke (default), laptop, paper, or one of your own")
     parser.add_argument("--out", type=Path, help="output folder (default: results/<scale>/<experiment>)")
     parser.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
-    )
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter; also NAME=VALUE",
+    )  # fmt: skip
     parser.add_argument("--keep-outputs", action="store_true", help="run as it is and keep the outputs in the notebook")
     parser.add_argument("--end-with", type=int, metavar="PID", help="end when this process, the parent, has ended")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_pairs(sys.argv[1:] if arguments is None else arguments))
     if options.end_with:
         _end_with(options.end_with)
     started = time.time()

@@ -41,7 +41,6 @@ device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/deeplift/toy_networks
 # %%
-import os
 from itertools import pairwise
 
 import pandas as pd
@@ -52,6 +51,7 @@ import attrain as at
 from attrain import explain
 from attrain.metrics import completeness_error
 from studies.pictures import charts
+from studies.pictures.explorer import somebody_is_there
 from studies.statistics import estimate, interval, number
 from studies.study import Study, progress
 
@@ -157,7 +157,7 @@ def play(name, **start):
         caption,
         f"Contributions of the inputs of the network *{name}* along a path, a panel for each of six methods",
     )
-    if interact and "JPY_SESSION_NAME" in os.environ:  # set by JupyterLab and Jupyter Notebook, not by batch runs
+    if interact and somebody_is_there():
         low, high = paths[name]
         sliders = {label: FloatSlider(value, min=low, max=high) for label, value in start.items()}
         interact(move, **sliders)

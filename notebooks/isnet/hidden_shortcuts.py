@@ -32,7 +32,7 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m data_prep mnist)
-n_train: int = 600  # number of training images [n_train ≥ 1]
+n_train: int = 500  # number of training images [n_train ≥ 1]
 n_held: int = 100  # training images that are held out, on which networks are looked at [n_held ≥ 10]
 methods: str = "standard, LRP Selective, DeepLIFT Stochastic, unmarked"  # what to train, see the table below
 reference: str = "black"  # of the DeepLIFT maps that are trained on: black, mean, or other (another image of the batch)

@@ -36,7 +36,7 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m data_prep mnist)
-n_train: int = 1000  # number of training images, 0 for all [n_train ≥ 0]
+n_train: int = 800  # number of training images, 0 for all [n_train ≥ 0]
 methods: str = "standard, Selective, RRR, replacement, unmarked"  # what to train, see the tables below
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5 [1 ≤ mark_size ≤ 5]
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white) [0 < mark_strength ≤ 1]

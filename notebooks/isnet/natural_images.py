@@ -33,7 +33,7 @@
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
 dataset: str = "digits"  # digits (comes with scikit-learn) or cifar10_jpeg (python -m data_prep cifar10_jpeg)
-n_train: int = 500  # number of training images [n_train ≥ 1]
+n_train: int = 400  # number of training images [n_train ≥ 1]
 n_test: int = 300  # number of test images [n_test ≥ 1]
 methods: str = "standard, Selective, replacement, unmarked"  # what to train, see the table below
 canvas: int = 36  # edge of the canvas on which an object is pasted [canvas ≥ 28]

@@ -1,5 +1,8 @@
 """Several methods on one model: each number of the table against an independent one, and what is refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -98,3 +101,31 @@ def test_what_cannot_be_compared_is_refused(net, x, methods, target, error, mess
 def test_several_inputs_are_refused(net, x):
     with pytest.raises(TypeError, match="one tensor as x, got tuple"):
         compare(net, (x, x), [DeepLift()])
+
+
+def test_it_costs_the_forward_passes_that_its_docstring_says(net, x):
+    passes = []
+    net.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+    compare(net, x, [Gradient(), InputXGradient()], fractions=(0.1, 0.4))
+    maps, curves = 2, (2 + 1) * 2 * 2  # the last layer drawn anew is another network's, which has the hook too
+    assert len(passes) == 2 * maps + curves + 4, "a predicted class, what the first map costs, two starts of the curves"
+
+
+def test_progress_counts_methods_and_says_what_it_needs(net, x, capsys, monkeypatch):
+    compare(net, x, [Gradient(), DeepLift()], fractions=(0.5,))
+    assert capsys.readouterr() == ("", "")
+    compare(net, x, [Gradient(), DeepLift()], fractions=(0.5,), progress=True)
+    assert "methods: 100%" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
+        compare(net, x, [Gradient()], progress=True)
+
+
+def test_without_scipy_it_ranks_all_the_same():
+    code = (
+        "import sys; sys.modules['scipy'] = None; import torch; from attrain import Gradient, compare\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))\n"
+        "print(compare(net.eval(), torch.rand(3, 6), [Gradient()]).rows['Gradient']['last layer random'] <= 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -108,13 +108,18 @@ MINIMUM = [lambda x: x[:, :1] - F.relu(x[:, :1] - x[:, 1:]), lambda x: torch.min
         ((3, 2), (0, 2), (1, 1)),
         ((2, 3), (2, 0), (1, 1)),
         ((5, 1), (0, 1), (0.5, 0.5)),
-        ((1, 1), (1, 0), (0.5, 0.5)),
     ],
 )
 def test_golden_4_minimum(minimum, x, rescale, reveal):
     tie = minimum is MINIMUM[1] and x[0] == x[1]  # torch.minimum has no order, unlike the formula with a ReLU
     close(contributions(minimum, x), (0.5, 0.5) if tie else rescale)
     close(contributions(minimum, x, rule="reveal_cancel"), reveal)
+
+
+@pytest.mark.parametrize(("minimum", "rescale"), [*zip(MINIMUM, ((1, 0), (0.5, 0.5)))])
+def test_golden_4_a_tie_goes_to_the_first_as_the_paper_writes_minimum_and_to_both_as_torch_does(minimum, rescale):
+    close(contributions(minimum, (1, 1)), rescale)
+    close(contributions(minimum, (1, 1), rule="reveal_cancel"), (0.5, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,13 @@ def test_rank_correlation_knows_order_only():
     assert rank_correlation(a, torch.zeros_like(a)).isnan().all(), "a constant map has no order"
 
 
+def test_of_values_that_are_not_finite_infinities_are_ranked_and_nan_is_left_out():
+    a = torch.tensor([[1.0, torch.inf, 3.0, -torch.inf, torch.nan, 0.5]])
+    b = torch.tensor([[2.0, 9.0, 4.0, -8.0, 0.0, 1.0]])
+    assert rank_correlation(a[:, :4], b[:, :4]).item() == pytest.approx(1)
+    assert rank_correlation(a, b, a == a).item() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("mask", [None, torch.ones(2, 1, 4, 4)])
 def test_maps_of_different_shapes_have_no_rank_correlation(mask):
     with pytest.raises(ValueError, match="maps and mask must have one shape, got"):

@@ -104,3 +104,22 @@ def test_make_validates_the_notebooks_that_differ_and_in_ci_all(make, tmp_path):
     (tmp_path / "notebooks/own_model.ipynb").unlink()
     assert validated() == ["notebooks/isnet/covid_xray.ipynb", "notebooks/tour.ipynb"]
     assert validated(CI="true") == validated(ALL="1") == ["notebooks"]
+
+
+PIP = """#!/bin/sh
+echo "pip $@"
+case "$*" in *mistyped*) exit 1; esac
+"""
+
+
+def test_a_mistyped_index_of_torch_ends_the_install_before_anything_else_is_downloaded(make, tmp_path):
+    (tmp_path / ".venv/.attrain-ready").unlink()
+    (tmp_path / ".venv/bin/pip").write_text(PIP)
+    (tmp_path / ".venv/bin/pip").chmod(0o755)
+    lines = [line for line in make("install", "TORCH_INDEX=https://right") if line.startswith("pip ")]
+    assert [" --index-url https://right torch==" in line for line in lines] == [True, False, False]
+    (tmp_path / ".venv/.attrain-ready").unlink()
+    command = ["make", "install", "TORCH_INDEX=https://mistyped"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and done.stdout.count("pip ") == 1
+    assert "error: TORCH_INDEX must be the address of an index" in done.stderr and "got https://mistyped" in done.stderr

@@ -151,10 +151,17 @@ def test_a_record_of_some_cases_is_not_kept(results, capsys):
     assert "all cases" in capsys.readouterr().err and not tables.path("cpu", "new").exists()
 
 
-def test_a_device_that_is_not_there_is_refused_in_a_line(capsys):
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [
+        ("--device", "nowhere", "device 'nowhere' cannot be used here"),
+        ("--only", "*ISNet", "--only must be a regular expression, got '*ISNet'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line(option, given, said, capsys):
     with pytest.raises(SystemExit):
-        bench.main(["--device", "nowhere"])
-    assert "device 'nowhere' cannot be used here" in capsys.readouterr().err
+        bench.main([option, given])
+    assert said in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- what is made of a record

@@ -13,7 +13,7 @@ from torch import nn
 
 from data_prep import DataError
 from data_prep.example_folder import write_example
-from studies.early import ATTRIBUTIONS, LOSSES, check_early
+from studies.early import ATTRIBUTIONS, LOSSES, NETWORKS, check_early, check_early_inputs
 from studies.files import NOTEBOOKS
 from studies.nets.small import NormCNN
 from studies.own_model import check_layer, check_logits, check_map, load_model, model_checksums
@@ -153,11 +153,16 @@ FINE = dict(
         ({"model": "no_such_package.models:make"}, ValueError, "cannot be imported .*no_such_package"),
         ({"model": "studies.no_such_module:make"}, ValueError, "cannot be imported .*no_such_module"),
         ({"model": "studies.nets.small:make_nothing"}, ValueError, "no such function in that module"),
-        ({"model": "{file}:wrong_name"}, ValueError, "no such function in that module"),
+        ({"model": "{file}:wrong_name"}, ValueError, "no such function in that module; it has Small, make, fixed, "),
+        ({"model": "my_model.py"}, ValueError, "model must be FILE.py:FUNCTION .* as my_model.py:make, or one of cnn"),
+        ({"model": "my_package.mine"}, ValueError, "as my_package.mine:make, .* got 'my_package.mine'"),
+        ({"model": "resnet19"}, ValueError, "or one of cnn, cnn-norm, resnet18, .* got 'resnet19'"),
+        ({"model": "my_model.py:"}, ValueError, "as my_model.py:make, .* got 'my_model.py:'"),
+        ({"layer": 14}, ValueError, r"layer must be text, got 14 \(int\); with papermill: -r layer 14"),
     ],
 )
 def test_what_is_wrong_is_known_early(file, given, error, message):
-    given = {name: value.format(file=file) for name, value in given.items()}
+    given = {name: value.format(file=file) if isinstance(value, str) else value for name, value in given.items()}
     with pytest.raises(error, match=message):
         check_early(**FINE | given)
 
@@ -180,6 +185,34 @@ def test_the_early_check_loads_nothing_slow_and_stands_before_what_does():
     methods = set(re.findall(r'^    "(\w+)": (?:partial\()?at\.', code, re.MULTILINE))
     losses = set(re.findall(r'"(\w+)": (?:at\.\w+_loss|None)', code))
     assert methods == {*ATTRIBUTIONS} and losses == {*LOSSES}, "the notebook and the check know the same"
+    for network in NETWORKS:
+        load_model(network, 2)
+    with pytest.raises(ValueError, match=", ".join(NETWORKS[:-1])):
+        load_model("another", 2)
+
+
+EXAMPLES = "studies.example_inputs:examples"
+INPUTS = {"model": "studies.example_inputs:model", "examples": EXAMPLES, "embeddings": "", "methods": "LRP"}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"model": "my_model.py"}, ValueError, "model must be FILE.py:FUNCTION .* as my_model.py:make; got"),
+        ({"examples": "mine"}, ValueError, "examples must be FILE.py:FUNCTION .* as mine:make; got 'mine'"),
+        ({"examples": "nowhere.py:examples"}, FileNotFoundError, "examples .* there is no file .*nowhere.py"),
+        ({"examples": f"{EXAMPLES}x"}, ValueError, "no such function in that module; it has RequestNetwork, model, ex"),
+        ({"embeddings": "words"}, ValueError, "embeddings must be pairs of a part of x and a layer, .* got 'words'"),
+        ({"methods": " , "}, ValueError, "methods must name one method"),
+        ({"methods": 3}, ValueError, "methods must be text, got 3"),
+    ],
+)
+def test_what_is_wrong_with_own_inputs_is_known_early(given, error, message):
+    check_early_inputs(**INPUTS)
+    with pytest.raises(error, match=message):
+        check_early_inputs(**INPUTS | given)
+    code = (NOTEBOOKS / "own_inputs.py").read_text("utf-8").partition('tags=["parameters"]')[2]
+    assert code.index("check_early_inputs(") < min(code.index(f"import {name}") for name in ("pandas", "torch"))
 
 
 # ---------------------------------------------------------------- the notebook

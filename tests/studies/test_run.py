@@ -271,7 +271,13 @@ def test_a_run_is_stale_once_a_code_cell_or_a_claim_has_changed_and_not_by_outpu
     [
         (["toy/none"], "unknown experiment 'toy/none'; there are isnet/"),
         (["toy/steps", "--scale", "huge"], "no scale 'huge'; it has smoke, laptop, paper, "),
-        (["toy/steps", "-p", "sed", "1"], "unknown parameter 'sed'; this notebook takes action, device, "),
+        (
+            ["toy/steps", "-p", "sed", "1"],
+            "unknown parameter 'sed' (did you mean seed?); this notebook takes action, device, ",
+        ),
+        (["toy/steps", "-p", "sed=1"], "unknown parameter 'sed' (did you mean seed?); this notebook takes action, "),
+        (["toy/steps", "-p", "seeds=two", "-p", "rate", "1"], "parameter seeds must be int, got 'two'"),
+        (["toy/steps", "-p", "seeds"], "argument -p/--parameter: expected 2 arguments"),
         (["toy/steps", "-p", "seeds", "two"], "parameter seeds must be int, got 'two'"),
         (["toy/steps", "-p", "seeds", "0"], "parameter seeds must satisfy seeds ≥ 1, got 0"),
         (["toy/steps", "-p", "threads", "0"], "parameter threads must satisfy 1 ≤ threads ≤ 1024, got 0"),
@@ -324,6 +330,12 @@ def test_a_folder_that_is_read_only_or_full_is_refused_and_keeps_its_record(call
         code, _, err = call("toy/steps", "--out", disk)
         assert code == 1 and len(err) == 1 and f"No space left on device: '{disk}'" in err[0]
         assert (disk / "record.json").read_text() == "kept"
+
+
+def test_a_parameter_may_be_given_as_name_and_value_or_with_a_sign_between():
+    given = ["toy/steps", "-p", "rate=1", "--parameter", "action=a=b", "-p", "seeds", "x=2", "--scale=smoke"]
+    read = ["toy/steps", "-p", "rate", "1", "--parameter", "action", "a=b", "-p", "seeds", "x=2", "--scale=smoke"]
+    assert run._pairs(given) == read and run._pairs(read) == read
 
 
 # ---------------------------------------------------------------- runs

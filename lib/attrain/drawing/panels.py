@@ -48,7 +48,9 @@ def array(value: Any, name: str) -> np.ndarray:
         return (value.float() if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray):
         return value
-    raise TypeError(f"{name} must be a tensor (or an array), got {type(value).__name__}")
+    photo = " of a photo make one with torchvision.transforms.functional.to_tensor(photo)[None]"
+    hint = photo if hasattr(value, "convert") and hasattr(value, "size") else ""
+    raise TypeError(f"{name} must be a tensor (or an array), got {type(value).__name__}{';' + hint if hint else ''}")
 
 
 # ---------------------------------------------------------------- images

@@ -82,17 +82,22 @@ def _check_backward(mode, call: Call) -> None:
 
 def _running_function() -> str | None:
     """The name of the autograd.Function whose forward is being run, if one is: its operations make no graph."""
-    kinds, queue = {}, [torch.autograd.Function]
+    frame, running = sys._getframe(), []
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and not _is_of_module(frame):
+            running.append(frame.f_code)
+        frame = frame.f_back
+    kinds, queue = {}, [torch.autograd.Function] if running else []
     while queue:
         kind = queue.pop()
         queue += kind.__subclasses__()
         kinds[getattr(kind.forward, "__code__", None)] = kind.__name__
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name == "forward" and frame.f_code in kinds:
-            return kinds[frame.f_code]
-        frame = frame.f_back
-    return None
+    return next((kinds[code] for code in running if code in kinds), None)
+
+
+def _is_of_module(frame) -> bool:
+    names = frame.f_code.co_varnames
+    return bool(names) and isinstance(frame.f_locals.get(names[0]), torch.nn.Module)
 
 
 def _alias(value):

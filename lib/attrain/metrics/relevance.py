@@ -99,6 +99,12 @@ def erase(x: Tensor, heatmap: Tensor, fraction: float, reference: float | Tensor
 
 
 @torch.no_grad()
+def class_score(model: Callable[[Tensor], Any], x: Tensor, target: Tensor | Callable[[Any], Tensor]) -> Tensor:
+    """(N,) log-odds of the classes (N,), or what a callable target makes of the model's output."""
+    return log_odds(model(x), target) if isinstance(target, Tensor) else target(model(x))
+
+
+@torch.no_grad()
 def deletion_curve(
     model: Callable[[Tensor], Any],
     x: Tensor,
@@ -106,6 +112,7 @@ def deletion_curve(
     target: Tensor | Callable[[Any], Tensor],
     fractions: Sequence[float],
     reference: float | Tensor = 0.0,
+    start: Tensor | None = None,
 ) -> Tensor:
     """The fall of a class's log-odds as the most relevant positions are erased; a better map falls faster.
 
@@ -117,16 +124,13 @@ def deletion_curve(
         x, heatmap, reference: see `erase`.
         target: classes (N,), or what makes numbers (N,) of the model's output, which then take the place of log-odds.
         fractions: of the positions that are erased, each from the full image.
+        start: (N,), `class_score` of the full image, where it is known: it is the same for all maps of an image.
 
     Returns:
         (N, len(fractions)): log-odds of the full image − log-odds of the erased one.
     """
-
-    def score(x: Tensor) -> Tensor:
-        return log_odds(model(x), target) if isinstance(target, Tensor) else target(model(x))
-
-    full = score(x)
-    return torch.stack([full - score(erase(x, heatmap, f, reference)) for f in fractions], 1)
+    full = class_score(model, x, target) if start is None else start
+    return torch.stack([full - class_score(model, erase(x, heatmap, f, reference), target) for f in fractions], 1)
 
 
 def insertion_curve(
@@ -136,16 +140,17 @@ def insertion_curve(
     target: Tensor | Callable[[Any], Tensor],
     fractions: Sequence[float],
     reference: float | Tensor = 0.0,
+    start: Tensor | None = None,
 ) -> Tensor:
     """The rise of a class's log-odds as the most relevant positions are put into a reference: faster by a better map.
 
-    (Petsiuk et al. 2018, with log-odds.) Arguments as for `deletion_curve`.
+    (Petsiuk et al. 2018, with log-odds.) Arguments as for `deletion_curve`; `start` is of the reference.
 
     Returns:
         (N, len(fractions)): log-odds of the reference with these positions of x − log-odds of the reference alone.
     """
     blank = torch.as_tensor(reference, dtype=x.dtype, device=x.device).expand_as(x)
-    return 0.0 - deletion_curve(model, blank, heatmap, target, fractions, x)  # and not −0 where nothing changes
+    return 0.0 - deletion_curve(model, blank, heatmap, target, fractions, x, start)  # and not −0 where nothing changes
 
 
 class Conversion(NamedTuple):
@@ -237,16 +242,22 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor | None = None) 
         >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 50.0, 10.0]]))
         tensor([0.5000], dtype=torch.float64)
     """
-    from scipy import stats  # slow to import, and needed here alone
-
     if first.shape != second.shape or (mask is not None and mask.shape != first.shape):
         shapes = [tuple(t.shape) for t in (first, second, mask) if t is not None]
         raise ValueError(f"maps and mask must have one shape, got {', '.join(map(str, shapes))}")
     values = torch.stack([first, second]).detach().cpu().double()
     if mask is not None:
         values = values.masked_fill(~mask.cpu().bool(), torch.nan)
-    values = values.flatten(2)
-    ranks = torch.from_numpy(stats.rankdata(values, axis=2, nan_policy="omit"))
+    ranks = _ranks(values.flatten(2))
     centred = (ranks - ranks.nanmean(2, keepdim=True)).nan_to_num()
     a, b = centred
     return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks along the last dimension, of equal values their mean rank; NaN has none and counts for none."""
+    none = values.isnan()
+    ordered = values.masked_fill(none, torch.inf).sort(-1).values  # NaN last
+    below, up_to = (torch.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    up_to = up_to.minimum((~none).sum(-1, keepdim=True))
+    return ((below + up_to + 1) / 2).double().masked_fill(none, torch.nan)

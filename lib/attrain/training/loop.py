@@ -34,7 +34,16 @@ def plain_step(model: nn.Module, x: Tensor, y: Tensor, *_: Tensor) -> Result:
 
 def classification_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy for labels (N,), the mean binary cross-entropy for several a sample, floats (N, classes)."""
-    return (F.binary_cross_entropy_with_logits if y.is_floating_point() else F.cross_entropy)(logits, y)
+    if y.is_floating_point():
+        if y.shape != logits.shape:
+            forms = f"classes ({len(logits)},), whole numbers, or floats {tuple(logits.shape)} for several a sample"
+            raise ValueError(f"y must be {forms}, got {y.dtype} {tuple(y.shape)}")
+        return F.binary_cross_entropy_with_logits(logits, y)
+    try:
+        return F.cross_entropy(logits, y)
+    except IndexError:
+        given = f"{y.min().item()} to {y.max().item()}"
+        raise ValueError(f"y must be classes in [0, {logits.shape[1] - 1}], got {given}") from None
 
 
 def at_epoch(schedule: Any, epoch: int) -> Any:

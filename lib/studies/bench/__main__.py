@@ -85,12 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", metavar="LABEL", help="keep the record with the code, for the notebook")
     options = parser.parse_args(arguments)
     try:
-        device, started = check_device(options.device), time.time()
+        device, started, only = check_device(options.device), time.time(), re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only must be a regular expression, got {options.only!r}: {error}")
     except ValueError as error:
         parser.error(str(error))
     size = options.sizes or ("large" if device.type == "cuda" else "small")
     torch.set_num_threads(options.threads)
-    chosen = [case for case in all_cases(size, device) if re.search(options.only, case.name)]
+    chosen = [case for case in all_cases(size, device) if only.search(case.name)]
     if options.cases:
         print("\n".join(case.name for case in chosen))
         return 0

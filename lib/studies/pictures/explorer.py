@@ -40,7 +40,7 @@ def explore(
         the picture at the start, to keep with a record; closed if there are sliders, so that it is not shown twice.
     """
     figure, _ = draw(model, images, methods, classes, **_start(methods))
-    if widgets if widgets is not None else _somebody_is_there() and find_spec("ipywidgets"):
+    if widgets if widgets is not None else somebody_is_there() and find_spec("ipywidgets"):
         from IPython.display import display
 
         plt.close(figure)
@@ -48,7 +48,7 @@ def explore(
     return figure
 
 
-def _somebody_is_there() -> bool:
+def somebody_is_there() -> bool:
     """Whoever can be asked for input can move a slider: papermill, nbconvert and nbval say that nobody can."""
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
