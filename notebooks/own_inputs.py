@@ -36,7 +36,7 @@
 # | `target` | what is explained: a class, one a sample, or a function of the output that gives (N,) numbers. Without: the predicted class |
 # | `reference` | of DeepLIFT and integrated gradients, in the form of `x`. Without: zeros |
 # | `kwargs` | further arguments of the model that are not explained, as `attention_mask` |
-# | `names` | of the parts of `x`: a function from a list of ids to words, or a list of features' names |
+# | `names` | of each part of `x` a function from a list of ids to words, or a list of features' names, as `{"facts": ["age", "balance"]}`; of an `x` of one tensor that alone |
 # | `classes` | names of the classes |
 #
 # Without parameters you see the whole way: a small network that reads a customer's request, as words, and three facts about the customer. It was trained to say

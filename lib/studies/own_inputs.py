@@ -12,17 +12,27 @@ KNOWN = ("x", "target", "reference", "kwargs", "names", "classes")
 
 
 def check_examples(given: object) -> dict:
-    """What a function of examples returned, as it is; ValueError unless it is a dict of `KNOWN` with an x."""
+    """What a function of examples returned; ValueError unless it is a dict of `KNOWN` with an x.
+
+    Names that are given for an x of one tensor come back as those of its part "x".
+    """
     if not isinstance(given, dict) or "x" not in given or not set(given) <= set(KNOWN):
         got = sorted(given) if isinstance(given, dict) else type(given).__name__
         raise ValueError(f"examples must return a dict with x, and perhaps {', '.join(KNOWN[1:])}, got {got}")
     parts = parts_of(given["x"])
     if not all(isinstance(part, Tensor) for part in parts.values()):
         kinds = {name: type(part).__name__ for name, part in parts.items()}
-        raise ValueError(f"examples: x must be a tensor, or a tuple or dict of tensors, got {kinds}")
+        raise ValueError(
+            f"examples: x must be a tensor, or a tuple or dict of tensors, got {kinds}; torch.as_tensor makes one"
+        )
     if len({len(part) for part in parts.values()}) != 1:
         raise ValueError(f"examples: all parts of x must have N rows, got { ({n: len(p) for n, p in parts.items()}) }")
-    return given
+    names = given.get("names", {})
+    names = {"x": names} if isinstance(given["x"], Tensor) and not isinstance(names, dict) else names
+    if not isinstance(names, dict) or not set(names) <= set(parts):
+        got = sorted(names) if isinstance(names, dict) else type(names).__name__
+        raise ValueError(f"examples: names must be a dict, of a part of x its names; parts are {[*parts]}, got {got}")
+    return given | {"names": names}
 
 
 def parts_of(x: Tensor | tuple | dict) -> dict[str, Tensor]:
@@ -86,5 +96,9 @@ def exchanged(x: Tensor | tuple | dict, part: str, order: Tensor) -> Tensor | tu
 def called(model: Callable, x: Tensor | tuple | dict, kwargs: dict | None = None):
     """The model's output, called as `attrain.explain` calls it."""
     arguments = () if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
+    weight = next((p for p in getattr(model, "parameters", list)() if p.is_floating_point()), None)
+    for name, part in parts_of(x).items():
+        if weight is not None and part.is_floating_point() and part.dtype != weight.dtype:
+            raise ValueError(f"examples: {name} is {part.dtype}, and the model's parameters are {weight.dtype}")
     with torch.no_grad():
         return model(*arguments, **(x if isinstance(x, dict) else {}), **(kwargs or {}))

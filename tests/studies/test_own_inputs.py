@@ -29,12 +29,26 @@ def test_one_part_is_exchanged_and_the_form_stays(x):
         ({"ids": torch.zeros(3)}, r"must return a dict with x.*got \['ids'\]"),
         ({"x": torch.zeros(3), "labels": 1}, r"got \['labels', 'x'\]"),
         ({"x": [torch.zeros(3)]}, "x must be a tensor, or a tuple or dict of tensors, got {'x': 'list'}"),
+        ({"x": torch.zeros(3).numpy()}, "got {'x': 'ndarray'}; torch.as_tensor makes one"),
+        ({"x": torch.zeros(3), "names": {"y": ["a"]}}, r"names must be a dict, .* parts are \['x'\], got \['y'\]"),
+        ({"x": (torch.zeros(3),), "names": ["a"]}, r"parts are \['input 0'\], got list"),
         ({"x": {"a": torch.zeros(3), "b": torch.zeros(2)}}, "all parts of x must have N rows, got {'a': 3, 'b': 2}"),
     ],
 )
 def test_examples_of_another_form_are_refused_in_one_line(given, said):
     with pytest.raises(ValueError, match=said):
         check_examples(given)
+
+
+def test_names_of_one_tensor_are_those_of_its_only_part():
+    assert check_examples({"x": torch.zeros(3, 2), "names": ["a", "b"]})["names"] == {"x": ["a", "b"]}
+    assert check_examples({"x": torch.zeros(3, 2), "names": {"x": ["a", "b"]}})["names"] == {"x": ["a", "b"]}
+    assert check_examples({"x": torch.zeros(3, 2)})["names"] == {}
+
+
+def test_what_is_of_another_precision_than_the_model_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"examples: input 1 is torch\.float64, and the model"):
+        called(torch.nn.Bilinear(2, 2, 1), (torch.zeros(3, 2), torch.zeros(3, 2).double()))
 
 
 def test_a_model_is_called_as_explain_calls_it():
