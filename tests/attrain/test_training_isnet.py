@@ -1,4 +1,5 @@
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -333,6 +334,13 @@ def test_ranged_step_is_the_step_with_the_estimated_range():
     torch.testing.assert_close(
         step(net, x, y, mask)[1], isnet_step(net, x, y, mask, target="all", layers=["1"], P=0.4, C1=C1, C2=C2)[1]
     )
+
+
+def test_foreground_range_in_training_mode_warns_of_nothing_as_the_step_does_not():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(400, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate_foreground_range(net.train(), torch.rand(6, 1, 12, 12).split(3))
 
 
 def test_foreground_range_needs_two_samples():

@@ -1,5 +1,6 @@
 """ISNet's training step, and the range of relevance that its foreground loss needs (Bassi et al. 2024)."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -108,7 +109,9 @@ def estimate_foreground_range(
     for x in batches:
         if not len(x):
             continue
-        explanation = explain(model, x, target, method, layers=layers)
+        with warnings.catch_warnings():  # maps as those of a step, in training mode
+            warnings.filterwarnings("ignore", "batch norm takes|the forward pass is random")
+            explanation = explain(model, x, target, method, layers=layers)
         for name, heatmap in {INPUT: explanation.heatmap, **explanation.layers}.items():
             each = heatmap.detach().double().abs().flatten(-3).sum(-1).reshape(len(x), -1).cpu()
             apart = getattr(method, "maps_apart", False)  # maps of different size need a range each
