@@ -91,12 +91,14 @@ truth = data["test_y"][:n_test]
 classes = {"biased": truth, "unbiased": torch.full_like(truth, -1), "deceiving": other_classes(truth)}
 pasted = {test: paste(data["test_x"][:n_test], c, canvas, seed=1) for test, c in classes.items()}
 tests, test_masks = {test: x for test, (x, _) in pasted.items()}, pasted["biased"][1]
-shown = [int((truth == c).nonzero()[0]) for c in range(8)]
+kinds = truth.unique()[:8]
+shown = [int((truth == c).nonzero()[0]) for c in kinds]
 names = getattr(source, "CLASSES", [f"class {c}" for c in range(10)])
-figure = charts.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=names, size=1.0)
-caption = "Eight objects in the three tests: on the stripes of their class, on none, on another class's. Compare the directions of the stripes."
+titles = [names[c] for c in kinds]
+figure = charts.image_rows({test: x[shown].cpu() for test, x in tests.items()}, titles=titles, size=1.0)
+caption = "Objects of up to eight classes in the three tests: on the stripes of their class, on none, on another class's. Compare the directions of the stripes."
 study.figure(
-    figure, "tests", caption, "Three rows of the same eight objects, on stripes, on a plain canvas and on other stripes"
+    figure, "tests", caption, "Three rows of the same objects, on stripes, on a plain canvas and on other stripes"
 )
 
 # %% tags=["nbval-check-output"]
@@ -194,7 +196,7 @@ accuracy_table(accuracy, shares)
 
 # %%
 maps = {name: results[0]["maps"][name] for name in models}
-figure = charts.map_rows(tests["deceiving"][shown].cpu(), maps, titles=names, size=1.0, masks=test_masks[shown].cpu())
+figure = charts.map_rows(tests["deceiving"][shown].cpu(), maps, titles=titles, size=1.0, masks=test_masks[shown].cpu())
 caption = "Relevance outside the outline is on the stripes. Which rows have none there?"
 study.figure(
     figure,

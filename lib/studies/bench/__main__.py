@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", metavar="PATTERN", help="only the cases whose names it is found in")
     parser.add_argument("--cases", action="store_true", help="list the cases and measure none")
-    parser.add_argument("--seconds", type=float, default=4.0, help="to spend on a case, if three repetitions allow")
+    parser.add_argument("--seconds", type=float, default=2.0, help="to spend on a case, if three repetitions allow")
     parser.add_argument("--most", type=int, default=11, help="repetitions of a case")
     parser.add_argument("--keep", metavar="LABEL", help="keep the record with the code, for the notebook")
     options = parser.parse_args(arguments)
