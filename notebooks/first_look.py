@@ -14,8 +14,8 @@
 # %% [markdown]
 # # A first look: why does a network call this a uniform?
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/attrain/blob/main/notebooks/first_look.ipynb)
-# [![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/attrain/HEAD?labpath=notebooks%2Ffirst_look.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/attrain/blob/main/notebooks/first_look.ipynb) ·
+# [![Open In Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/attrain/HEAD?labpath=notebooks%2Ffirst_look.ipynb)
 #
 # The library by itself, in five minutes: one photo, one trained network, several methods, one picture. This cell installs what is missing.
 

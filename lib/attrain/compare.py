@@ -73,7 +73,9 @@ class Comparison:
     def _repr_html_(self) -> str:
         head = "".join(f'<th title="{escape(about)}">{name}</th>' for name, about in COLUMNS.items())
         rows = "".join(
-            f"<tr><th>{escape(name)}</th>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>"
+            f'<tr><th style="text-align: left">{escape(name)}</th>'
+            + "".join(f'<td style="text-align: right">{_cell(value)}</td>' for value in row.values())
+            + "</tr>"
             for name, row in self.rows.items()
         )
         notes = "".join(f"<li><b>{name}</b>: {escape(about)}</li>" for name, about in COLUMNS.items())
