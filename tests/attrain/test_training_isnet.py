@@ -337,7 +337,9 @@ def test_ranged_step_is_the_step_with_the_estimated_range():
 
 
 def test_foreground_range_in_training_mode_warns_of_nothing_as_the_step_does_not():
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(400, 3))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(400, 3)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimate_foreground_range(net.train(), torch.rand(6, 1, 12, 12).split(3))
