@@ -686,8 +686,8 @@ MAXIMA = frozenset(
     """max amax maximum fmax min amin minimum fmin aminmax max_pool1d max_pool2d max_pool3d max_pool1d_with_indices
     max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices max_unpool1d
-    fractional_max_pool2d fractional_max_pool2d_with_indices""".split()
-)
+    fractional_max_pool2d fractional_max_pool2d_with_indices index_reduce""".split()
+)  # index_reduce is called with "amax" here
 OWN_RULE_OF_ZPLUS = frozenset(
     """linear conv1d conv2d conv3d batch_norm native_batch_norm add iadd radd addmm addbmm baddbmm addmv sub isub rsub
     subtract sum stack cat index_add scatter_add convolution _convolution""".split()

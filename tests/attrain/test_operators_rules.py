@@ -152,48 +152,47 @@ def test_bicubic_interpolation_of_relevance(name):
 # ------------------------------------------------------------------------------------------------ scattered
 
 INDEX = torch.tensor([[0, 1, 1, 2, 0], [2, 2, 2, 0, 1], [1, 1, 0, 0, 0]])
-SCATTERED = {
-    "method": lambda h, how, own: torch.zeros(3, 3).double().scatter_reduce(1, INDEX, h, how, include_self=own),
-    "in place": lambda h, how, own: torch.zeros(3, 3).double().scatter_reduce_(1, INDEX, h, how, include_self=own),
-    "keywords": lambda h, how, own: torch.scatter_reduce(
-        input=torch.zeros(3, 3).double(), dim=1, index=INDEX, src=h, reduce=how, include_self=own
+ROW = INDEX[:1].expand(3, 5)
+SCATTERED = {  # name: (operation, where each number goes)
+    "method": (lambda zeros, h, how, own: zeros.scatter_reduce(1, INDEX, h, how, include_self=own), INDEX),
+    "in place": (lambda zeros, h, how, own: zeros.scatter_reduce_(1, INDEX, h, how, include_self=own), INDEX),
+    "keywords": (
+        lambda zeros, h, how, own: torch.scatter_reduce(
+            input=zeros, dim=1, index=INDEX, src=h, reduce=how, include_self=own
+        ),
+        INDEX,
     ),
+    "index_reduce": (lambda zeros, h, how, own: zeros.index_reduce(1, ROW[0], h, how, include_self=own), ROW),
+    "index_reduce_": (lambda zeros, h, how, own: zeros.index_reduce_(1, ROW[0], h, how, include_self=own), ROW),
 }
-ATTENTIVE = {"lrp": LRP(0.1), "attnlrp": AttnLRP(), "z+": ZPlus(0.1)}
+RELEVANCE = {"lrp": LRP(0.1), "attnlrp": AttnLRP(), "z+": ZPlus(0.1)}
 
 
+def gathered(h, index, how, own):
+    """What is scattered, place by place."""
+    rows = []
+    for values, places in zip(h, index):
+        parts = [values[places == place] for place in range(3)]
+        parts = [torch.cat([met, h.new_zeros(1)]) if own or not len(met) else met for met in parts]
+        rows.append(torch.stack([{"sum": torch.sum, "mean": torch.mean, "amax": torch.amax}[how](m) for m in parts]))
+    return torch.stack(rows)
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce.* is in beta")
 @pytest.mark.parametrize("spelling", SCATTERED)
 @pytest.mark.parametrize("how", ["sum", "mean", "amax", "amin", "prod"])
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("name", ATTENTIVE)
+@pytest.mark.parametrize("name", RELEVANCE)
 def test_what_is_scattered_has_the_map_of_each_place(spelling, how, own, name):
-    f, x, w = SCATTERED[spelling], double(3, 4), double(4, 5)
-
-    def by_hand(h):
-        rows = []
-        for values, places in zip(h, INDEX):
-            row = []
-            for place in range(3):
-                met = values[places == place]
-                if how == "amax":
-                    met = torch.cat([met, h.new_zeros(1)]) if own or not len(met) else met
-                    row.append(met.amax())
-                else:
-                    count = len(met) + own
-                    matrix = torch.ones(len(met), 1).double() / (count if how == "mean" else 1)
-                    row.append((met @ matrix)[0] if len(met) else met.sum())
-            rows.append(torch.stack(row))
-        return torch.stack(rows)
-
+    (f, index), x, w = SCATTERED[spelling], double(3, 4), double(4, 5)
+    if "index" in spelling and how == "sum":
+        return  # which it has not
     score = lambda out: out[:, 1] + 2 * out[:, 0]  # noqa: E731
-    model = lambda x: f(F.linear(x, w.T).relu(), how, own).relu()  # noqa: E731
+    model = lambda x: f(torch.zeros(3, 3).double(), F.linear(x, w.T).relu(), how, own).relu()  # noqa: E731
     if how in ("amin", "prod") or (name == "z+" and how == "sum"):
-        with pytest.raises(UnsupportedOperation, match="scatter_reduce"):
-            explain(model, x, score, ATTENTIVE[name])
+        with pytest.raises(UnsupportedOperation, match=r"scatter_reduce|index_reduce"):
+            explain(model, x, score, RELEVANCE[name])
         return
-    found = explain(model, x, score, ATTENTIVE[name]).heatmap
-    if name == "z+":
-        return
-    torch.testing.assert_close(
-        found, explain(lambda x: by_hand(F.linear(x, w.T).relu()).relu(), x, score, ATTENTIVE[name]).heatmap
-    )
+    twin = lambda x: gathered(F.linear(x, w.T).relu(), index, how, own).relu()  # noqa: E731
+    found, want = (explain(m, x, score, RELEVANCE[name]).heatmap for m in (model, twin))
+    torch.testing.assert_close(found, want)
