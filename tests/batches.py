@@ -55,6 +55,11 @@ def notebooks(tmp_path_factory):
     return write_notebooks(tmp_path_factory.mktemp("note books"))
 
 
+BREAKS = """from studies.files import NOTEBOOKS
+if (NOTEBOOKS / "broken").exists():
+    raise RuntimeError("it was meant to fail")"""
+
+
 def write_notebooks(folder: Path) -> Path:
     """Three toys: a study with a claim and a figure, one that can fail, and one of two seeds that is of no paper."""
     for name in ("Snakefile", "claims.yaml"):
@@ -62,7 +67,9 @@ def write_notebooks(folder: Path) -> Path:
     (folder / "params/toy").mkdir(parents=True)
     ends = {
         STUDY: ["study.claim('isnet-1', [r['metrics']['value'] for r in results])", DRAWN],
-        "toy/one": ["if Path('../broken').exists():\n    raise RuntimeError('it was meant to fail')"],
+        "toy/one": [
+            "from studies.files import NOTEBOOKS\nif (NOTEBOOKS / 'broken').exists():\n    raise RuntimeError('it was meant to fail')"
+        ],
         "two": [],
     }
     for name, end in ends.items():

@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_at_once(folder, tmp_path, r
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"sede": 1}, "unknown parameter 'sede'; this notebook takes .*seed"),
+        ({"sede": 1}, r"unknown parameter 'sede' \(did you mean seed\?\); this notebook takes .*seed"),
         ({"seed": "1"}, "parameter seed must be int, got '1'"),
         ({"seed": True}, "parameter seed must be int, got True"),
         ({"lr": "1e-4"}, "parameter lr must be float, got '1e-4'"),

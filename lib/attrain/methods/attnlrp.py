@@ -233,7 +233,7 @@ def passed(mode: "AttnLRPMode", call: Call):
     return call.run()
 
 
-def reduced(mode: "AttnLRPMode", call: Call):
+def scatter_reduce(mode: "AttnLRPMode", call: Call):
     return passed(mode, call) if call.given.get("reduce") in ("sum", "mean", "amax") else lrp.reduced(mode, call)
 
 
@@ -288,7 +288,7 @@ TABLE = (
     | dict.fromkeys("layer_norm rms_norm group_norm instance_norm".split(), norm)
     | {
         "scaled_dot_product_attention": attention,
-        **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),
+        **dict.fromkeys(("scatter_reduce", "index_reduce"), scatter_reduce),
         "softmax": softmax,
         "log_softmax": derivative,
         "normalisations": batch_norm,
