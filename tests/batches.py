@@ -67,9 +67,7 @@ def write_notebooks(folder: Path) -> Path:
     (folder / "params/toy").mkdir(parents=True)
     ends = {
         STUDY: ["study.claim('isnet-1', [r['metrics']['value'] for r in results])", DRAWN],
-        "toy/one": [
-            "from studies.files import NOTEBOOKS\nif (NOTEBOOKS / 'broken').exists():\n    raise RuntimeError('it was meant to fail')"
-        ],
+        "toy/one": [BREAKS],
         "two": [],
     }
     for name, end in ends.items():
