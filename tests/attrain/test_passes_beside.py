@@ -282,5 +282,7 @@ def test_other_errors_stay_what_they_are():
     model = WITHOUT["features"][0]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         explain(model, torch.rand(2, 9), 0, LRP())
+    with pytest.raises(ValueError, match=r"must return logits of shape \(6, C\)"):  # it forgets samples
+        explain(lambda x: model(x)[:4], torch.rand(6, 10), 0, LRP())
     with pytest.raises(ValueError, match=r"target must be in \[0, 2\]"):
         explain(model, torch.rand(2, 10), 7, LRP())

@@ -76,7 +76,8 @@ def without_samples(request: Request) -> str | None:
     if request.score.callable or samples(values) == len(request.inputs):
         return None
     longer = [t[None] for t in values]
-    if samples(longer) != 1:
+    several = min(max(len(request.inputs), 2), 8)  # a model that returns what it likes does not return as many
+    if samples(longer) != 1 or samples([t.repeat(several, *[1] * (t.ndim - 1)) for t in longer]) != several:
         return None
     shapes = [", ".join(str(tuple(t.shape)) for t in given) for given in (values, longer)]
     each = "x" if request.inputs.single else "each tensor of x"
