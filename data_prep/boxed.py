@@ -6,6 +6,7 @@ Not a data set itself. A picture is squashed to size × size with its boxes, as 
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def arrays(pictures: Sequence[Picture], size: int, folder: Path, white: int = 0)
         for name, shape in shapes.items()
     }
     out["boxes"][:], out["classes"][:], out["objects"][:] = -1, -1, UNKNOWN
-    for i, picture in enumerate(tqdm(pictures, desc=folder.name.split("-")[0], disable=n < 100)):
+    for i, picture in enumerate(tqdm(pictures, desc=folder.name.split("-")[0], disable=n < 1000, file=sys.stdout)):
         image = images.rgb(picture.path, white)
         turn = _turn(picture, image.size)
         out["x"][i] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
