@@ -112,7 +112,9 @@ for name, options in explained.items():
     net, x, step = training_step(name, 10)
     found = explain(net.eval(), x, **options)
     maps = found.heatmap.shape[1] if found.heatmap.ndim == 5 else 1
-    print(f"{name}, 10 classes: {forward_passes(net.train(), step)} forward pass, {maps + len(found.layers)} maps an image")
+    print(
+        f"{name}, 10 classes: {forward_passes(net.train(), step)} forward pass, {maps + len(found.layers)} maps an image"
+    )
 
 # %% [markdown]
 # ## Measuring
