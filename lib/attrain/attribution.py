@@ -6,7 +6,7 @@ the method's table of rules, so a module, its functional form, an in-place call 
 thing, and nothing is left in the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from attrain.engine.watch import Findings
 from attrain.explanation import Explanation
 from attrain.hints import hints
 from attrain.methods.lrp import LRP
-from attrain.methods.method import Method
+from attrain.methods.method import Method, name_of_given
 from attrain.targets import Scores, Target, check_target
 from attrain.tensors import mapped, tensors
 
@@ -163,9 +163,9 @@ def _check(model: Any, method: Any, layers: Any, at_input: bool) -> tuple[str, .
     if isinstance(model, type):
         raise TypeError(f"model must be a network, got the class {model.__name__}: make one, {model.__name__}(…)")
     if not isinstance(method, Method):
-        name = getattr(method, "__name__", repr(method))
-        hint = f": call it, {name}()" if isinstance(method, type) else ""
-        raise TypeError(f"method must be a value of attrain.methods such as LRP() or DeepLift(), got {name}{hint}")
+        raise TypeError(
+            f"method must be a value of attrain.methods such as LRP() or DeepLift(), got {name_of_given(method)}"
+        )
     if layers is None or not isinstance(layers, (str, tuple, list)) or not all(isinstance(n, str) for n in layers):
         raise TypeError(f"layers must be names of modules, as in model.named_modules(), got {layers!r}")
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -198,12 +198,7 @@ def _in_chunks(
     whole: Any = None
     starts: Any = range(0, max(n, 1), chunk_size)
     if progress:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            raise ImportError("progress=True needs tqdm: pip install tqdm") from None
-
-        starts = tqdm(starts, unit="chunk", desc="explain")
+        starts = progress_bar(starts, unit="chunk", desc="explain")
     for start in starts:
         inputs.check_arguments()
         rows = slice(start, start + chunk_size)
@@ -223,6 +218,19 @@ def _in_chunks(
         for total, part in zip(tensors(whole), tensors(tuple(found))):
             total[rows].copy_(part)
     return Explanation(*whole)
+
+
+def progress_bar(items: Iterable, **settings: str) -> Iterable:
+    """The items, with a bar (tqdm) that counts them.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from None
+    return tqdm(items, **settings)
 
 
 def _check_out(out: Tensor, n: int, heatmap: Any) -> None:

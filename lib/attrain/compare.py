@@ -1,7 +1,7 @@
 """Several methods on one model and input: their maps, and what can be measured of a map without knowing the truth."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from attrain.attribution import explain
+from attrain.attribution import explain, progress_bar
 from attrain.engine.inputs import check_inputs
 from attrain.explanation import Explanation
 from attrain.hints import hints
-from attrain.methods.method import Method
+from attrain.methods.method import Method, name_of_given
 from attrain.metrics.relevance import (
     class_score,
     completeness_error,
@@ -136,7 +136,7 @@ def compare(
     explain(model, x[:1], _first(target), next(iter(named.values())), **_first_of(ask, len(x)))  # else the first pays
     explanations, maps, rows = {}, {}, {}
     forgetful, curves = _forgetful(model, seed), _curves_of(run, x, scored, fractions, reference)
-    for name, method in _counted(named.items(), progress):
+    for name, method in progress_bar(named.items(), desc="methods") if progress else named.items():
         started = _now(x)
         explanations[name] = found = explain(model, x, target, method, **ask)
         spent = _now(x) - started
@@ -167,9 +167,7 @@ def _named(methods: Any) -> dict[str, Method]:
     if isinstance(methods, (Mapping, tuple, list)):
         for method in methods.values() if isinstance(methods, Mapping) else methods:
             if not isinstance(method, Method):
-                name = getattr(method, "__name__", repr(method))
-                hint = f": call it, {name}()" if isinstance(method, type) else ""
-                raise TypeError(f"methods must be values such as LRP() or DeepLift(), got {name}{hint}")
+                raise TypeError(f"methods must be values such as LRP() or DeepLift(), got {name_of_given(method)}")
     if isinstance(methods, Mapping):
         return {**methods} if methods else _named([])
     if isinstance(methods, Method) or not isinstance(methods, (tuple, list)) or not methods:
@@ -242,17 +240,6 @@ def _curves_of(run: Callable, x: Tensor, target: Any, fractions: Sequence, refer
         return {"deletion": falls.mean().item(), "insertion": rises.mean().item()}
 
     return curves
-
-
-def _counted(methods: Iterable, progress: bool) -> Iterable:
-    """The same, with a bar if one is wanted."""
-    if not progress:
-        return methods
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from None
-    return tqdm(methods, desc="methods")
 
 
 def _now(x: Tensor) -> float:

@@ -124,6 +124,7 @@ def test_progress_counts_methods_and_says_what_it_needs(net, x, capsys, monkeypa
 def test_without_scipy_it_ranks_all_the_same():
     code = (
         "import sys; sys.modules['scipy'] = None; import torch; from attrain import Gradient, compare\n"
+        "torch.manual_seed(0)\n"
         "net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))\n"
         "print(compare(net.eval(), torch.rand(3, 6), [Gradient()]).rows['Gradient']['last layer random'] <= 1)"
     )

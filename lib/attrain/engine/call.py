@@ -7,7 +7,7 @@ import difflib
 import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import torch
@@ -199,6 +199,12 @@ def _fits(wanted: str, kind: str) -> bool:
 REGISTERED: dict = {}
 
 
+def did_you_mean(given: object, known: Iterable[str], most: int = 3) -> str:
+    """The end of a message on a name that is not known: "; did you mean …?", or "" where no known one is near."""
+    near = difflib.get_close_matches(str(given), known, most)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def register_rule(op: Callable, rule: str | Callable) -> None:
     """Say what the methods do at an operation of your own.
 
@@ -230,8 +236,7 @@ def register_rule(op: Callable, rule: str | Callable) -> None:
         True
     """
     if not (callable(rule) or rule in ("linear", "elementwise", "product")):
-        near = difflib.get_close_matches(str(rule), ("linear", "elementwise", "product"), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(rule, ("linear", "elementwise", "product"), most=1)
         raise ValueError(f'rule must be "linear", "elementwise", "product" or a function, got {rule!r}{hint}')
     if isinstance(op, (type, torch.nn.Module)) or not callable(op):
         raise TypeError(

@@ -6,7 +6,6 @@ serves the map and the loss alike. Modules, functional calls, operators and in-p
 nothing is left in the model.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -18,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from attrain.engine import unseen
-from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, opened, registered
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, check_registered, did_you_mean, opened, registered
 from attrain.engine.kinds import names_of_operations
 from attrain.engine.parameters import may_write
 from attrain.engine.state import before_write
@@ -266,8 +265,7 @@ def check_table(mode: Mode) -> None:
         raise TypeError(f"{where} must be a dict from kinds of operations to rules, got {type(table).__name__}")
     for key, rule in table.items():
         if key is not None and key not in names_of_operations():
-            near = difflib.get_close_matches(str(key), names_of_operations(), 3)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = did_you_mean(key, names_of_operations())
             raise ValueError(f"{where} has a rule for {key!r}, which no kind of operation and none of torch's is{hint}")
         if not callable(rule):
             raise TypeError(f"{where}[{key!r}] must be a rule (mode, call) -> result, got {rule!r}")

@@ -67,7 +67,8 @@ def _known(value: Tensor) -> bool:
 
 def may_write(call: Call) -> bool:
     """Whether an operation may write into a tensor that it is given, or hands its memory to others who may."""
-    return call.inplace or call.name is None or call.name in _SUSPECTS or not {"out", "inplace"}.isdisjoint(call.kwargs)
+    by_argument = "out" in call.kwargs or "inplace" in call.kwargs
+    return call.inplace or by_argument or call.name is None or call.name in _SUSPECTS
 
 
 def written(call: Call) -> list[Tensor]:

@@ -110,7 +110,7 @@ def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Ten
     mode = make_mode(leaves, entries, request.create_graph, request.model)
     if not isinstance(mode, Mode):
         raise TypeError(f"a method's mode(...) must return an attrain.engine.mode.Mode, got {type(mode).__name__}")
-    mode.findings = request.findings
+    mode.findings = None if request.create_graph else request.findings  # steps tell of nothing
     run = lambda: inputs.call(request.model, entries)  # noqa: E731
     with mode.saving(), mode.around(request.model), _outputs(request.model, request.layers, mode) as outputs:
         output = mode.forward(run)

@@ -118,7 +118,7 @@ def _caller(call: Call, model: Callable) -> tuple[str, bool]:
 class Watch(TorchFunctionMode):
     """For passes without rules: writes down what a `Mode` writes down in its own."""
 
-    def __init__(self, findings: Findings, model: Callable):
+    def __init__(self, findings: Findings | None, model: Callable):
         super().__init__()
         self.findings, self.model = findings, model
 
@@ -126,6 +126,6 @@ class Watch(TorchFunctionMode):
         call = Call(func, args, kwargs or {}, lambda t: False)
         if may_write(call):
             before_write(call, self.model)
-        if call.name in SUSPECTS:
+        if self.findings is not None and call.name in SUSPECTS:
             self.findings.note(call, self.model)
         return call.run()

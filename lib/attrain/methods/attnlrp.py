@@ -112,7 +112,8 @@ def activation(mode: "AttnLRPMode", call: Call):
 
 def _multiplier(mode: "AttnLRPMode", call: Call) -> Callable[[Tensor, Tensor], Tensor]:
     if call.name in MULTIPLIERS:
-        return partial(MULTIPLIERS[call.name], **{k: v for k, v in call.given.items() if k == "approximate"})
+        settings = {k: v for k, v in call.given.items() if k == "approximate"}
+        return partial(MULTIPLIERS[call.name], **settings)
     if call.on(call.active[0].detach().new_zeros(())).any():
         raise UnsupportedOperation(f"{mode.title} has no rule for {call}, which is not 0 at 0{mode.instead}")
     released = call.released()  # or the activation would be kept by its own graph
@@ -220,21 +221,18 @@ def gate(mode: "AttnLRPMode", call: Call):
 def power(mode: "AttnLRPMode", call: Call):
     """A gate for an exponent of at least 1, which is finite over x at 0; other powers are scales only."""
     exponent = call.given.get("exponent", 2)
-    number = isinstance(exponent, (int, float))
-    return (lrp.no_rule if not number else gate if exponent >= 1 else scale)(mode, call)
+    if not isinstance(exponent, (int, float)):
+        return lrp.no_rule(mode, call)
+    return (gate if exponent >= 1 else scale)(mode, call)
 
 
 def passed(mode: "AttnLRPMode", call: Call):
     """The derivative; scales among themselves stay scales."""
     scales = mode.scales(call)
-    if None not in scales:
-        return mode.as_scale(call, call.run()) if scales else call.run()
-    mode.refuse_scales(call)
-    return call.run()
-
-
-def scatter_reduce(mode: "AttnLRPMode", call: Call):
-    return passed(mode, call) if call.given.get("reduce") in ("sum", "mean", "amax") else lrp.reduced(mode, call)
+    if None in scales:
+        mode.refuse_scales(call)
+        return call.run()
+    return mode.as_scale(call, call.run()) if scales else call.run()
 
 
 def softmax(mode: "AttnLRPMode", call: Call):
@@ -288,7 +286,7 @@ TABLE = (
     | dict.fromkeys("layer_norm rms_norm group_norm instance_norm".split(), norm)
     | {
         "scaled_dot_product_attention": attention,
-        **dict.fromkeys(("scatter_reduce", "index_reduce"), scatter_reduce),
+        **dict.fromkeys(("scatter_reduce", "index_reduce"), partial(lrp.reduced, rule=passed)),
         "softmax": softmax,
         "log_softmax": derivative,
         "normalisations": batch_norm,

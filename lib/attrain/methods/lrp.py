@@ -92,14 +92,14 @@ def sampled(mode: Mode, call: Call):
     return call.run()
 
 
-def reduced(mode: Mode, call: Call):
+def reduced(mode: Mode, call: Call, rule: Callable = derivative):
     """Sums and means of what goes to one place, and the largest of it, keep their derivative."""
     how = call.given.get("reduce")
     if how not in ("sum", "mean", "amax"):
         raise UnsupportedOperation(
             f"{mode.title} has no rule for {call} by {how!r}: it knows sum, mean and amax; {ADVICE}"
         )
-    return call.run()
+    return rule(mode, call)
 
 
 def taken_out(mode: Mode, call: Call):

@@ -52,6 +52,12 @@ class Method:
         return self
 
 
+def name_of_given(value: object) -> str:
+    """What stands where a value is wanted, for a message; of a class also that it is to be called."""
+    name = getattr(value, "__name__", repr(value))
+    return f"{name}: call it, {name}()" if isinstance(value, type) else name
+
+
 def references_of(reference, inputs: Inputs) -> list[list[Tensor]]:
     """References one by one, each a list of (1, ...) or (N, ...), one an input; whole numbers for whole numbers.
 

@@ -8,7 +8,7 @@ import torch
 from attrain.engine.mode import Mode, Tensors
 from attrain.engine.watch import Watch
 from attrain.methods.gradient import InputXGradientMode
-from attrain.methods.method import Method
+from attrain.methods.method import Method, name_of_given
 from attrain.tensors import logits_of
 
 
@@ -39,9 +39,9 @@ class Zennit(Method):
 
     def __post_init__(self):
         if isinstance(self.composite, type) or not callable(getattr(self.composite, "context", None)):
-            name = getattr(self.composite, "__name__", repr(self.composite))
-            hint = f": call it, {name}()" if isinstance(self.composite, type) else ""
-            raise TypeError(f"composite must be one of zennit's, such as EpsilonPlusFlat(), got {name}{hint}")
+            raise TypeError(
+                f"composite must be one of zennit's, such as EpsilonPlusFlat(), got {name_of_given(self.composite)}"
+            )
 
     def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
         return ZennitMode(leaves, entries, create_graph, model, composite=self.composite)
