@@ -1,5 +1,5 @@
 # make reproduce [SCALE=smoke|laptop|paper] [EXPERIMENTS="isnet/…"] [SEEDS=n] [JOBS=n] [DEVICE=cuda]
-# make check (a minute) | test [ALL=1] | scales | lab | report | site | notebooks | bench | sweep | wheel | lock | clean
+# make check (a minute) | test [ALL=1] | scales | cluster | lab | report | site | notebooks | bench | sweep | wheel | lock | clean
 #
 # The first of them makes the virtual environment; with PYTHON=… from another Python, with VENV=… elsewhere,
 # with TORCH_INDEX=… from another index of torch builds (README: a CPU-only build).
@@ -22,7 +22,7 @@ $(foreach sign,; & | < > * ? ` " ' $$ \\,$(if $(findstring $(sign),$(VENV)),$(er
 BIN := $(VENV)/bin
 READY := $(VENV)/.attrain-ready
 
-.PHONY: help install zoo reproduce check style tests scales validate test lab report site bench sweep notebooks wheel lock clean
+.PHONY: help install zoo reproduce check style tests scales cluster validate test lab report site bench sweep notebooks wheel lock clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -86,11 +86,15 @@ style: $(READY)
 
 tests: $(READY)
 	@$(BIN)/python -m studies.pages --check
-	@$(PYTEST) -m "not slow and not scales$(if $(ALL),, and not ci)" --doctest-glob=README.md tests lib data_prep README.md
+	@$(PYTEST) -m "not slow and not scales and not slurm$(if $(ALL),, and not ci)" --doctest-glob=README.md tests lib data_prep README.md
 
 # Every file of notebooks/params, made short: a quarter of an hour on two quiet cores.
 scales: $(READY)
 	@$(PYTEST) -m scales --dist load tests/notebooks/test_params.py
+
+# A batch on a Slurm of this machine, which the test starts and ends itself; needs slurm-wlm and munge, or is skipped.
+cluster: $(READY)
+	@$(BIN)/python -m pytest -rs -m slurm tests/studies/test_slurm.py
 
 # In a results folder of their own, so that they really run.
 validate: $(READY)

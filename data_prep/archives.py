@@ -52,6 +52,23 @@ def _is_whole(path: Path, expected: str | None) -> bool:
         return False
 
 
+def _extract(archive: Path, folder: Path) -> None:
+    """All of an archive; never anything outside the folder."""
+    if archive.suffix == ".zip":
+        shutil.unpack_archive(archive, folder)
+        return
+    with tarfile.open(archive) as file:
+        if hasattr(tarfile, "data_filter"):
+            file.extractall(folder, filter="data")
+            return
+        # Python before 3.11.4 has no filter: plain files and folders below this one, or nothing.
+        for member in file.getmembers():
+            below = (folder / member.name).resolve().is_relative_to(folder.resolve())
+            if not (below and (member.isfile() or member.isdir())):
+                raise tarfile.TarError(f"{member.name!r} is not a file or folder below the archive's own")
+        file.extractall(folder)
+
+
 def unpack(archives: Sequence[Path], member: str, place: Path) -> None:
     """Unpack archives together and move one folder or file of them to `place`, whole or not at all.
 
@@ -60,8 +77,7 @@ def unpack(archives: Sequence[Path], member: str, place: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=place.parent))
     try:
         for archive in archives:
-            options = {} if archive.suffix == ".zip" else {"filter": "data"}
-            shutil.unpack_archive(archive, temporary, **options)
+            _extract(archive, temporary)
         if not (temporary / member).exists():
             raise DataError(f"{archives[-1]} does not hold {member}: delete it and try again")
         if place.is_dir():
@@ -72,6 +88,7 @@ def unpack(archives: Sequence[Path], member: str, place: Path) -> None:
         if isinstance(error, DataError):
             raise
         names = " or ".join(str(archive) for archive in archives)
-        raise DataError(f"{names} cannot be unpacked ({error}): delete it and try again") from None
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise DataError(f"{names} cannot be unpacked ({reason}): delete it and try again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -41,23 +41,48 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def scratch_folder():
-    """A folder for what a kernel puts aside, its sockets too; removed at the end, or by the next run after a kill."""
+    """A folder for what a kernel puts aside, its sockets too; removed at the end, or by the next run after a kill.
+
+    Its lock lies beside it, is there first and goes last: whatever is killed when, it is found again.
+    """
     remove_scratch()
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=_scratch()) as folder, open(Path(folder, "new"), "wb") as lock:
+    with _held_lock() as lock:
+        (folder := lock.with_suffix("")).mkdir(mode=0o700)
+        try:
+            yield str(folder)
+        finally:
+            with suppress(OSError):  # a dying kernel writes into it: then it is the next run's
+                _remove(lock)
+
+
+@contextmanager
+def _held_lock():
+    """A new lock in the place for scratch folders, held; a remover that finds it between two lines takes it away."""
+    held = False
+    while not held:
+        handle, name = tempfile.mkstemp(prefix=SCRATCH, suffix=".lock", dir=_scratch())
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            Path(lock.name).rename(Path(folder, "lock"))  # held before anyone can see it
-        yield folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if not (held := Path(name).exists()):
+            os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        os.close(handle)
 
 
 def remove_scratch() -> None:
     """Remove the scratch folders of processes that were killed: those whose lock nobody holds."""
-    for lock in _scratch().glob(f"{SCRATCH}*/lock"):
+    for lock in _scratch().glob(f"{SCRATCH}*.lock"):
         with suppress(OSError), open(lock, "rb") as file:  # gone, or held
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in [part for part in lock.parent.iterdir() if part != lock]:
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-            shutil.rmtree(lock.parent)  # the lock last: a folder into which a dying kernel writes is found again
+            _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    if (folder := lock.with_suffix("")).exists():
+        shutil.rmtree(folder)
+    lock.unlink()
 
 
 def _scratch() -> Path:

@@ -859,6 +859,7 @@ def flipped(path):
 
 
 NOISE = np.random.default_rng(0).bytes(5000)
+FILTERS = hasattr(tarfile, "data_filter")
 
 
 @pytest.mark.parametrize(
@@ -902,7 +903,16 @@ NOISE = np.random.default_rng(0).bytes(5000)
         pytest.param("a.rar", lambda p: p.write_bytes(NOISE), REFUSED, "a.rar cannot be unpacked", id="unknown kind"),
     ],
 )
-def test_archives(tmp_path, name, make, outcome, message):
+@pytest.mark.parametrize(
+    "filters",
+    [
+        pytest.param(True, marks=pytest.mark.skipif(not FILTERS, reason="this Python's tarfile has no filters")),
+        pytest.param(False, id="Python before 3.11.4", marks=pytest.mark.filterwarnings("ignore:Python 3.14")),
+    ],
+)
+def test_archives(tmp_path, monkeypatch, filters, name, make, outcome, message):
+    if FILTERS and not filters:
+        monkeypatch.delattr(tarfile, "data_filter")
     make(tmp_path / name)
     place = tmp_path / "data" / "set"
     place.parent.mkdir()

@@ -19,7 +19,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from studies import digests, parameters, run
-from studies.files import ROOT, scratch_folder, write_bytes
+from studies.files import ROOT, remove_scratch, scratch_folder, write_bytes
 from studies.records import load_records
 from tests.batches import STUDY, write_notebook
 from tests.conftest import flipped
@@ -204,6 +204,67 @@ def test_sockets_lie_where_their_paths_are_short_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with scratch_folder() as folder:
         assert len(f"{folder}/kernel-5") < 100
+
+
+@pytest.fixture
+def aside(monkeypatch):
+    """A temporary folder of the test's own, whose path is short enough for scratch folders."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_scratch_folder_is_there_for_its_block_alone(aside):
+    with scratch_folder() as folder:
+        remove_scratch()  # another process's
+        assert Path(folder).is_dir() and Path(folder).name in left(aside)
+    assert left(aside) == []
+
+
+@pytest.mark.parametrize(
+    "stopped_at",
+    [
+        pytest.param("fcntl.flock", id="when its lock is made"),
+        pytest.param("Path.mkdir", id="when it is made"),
+        pytest.param("_", id="while it is worked in"),
+    ],
+)
+def test_a_scratch_folder_of_a_killed_process_is_removed_whenever_that_was(aside, stopped_at):
+    code = f"""
+import os, fcntl
+from pathlib import Path
+from studies import files
+def die(*_, **__):
+    os._exit(9)
+{stopped_at} = die
+with files.scratch_folder() as folder:
+    Path(folder, "kernel").write_text("x")
+    die()
+"""
+    environment = os.environ | {"TMPDIR": str(aside)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 9
+    assert left(aside)
+    remove_scratch()
+    assert left(aside) == []
+
+
+def test_a_scratch_folder_into_which_something_is_written_while_it_is_removed_is_removed_later(aside, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def written_to(folder):
+            Path(folder, "late").touch()
+            os.rmdir(folder)
+
+        patch.setattr(shutil, "rmtree", written_to)
+        with scratch_folder():
+            pass
+        assert len(left(aside)) == 2
+    remove_scratch()
+    assert left(aside) == []
 
 
 def test_a_run_is_finished_only_with_its_mark_and_these_parameters(tmp_path):

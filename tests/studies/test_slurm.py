@@ -19,7 +19,7 @@ from tests.slurm import MISSING, cluster
 
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt-get install slurm-wlm munge"),
-    pytest.mark.ci,
+    pytest.mark.slurm,
 ]
 STUDY = "toy/slow"  # whose seed 1 waits as long as there is a file
 RUN = """
@@ -82,9 +82,14 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
         def batch(log):
             return process(command, tmp_path / log, env=environment, cwd=ROOT)
 
-        def held_job() -> str:
+        def held_job(running, log) -> str:
             """The number of the job that waits, once the others have ended."""
-            until(lambda: kept() == {0, 2}, 600, "the other seeds have finished")
+
+            def others_have_ended():
+                assert running.poll() is None, (tmp_path / log).read_text()[-3000:]
+                return kept() == {0, 2}
+
+            until(others_have_ended, 600, "the other seeds have finished")
             return until(lambda: len(jobs := squeue("%i")) == 1 and jobs[0], 300, "the job that waits is alone")
 
         def kept() -> set[int]:
@@ -97,7 +102,7 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
                 until(lambda: squeue("%i"), 400, "a job is submitted")
                 minutes, megabytes = UNKNOWN[""]  # no record says
                 assert set(squeue("%l %m")) == {f"{minutes // 1440}-00:00:00 {megabytes}M"}
-                job = held_job()
+                job = held_job(running, "cancelled.log")
                 subprocess.run(["scancel", job], env=environment, check=True)
                 assert running.wait(400) == 1
             said = (tmp_path / "cancelled.log").read_text()
@@ -106,7 +111,7 @@ def test_a_grid_on_slurm_ends_with_the_records_of_a_local_one_though_a_job_is_ca
             finished = {file: file.read_bytes() for file in results.rglob("record.json")}
 
             with batch("killed.log") as running:
-                job = held_job()
+                job = held_job(running, "killed.log")
                 os.killpg(running.pid, signal.SIGKILL)
             assert squeue("%i") == [job], "what a cluster runs, it runs on"
 
