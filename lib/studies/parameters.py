@@ -148,7 +148,8 @@ def data_sets(values: dict) -> set[tuple[str, str]]:
     """The data sets that a notebook with these values of all its parameters reads: (name, the part of it or "").
 
     Which it reads is said by its parameters `dataset`; of data that are made from another's images also `objects` or
-    `source`; `datasets`, where what is none of ours is a set of UCR's; and `network`, if its weights are a data set.
+    `source`; `datasets`, where what is none of ours is a set of UCR's; and `network` or `model`, if its weights are a
+    data set.
     """
     from data_prep import DATASETS, MADE_OF_OTHERS
 
@@ -159,7 +160,8 @@ def data_sets(values: dict) -> set[tuple[str, str]]:
     found = {(name, "") for name in names} | {(p, "") if p in DATASETS else ("ucr", p) for p in parts}
     weights = {"authors": "deeplift_authors"}
     weights |= {"efficientnet_lite0": "efficientnet_lite0"} if values.get("pretrained") else {}
-    return found | {(weights[network], "") for network in [values.get("network")] if network in weights}
+    networks = [values[name] for name in ("network", "model") if name in values]
+    return found | {(weights[network], "") for network in networks if network in weights}
 
 
 def check_data(needed: Iterable[tuple[str, str]]) -> None:

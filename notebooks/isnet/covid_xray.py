@@ -35,7 +35,8 @@ scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, pap
 dataset: str = "phantom_xray"  # phantom_xray (drawn here) or covid_xray (python -m data_prep covid_xray)
 size: int = 32  # edge of the images in pixels [16 ≤ size ≤ 256]
 methods: str = "standard, segment first, Stochastic"  # what to train, see the tables below
-model: str = "cnn-norm"  # cnn, cnn-norm (four convolutions with batch norm), resnet18, resnet34, resnet50, densenet121
+model: str = "cnn-norm"  # cnn, cnn-norm, resnet18, resnet34, resnet50, densenet121, efficientnet_lite0
+pretrained: bool = False  # start from ImageNet's weights [not pretrained or "lite0" in model]
 width: int = 16  # channels of the first layer of cnn and cnn-norm [width ≥ 1]
 epochs: int = 5  # passes over the training images [epochs ≥ 1]
 batch_size: int = 32  # images a step [batch_size ≥ 1]
@@ -72,7 +73,9 @@ from attrain import LRP, ZB, background_share, explain, selective_target, stocha
 from attrain.metrics.classification import balanced_accuracy, macro_auc, macro_f1, patient_draws
 from attrain.training import baselines, fit_fresh, plain_step, ranged_isnet_step, segmentation_step
 from data_prep import dataset as data_module
+from data_prep import efficientnet_lite0
 from data_prep.covid_xray import CLASSES, SPLITS
+from studies.nets.efficientnet import EfficientNetLite0
 from studies.nets.segmenters import UNet
 from studies.nets.small import classifier
 from studies.pictures import charts
@@ -95,7 +98,9 @@ models = [name.strip() for name in methods.split(",") if name.strip()]
 source = data_module(dataset)
 data = {name: tensor.to(study.device) for name, tensor in source.load(size=size).items()}
 study.data(dataset, source.checksums())
-x, y = data["x"], data["y"]
+if pretrained:
+    study.data(model, efficientnet_lite0.checksums())
+x, y = data["x"].expand(-1, 3 if model == "efficientnet_lite0" else -1, -1, -1), data["y"]
 part = {name: (data["split"] == i).nonzero()[:, 0] for i, name in enumerate(SPLITS)}
 tests = ("internal", "external", "swapped")
 chosen = torch.cat([(y[part["swapped"]] == c).nonzero()[:4, 0] for c in (0, 1)])
@@ -201,9 +206,17 @@ def step(name, seed, plain):
 
 
 # %%
+def make():
+    """A fresh classifier, of grey images as three equal colours where it takes those."""
+    if model != "efficientnet_lite0":
+        return classifier(model, len(CLASSES), x.shape[1], width)
+    return EfficientNetLite0(len(CLASSES), efficientnet_lite0.load() if pretrained else None)
+
+
+# %%
 def train(seed, images, lungs, step=plain_step, epochs=epochs):
     """A fresh network and its training curves; all networks of a seed start from the same weights."""
-    make, index = partial(classifier, model, len(CLASSES), x.shape[1], width), part["train"]
+    index = part["train"]
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
     batch = images[index], y[index], lungs[index]
     return fit_fresh(make, batch, step, seed=seed, **settings, on_epoch=bar.update)
@@ -215,15 +228,20 @@ def train(seed, images, lungs, step=plain_step, epochs=epochs):
 
 
 # %%
+@torch.no_grad()
+def said_of(net, images):
+    """Logits, some images at a time."""
+    return torch.cat([net(few).cpu() for few in images.split(128)])
+
+
 def measure(name, net, images, lungs, result):
     """Add to the result what a network says of each test, of changed internal images, and where its relevance lies."""
     train, internal = part["train"], part["internal"]
     draws = torch.Generator().manual_seed(0)  # the same backgrounds for every network
-    with torch.no_grad():
-        said = {test: net(images[index]).cpu() for test, index in part.items() if test in tests}
-        grey = images[train][lungs[train][:, None]].mean()  # of the lungs
-        said["blanked"] = net(torch.where(lungs[:, None], grey, images)[internal]).cpu()
-        said["exchanged"] = net(baselines.replace_background(images[internal], lungs[internal], generator=draws)).cpu()
+    said = {test: said_of(net, images[index]) for test, index in part.items() if test in tests}
+    grey = images[train].mean(1)[lungs[train]].mean()  # of the lungs
+    said["blanked"] = said_of(net, torch.where(lungs[:, None], grey, images)[internal])
+    said["exchanged"] = said_of(net, baselines.replace_background(images[internal], lungs[internal], generator=draws))
     maps = torch.cat([explain(net, images[index], method=lrp).heatmap for index in internal.split(100)])
     result["said"][name] = said
     result["maps"][name] = explain(net, images[shown], method=lrp).heatmap.cpu()

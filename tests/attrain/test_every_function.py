@@ -710,7 +710,7 @@ def judge_relevance(name: str, call: Callable, shape, alone: bool) -> None:
         made = attempt(lambda method=method: oracles.map_of(model, x, method))
         if isinstance(made, str):
             continue
-        relu = core(name) == "relu"
+        relu = core(name) in ("relu", "relu6")  # which no activation here fills
         if not (affine or relu or core(name) in MAXIMA):
             raise Wrong(f"{label} accepts what is neither affine, nor ReLU, nor a maximum")
         if label == "LRP":

@@ -30,7 +30,7 @@ SHORT = {
     "energy/distribution_shift": "n_train 24 n_val 16 n_test 24 plain_epochs 1 epochs 1 batch_size 8",
     "energy/guidance": "n_train 24 n_val 16 n_test 16 epochs 1 guided_epochs 1 batch_size 8",
     "energy/limited_boxes": "n_train 100 n_val 16 n_test 16 epochs 1 guided_epochs 1 batch_size 25",
-    "isnet/covid_xray": "epochs 1 range_epochs 1 lung_epochs 1 draws 20",
+    "isnet/covid_xray": "size 32 epochs 1 range_epochs 1 lung_epochs 1 draws 20",
     "isnet/hidden_shortcuts": "n_train 64 n_held 20 epochs 1 looks 1 range_images 64",
     "isnet/mnist_background_bias": "n_train 64 epochs 1 range_images 64",
     "isnet/natural_images": "n_train 64 n_test 32 epochs 1 range_epochs 1",

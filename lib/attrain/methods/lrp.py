@@ -1,5 +1,6 @@
 """LRP-ε of ReLU networks, differentiable: the method and its rules; that of the first layer is in `zb`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy
-from attrain.engine.mode import Mode, Tensors, derivative
+from attrain.engine.mode import Backward, Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
 from attrain.methods.zb import ZB, FirstLayer
@@ -20,7 +21,7 @@ class LRP(Method):
     """LRP-ε of a ReLU network in one backward pass (LRP-Flex; Bassi, Decherchi, Cavalli 2024).
 
     Args:
-        epsilon: ≥ 0; the ReLU's multiplier is y/(y+ε). 0 is gradient × input.
+        epsilon: ≥ 0; the ReLU's multiplier is y/(y+ε). 0 is gradient × input where every ReLU is without an upper end.
         first_layer: `ZB(low, high)` for the z^B rule at the input, or None.
 
     Example:
@@ -51,6 +52,31 @@ def epsilon_relu(mode: "LRPMode", call: Call):
     if not x.requires_grad:
         return call.run()
     return EpsilonReLU.apply(x, mode.epsilon, mode.backward, call.inplace)
+
+
+def capped_relu(mode: "LRPMode", call: Call, positive: Backward | None = None):
+    """A ReLU that ends at a number, as ReLU6: it hands its relevance on, as a ReLU does.
+
+    Args:
+        positive: of a method that has the z⁺ rule too, that of its backward passes by it.
+    """
+    low, high = ends_of(call)
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and low == 0 < high):
+        return no_rule(mode, call)
+    x = call.tensors[0]
+    if not x.requires_grad:
+        return call.run()
+    return EpsilonCappedReLU.apply(x, float(high), mode.epsilon, mode.backward, positive, call.inplace)
+
+
+def ends_of(call: Call) -> tuple:
+    """Least and largest value of ReLU6, of a hardtanh, or of a clamp."""
+    if call.name == "relu6":
+        return 0, 6
+    if call.name == "hardtanh":
+        return call.given.get("min_val", -1), call.given.get("max_val", 1)
+    high = call.given.get("max")
+    return call.given.get("min"), math.inf if high is None else high
 
 
 def weighted(mode: Mode, call: Call):
@@ -126,6 +152,7 @@ LINEAR = dict.fromkeys(
 ) | dict.fromkeys("grid_sample grid_sampler roi_align ps_roi_align".split(), sampled)
 TABLE = LINEAR | {
     "relus": epsilon_relu,
+    **dict.fromkeys("relu6 hardtanh clamp clamp_min".split(), capped_relu),
     "normalisations": normalisation,
     "convolutions": weighted,
     "linear_layers": weighted,
@@ -142,11 +169,11 @@ TABLE = LINEAR | {
 class LRPMode(InputXGradientMode):
     """LRP-ε for ReLU networks as a modified backward pass (Faster ISNet's LRP-Flex).
 
-    At a ReLU with output y the backward pass multiplies by y/(y+ε) in place of the derivative; all
-    other operations keep theirs, and R = gradient · activation then is LRP-ε at every layer that feeds
-    a ReLU and LRP-0 elsewhere. The multiplier is a function of the activations, so the map can be
-    differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`, and so does what
-    selects by values of activations or scales by them, also by truth values, indices and detached values.
+    At a ReLU with output y the backward pass multiplies by y/(y+ε) in place of the derivative, and at one that ends at
+    c, as ReLU6 does, of input z > 0 by min(z, c)/(z+ε). All other operations keep theirs, and R = gradient · activation
+    then is LRP-ε at every layer that feeds a ReLU and LRP-0 elsewhere. The multiplier is a function of the activations,
+    so the map can be differentiated. Operations that are neither ReLU nor linear raise `UnsupportedOperation`, and so
+    does what selects by values of activations or scales by them, also by truth values, indices and detached values.
 
     A batch norm in training mode is an affine map to the rules: no relevance passes through the batch's
     statistics to other samples, but the map's own derivative knows them. (The authors' code lets it pass:
@@ -155,8 +182,9 @@ class LRPMode(InputXGradientMode):
 
     table, opens, sees_all, title = TABLE, True, True, "LRP"
     instead = (
-        ": LRP-ε is defined for ReLU networks (ReLU, convolution, linear, batch norm, pooling, sums, products with "
-        "constants); for transformers and networks with gates take AttnLRP; an operation of your own that is linear: "
+        ": LRP-ε is defined for ReLU networks (ReLU, ReLU6, convolution, linear, batch norm, pooling, sums, products "
+        "with constants); for transformers and networks with gates take AttnLRP; an operation of your own that is "
+        "linear: "
         'attrain.register_rule(op, "linear")'
     )
 
@@ -233,3 +261,29 @@ class _EpsilonMultiplier(Function):
         total = y + ctx.epsilon
         share = h / total
         return share * y, (share * g).mul_(ctx.epsilon).div_(total), None
+
+
+class EpsilonCappedReLU(Function):
+    """min(max(z, 0), c); while explaining, its gradient is multiplied by min(z, c)/(z+ε) where z > 0; by z⁺, ε is 0."""
+
+    @staticmethod
+    def forward(ctx, z, cap, epsilon, backward, positive, inplace):
+        ctx.save_for_backward(z.clone() if inplace else z)
+        y = z.clamp_(0, cap) if inplace else z.clamp(0, cap)
+        if inplace:
+            ctx.mark_dirty(z)
+        ctx.set_materialize_grads(False)
+        ctx.cap, ctx.epsilon, ctx.rules, ctx.positive = cap, epsilon, backward, positive
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        if g is None or ctx.rules.ends:
+            return None, None, None, None, None, None
+        (z,) = ctx.saved_tensors
+        if ctx.rules.explaining or (ctx.positive is not None and ctx.positive.explaining):
+            on, epsilon = torch.where(z > 0, z, 1), ctx.epsilon if ctx.rules.explaining else 0
+            share = torch.where(z > 0, on.clamp(max=ctx.cap) / (on + epsilon), 0)
+        else:
+            share = (z > 0) & (z < ctx.cap)
+        return g * share, None, None, None, None, None

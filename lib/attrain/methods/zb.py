@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attrain.engine.call import Call, UnsupportedOperation
@@ -84,14 +85,23 @@ class FirstLayer:
     δ is the box's stabilizer; of low and high one a channel, the bias is multiplied by their means. Biases and batch
     statistics are constants for the map's derivative. conv(x; W) is the layer's own output, scaled, and conv(1; ·) the
     same for all samples.
+
+    Before the layer, the input may be scaled and shifted (normalised, by numbers that are the same at all places of a
+    channel): x and its box are then what the layer sees of them, and a pixel keeps its relevance. And it may be padded
+    with zeros, to which no relevance goes, as to those of a layer that pads by itself.
     """
 
     LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
+    RELUS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")  # the last three where LRP knows them, from 0 on
+    SCALES = ("add", "sub", "rsub", "neg", "positive", "mul", "div", "batch_norm")
+    PADS = ("pad", "constant_pad_nd")
 
     def __init__(self, box: ZB, entries: list[Tensor]):
         if len(entries) > 1:
             raise ValueError(f"the z^B rule needs one input, got {len(entries)}; use first_layer=None")
         self.box, self.entry = box, entries[0]
+        self.before, self.scaled = [self.entry], []  # what the input is made into before the layer, and by which calls
+        self.padding: list[int] = []
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = self.terms = None
         self.chain: list[tuple] = []  # its links: output, version of that, scale, constant
@@ -99,26 +109,31 @@ class FirstLayer:
 
     def observe(self, call: Call, out, originals: list[Tensor]) -> None:
         """Follow the chain as the model runs; `originals` goes into the call, of a copy what it is a copy of."""
-        enters = any(t is self.entry for t in originals)
+        enters = any(t is each for t in originals for each in self.before)
         follows = bool(originals) and originals[0] is self.output
         view = bool(call.tensors) and call.tensors[0]._base is self.output  # in place there changes the output too
-        changes = bool(call.tensors) and call.tensors[0] is self.output and call.name != "relu"
+        changes = bool(call.tensors) and call.tensors[0] is self.output and call.name not in self.RELUS
         if self.stage and call.inplace and (view or changes):
             raise UnsupportedOperation(
                 f"the z^B rule needs the first layer's output as it is, but {call} changes it in place; use "
                 "first_layer=None, or write the operation out of place"
             )
         if enters:
-            self._begin(call, out)
+            self._begin(call, out, originals)
         elif self.stage == "layer" and call.name == "batch_norm" and follows:
             self.scale, mean, shift = affine(out, **call.given)
             self.constant = shift + self.scale.detach() * (self.constant - mean)
             self._link(out, "batch_norm")
-        elif self.stage in ("layer", "batch_norm") and call.name == "relu" and follows:
+        elif self.stage in ("layer", "batch_norm") and call.name in self.RELUS and follows:
             self._link(out, "relu")
         else:
             numbers = {id(link): number for number, (link, *_) in enumerate(self.chain)}
             self.used = min(self.used, *(numbers.get(id(t), 3) for t in originals), 3)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has come to the layer."""
+        return self.stage is not None
 
     def _link(self, out: Tensor, stage: str) -> None:
         self.output, self.stage = out, stage
@@ -139,11 +154,16 @@ class FirstLayer:
             raise UnsupportedOperation("the z^B rule needs a first layer, convolution or linear, and found none")
         return self.output
 
-    def _begin(self, call: Call, out: Tensor) -> None:
-        if call.name not in self.LAYERS or self.stage is not None:
+    def _begin(self, call: Call, out: Tensor, originals: list[Tensor]) -> None:
+        goes_on = self.stage is None and call.times == 1 and any(t is self.before[-1] for t in originals)
+        if goes_on and not self.padding and self._prepares(call, out):
+            self.before.append(out)
+            return
+        if call.name not in self.LAYERS or not goes_on:
             raise UnsupportedOperation(
-                "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, "
-                f"but it goes into {call}; use first_layer=None, or move preprocessing out of the model"
+                "the z^B rule needs the input to go into one convolution or linear layer and nowhere else, at most "
+                f"scaled, shifted or padded with zeros before, but it goes into {call}; use first_layer=None, or move "
+                "other preprocessing out of the model"
             )
         given = dict(call.given)
         self.geometry = geometry_of(call.name, given) if call.kind == "convolutions" else None
@@ -152,7 +172,8 @@ class FirstLayer:
         self.channel_dim = -1 if call.name == "linear" else 1
         if self.groups > 1 and not isinstance(self.box.low, (int, float)):
             raise ValueError("ZB with one number a channel needs a first layer without groups")
-        self.box.check(x.detach(), self.channel_dim)
+        self.box.check(self.entry.detach(), self.channel_dim)
+        self.box, self.seen = self._box_of_the_layer(), x.detach()
         self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
         self.layer, self.scale = (
             lambda x, weight, bias=None: call.func(input=x, weight=weight, bias=bias, **given),
@@ -161,9 +182,44 @@ class FirstLayer:
         self.first, self.version = out, out._version
         self._link(out, "layer")
 
+    def _prepares(self, call: Call, out: Tensor) -> bool:
+        """Whether a call before the layer only scales, shifts or pads; it is then kept."""
+        given = call.given
+        if call.name in self.PADS and given.get("mode", "constant") == "constant" and not given.get("value"):
+            self.padding = list(given["pad"])
+            return True
+        divides = call.name == "div" and (given.get("rounding_mode") or given.get("input") is not call.active[0])
+        batch = call.name == "batch_norm" and given.get("training", given.get("running_mean") is None)
+        if call.name not in self.SCALES or divides or batch or out.shape != call.active[0].shape:
+            return False
+        self.scaled.append(call.released())
+        return True
+
+    def _box_of_the_layer(self) -> ZB:
+        """The box after the scaling before the layer."""
+        if not self.scaled:
+            return self.box
+        bounds = []
+        for name in ("low", "high"):
+            bound = self.box.bound(name, self.entry, self.channel_dim).expand(1, *self.entry.shape[1:])
+            for call in self.scaled:
+                bound = call.on(bound)
+            bounds.append(bound.detach().movedim(self.channel_dim, 0).flatten(1))
+        low, high = torch.minimum(*bounds), torch.maximum(*bounds)
+        if any((bound != bound[:, :1]).any() for bound in (low, high)):
+            raise UnsupportedOperation(
+                "the z^B rule needs numbers before the first layer that are the same at all places of a channel, as a "
+                "mean and a standard deviation are; use first_layer=None, or move preprocessing out of the model"
+            )
+        return ZB(low[:, 0].tolist(), high[:, 0].tolist(), self.box.stabilizer)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding) if self.padding else x
+
     def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
         """The map at the input, of the relevance gradient · relevant at the end of the chain."""
         with torch.set_grad_enabled(bool(create_graph)):
+            x = self._padded(x) if not self.scaled else self.seen
             if self.terms is None:
                 self.terms = self._terms(x)
             z, weights = self.terms
@@ -172,7 +228,8 @@ class FirstLayer:
             shape = [*x.shape[:dim], 2 * x.shape[dim], *x.shape[dim + 1 :]]
             parts = self._back(share, weights, shape, create_graph).unflatten(dim, (self.groups, 2, -1))
             by_weight, by_extremes = (part.flatten(dim, dim + 1) for part in parts.unbind(dim + 1))
-            return x * by_weight - by_extremes
+            relevance = x * by_weight - by_extremes
+            return F.pad(relevance, [-width for width in self.padding]) if self.padding else relevance
 
     def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z + δ sign z, and W beside low·W⁺ + high·W⁻: few channels cost as much as twice as many."""
@@ -187,7 +244,7 @@ class FirstLayer:
             max=0
         )
         offset = along(self.constant - constant_extremes, dim, ndim)
-        offset = offset - self.layer(torch.ones_like(x[:1]), extremes)
+        offset = offset - self.layer(self._padded(torch.ones_like(self.entry[:1])), extremes)
         z = y + (offset if bias is None else offset - along(bias, dim, ndim))
         return z + torch.copysign(z.new_tensor(self.box.stabilizer), z.detach()), torch.cat([weight, extremes], 1)
 

@@ -119,10 +119,16 @@ def addition(mode: "ZPlusMode", call: Call):
 
 
 def of_one(mode: "ZPlusMode", call: Call):
-    """A difference, product or quotient with a number: the derivative."""
-    if any(t.ndim for t in call.tensors[1:]):
+    """A difference, product or quotient with a number, or before a first layer by z^B with any: the derivative."""
+    prepares = mode.first is not None and not mode.first.begun
+    if any(t.ndim for t in call.tensors[1:]) and not prepares:
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} of these arguments")
     return lrp.TABLE[call.kind](mode, call)
+
+
+def capped_relu(mode: "ZPlusMode", call: Call):
+    """A ReLU that ends at a number hands its relevance on."""
+    return lrp.capped_relu(mode, call, mode.positive)
 
 
 def no_sum(mode: "ZPlusMode", call: Call):
@@ -156,6 +162,7 @@ TABLE = lrp.TABLE | {
     "convolutions": transposed,
     **dict.fromkeys("conv1d conv2d conv3d linear".split(), layer),
     "normalisations": batch_norm,
+    **dict.fromkeys("relu6 hardtanh clamp clamp_min".split(), capped_relu),
     "add": addition,
     **dict.fromkeys("sum cumsum trace index_add scatter_add".split(), no_sum),
     **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),
