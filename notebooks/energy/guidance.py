@@ -33,21 +33,21 @@
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
-dataset: str = "scenes"  # scenes (generated), voc2007 or coco2014 (python -m data_prep voc2007)
+dataset: str = "scenes"  # scenes (generated), waterbirds, voc2007 or coco2014 (python -m data_prep voc2007)
 objects: str = "digits"  # of the scenes: digits, mnist, fashion_mnist or cifar10_jpeg
 image_size: int = 32  # edge of an image in pixels [image_size ≥ 16]
 object_size: int = 14  # edge of an object's picture in a scene, 0 for its own [object_size ≥ 8 or not object_size]
 n_classes: int = 4  # number of classes of the scenes, 2 to 10 [2 ≤ n_classes ≤ 10]
-n_train: int = 240  # number of training scenes [n_train ≥ 1]
-n_val: int = 60  # number of validation scenes, which choose λ and thresholds [n_val ≥ 1]
-n_test: int = 120  # number of test scenes [n_test ≥ 1]
+n_train: int = 240  # number of training scenes, or of birds [n_train ≥ 1]
+n_val: int = 60  # number of validation scenes, or of birds, which choose λ and thresholds [n_val ≥ 1]
+n_test: int = 120  # number of test scenes, or of birds [n_test ≥ 1]
 cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is [0 ≤ cooccurrence ≤ 1]
 setups: str = "B-cos Input, vanilla IxG Input, vanilla Grad-CAM Final"  # maps to guide, see below
 compared_at: str = "B-cos Input"  # where all losses are compared; elsewhere it is the first one
 losses: str = "energy 0.03 0.1, L1 1, PPCE 0.01, RRR 0.01"  # each with its λ, the weights to try
 size: str = "small"  # small (four stages of one block), resnet18, resnet50
 width: int = 8  # channels of the first stage of small [width ≥ 1]
-pretrained: bool = False  # start vanilla networks from torchvision's ImageNet weights (resnet18, resnet50)
+pretrained: bool = False  # ImageNet's weights for EfficientNet, and for vanilla networks (resnet18, resnet50)
 epochs: int = 7  # passes of the baseline over the training images [epochs ≥ 1]
 guided_epochs: int = 1  # further passes, with guidance or (the control) without [guided_epochs ≥ 1]
 batch_size: int = 16  # images a step [batch_size ≥ 1]
@@ -64,15 +64,17 @@ from statistics import median
 
 import pandas as pd
 import torch
+from torch.nn.functional import one_hot
 
 import attrain
-from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
+from attrain import LRP, BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
 from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit, fit_copy
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
+from data_prep import efficientnet_lite0
 from studies.bench.cost import seconds
-from studies.nets.resnets import DEPTHS, guided_resnet
+from studies.nets import efficientnet, resnets
 from studies.pictures import charts
 from studies.study import Study, check_known, listed, progress
 
@@ -81,8 +83,7 @@ study = Study("energy/guidance", globals())
 # %% [markdown]
 # ## The data: objects with boxes, and clutter that gives them away
 #
-# The second row lights up the boxes of one class each, the third the object's own pixels. No loss ever sees those: they tell
-# in the end whether a map goes beyond its boxes. Which symbols go with which digit?
+# Scenes are generated, photographs read.
 
 # %%
 source = data_module(dataset)
@@ -93,22 +94,41 @@ study.data(dataset, source.checksums(**({"source": objects} if dataset == "scene
 data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
 
 
-def part(split, *more):
-    return [data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", *more)]
+# %% [markdown]
+# Of each image we need its classes and its boxes.
 
 
-train, val, test = part("train"), part("val"), part("test", "objects")
+# %%
+def part(split):
+    """Images, labels, boxes, their classes and pixels; of the birds, who have one class each, as many as asked for."""
+    x, y, *more = (data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", "objects"))
+    if dataset != "waterbirds":
+        return [x, y, *more]
+    some = torch.linspace(0, len(x) - 1, min(counts[split], len(x))).long()
+    return [values[some] for values in (x, one_hot(y, 2).float(), *more)]
+
+
+train, val, test = part("train")[:4], part("val")[:4], part("test")
 x, y, boxes, classes, pixels = test
-shown = (y.sum(1) >= 2).nonzero()[:7, 0]
+
+# %% [markdown]
+# The second row lights up the boxes of one class each, the third, where they are known, the object's own pixels. No loss ever sees those:
+# they tell in the end whether a map goes beyond its boxes. Which symbols go with which digit?
+
+# %%
+segmented = bool(((pixels > 0) & (pixels < 255)).any())  # else the objects' own pixels are not known
+test = test if segmented else test[:4]
+shown = (y.sum(1) >= min(2, y.sum(1).max())).nonzero()[:7, 0]
 targets = random_positive_target(y[shown], torch.Generator().manual_seed(0))
 own = classes[shown] == targets[:, None]
 inside = boxes_to_mask(boxes[shown].masked_fill(~own[..., None], -1), x.shape[-2:]).float().cpu()
 on = torch.stack([torch.isin(o, b.nonzero()[:, 0] + 1) for o, b in zip(pixels[shown], own)]).float().cpu()
 seen = as_images(x[shown]).mean(1).cpu()
+known = {"box": inside, "object": on} if segmented else {"box": inside}
 
 # %%
 titles = [f"class {t}" for t in targets.tolist()]
-rows = {"image": seen} | {name: seen * (0.25 + 0.75 * m) for name, m in {"box": inside, "object": on}.items()}
+rows = {"image": seen} | {name: seen * (0.25 + 0.75 * m) for name, m in known.items()}
 caption = "Which symbols stand beside a class? The boxes leave them out, and the objects' own pixels leave out the texture as well."
 study.figure(
     charts.image_rows(rows, titles, 1.1),
@@ -119,9 +139,8 @@ study.figure(
 
 # %% tags=["nbval-check-output"]
 chance = boxes_to_mask(boxes[:, :1], x.shape[-2:]).double().mean()
-print(
-    f"{dataset} of {objects}: {len(train[0])} training, {len(val[0])} validation, {len(x)} test images {tuple(x.shape[1:])}"
-)
+of = f" of {objects}" if dataset == "scenes" else ""
+print(f"{dataset}{of}: {len(train[0])} training, {len(val[0])} validation, {len(x)} test images {tuple(x.shape[1:])}")
 print(f"classes an image: {y.sum(1).mean():.2f}; a box covers {chance:.1%} of an image")
 
 # %% [markdown]
@@ -144,8 +163,9 @@ print(f"classes an image: {y.sum(1).mean():.2f}; a box covers {chance:.1%} of an
 # | B-cos | B-cos ResNet: $\lvert\cos\rvert\cdot \hat w^\top x$ instead of $w^\top x$ | the linear map that the network is *for this image*, times the image; sums to the logit |
 # | X-ResNet IxG | ResNet without biases and norms | gradient × input; sums to the logit and equals integrated gradients |
 # | vanilla IxG, vanilla Grad-CAM | ordinary ResNet | gradient × input; channels weighted by their mean gradient |
+# | EfficientNet IxG, Grad-CAM, LRP | EfficientNet-Lite0 | the same two, and LRP-ε with $\varepsilon = 10^{-2}$ |
 #
-# *Depth* is where the map is read: at the input, or behind the first (Mid1) to the last stage (Final).
+# *Depth* is where the map is read: at the input, or behind an early (Mid1) to the last stage (Final).
 
 # %%
 MAPS = {
@@ -153,6 +173,9 @@ MAPS = {
     "X-ResNet IxG": ("xdnn", lambda layer: InputXGradient()),
     "vanilla IxG": ("vanilla", lambda layer: InputXGradient()),
     "vanilla Grad-CAM": ("vanilla", GradCAM),
+    "EfficientNet IxG": ("efficientnet", lambda layer: InputXGradient()),
+    "EfficientNet Grad-CAM": ("efficientnet", GradCAM),
+    "EfficientNet LRP": ("efficientnet", lambda layer: LRP(1e-2)),
 }
 LOSSES = dict(energy=attrain.energy_loss, L1=attrain.l1_loss, PPCE=attrain.ppce_loss, RRR=attrain.rrr_loss)
 tried = {name: [*map(float, weights)] for name, *weights in map(str.split, listed(losses))}
@@ -167,7 +190,8 @@ def setup(name):
     """A setup's kind of network, and how its maps are made."""
     title, depth = name.rsplit(" ", 1)
     kind, method = MAPS[title]
-    return kind, dict(method=method(DEPTHS[depth]), layer=DEPTHS[depth])
+    depths = efficientnet.DEPTHS if kind == "efficientnet" else resnets.DEPTHS
+    return kind, dict(method=method(depths[depth]), layer=depths[depth])
 
 
 places = {name: [*tried] if name in listed(compared_at) else [first] for name in listed(setups)}
@@ -181,9 +205,19 @@ runs = [(name, loss, weight) for name, own_losses in places.items() for loss in 
 # same number of passes still without boxes. Everything is compared with the control, so that no gain comes from longer training.
 
 # %%
-make = partial(guided_resnet, size=size, classes=y.shape[1], channels=x.shape[1], width=width)
+if pretrained and any(setup(name)[0] == "efficientnet" for name in places):
+    study.data("efficientnet_lite0", efficientnet_lite0.checksums())
 
 
+def make(kind):
+    """A fresh network of a kind."""
+    if kind == "efficientnet":
+        return efficientnet.EfficientNetLite0(y.shape[1], efficientnet_lite0.load() if pretrained else None)
+    sizes = dict(size=size, classes=y.shape[1], channels=x.shape[1], width=width)
+    return resnets.guided_resnet(kind, pretrained=pretrained and kind == "vanilla", **sizes)
+
+
+# %%
 def fine_tune(net, seed, **guidance):
     """A copy of the baseline after further passes; all copies of a seed see the images in one order."""
     step = partial(guided_step, generator=torch.Generator().manual_seed(seed), **guidance)
@@ -191,10 +225,14 @@ def fine_tune(net, seed, **guidance):
     return fit_copy(net, train, step, seed=seed, **settings)
 
 
+# %% [markdown]
+# The baseline is trained on the classes alone.
+
+
 # %%
 def baseline(kind, seed):
     torch.manual_seed(seed)
-    net = make(kind, pretrained=pretrained and kind == "vanilla").to(study.device)
+    net = make(kind).to(study.device)
     options = dict(epochs=epochs, batch_size=batch_size, lr=lr, generator=torch.Generator().manual_seed(seed))
     return net, fit(net, train, partial(guided_step, weight=0.0), **options, on_epoch=bar.update)
 
@@ -231,7 +269,7 @@ def step_cost(name):
     return median(a / b for a, b in pairs)
 
 
-SHOWN = ("F1", "EPG", "corrected EPG", "IoU", "on-object EPG")
+SHOWN = ("F1", "EPG", "corrected EPG", "IoU", *(["on-object EPG"] if segmented else []))
 
 
 def mean(found, key, split="test"):
@@ -355,13 +393,9 @@ for name in places:
 here = listed(compared_at)[0]
 focus = {s: chosen(here, s, "EPG")[0]["map"] * inside for s in ("energy", "L1") if s in tried}
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
-figure = charts.map_rows(seen, focus, titles, size=1.2, masks=on)
-study.figure(
-    figure,
-    "objects",
-    caption,
-    "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined",
-)
+about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
+if segmented:
+    study.figure(charts.map_rows(seen, focus, titles, size=1.2, masks=on), "objects", caption, about)
 
 # %% [markdown]
 # ## What a guided step costs
@@ -411,7 +445,7 @@ for name in listed(compared_at):
     if "L1" in tried:
         gain = difference(chosen(name, "L1", "IoU"), control[name], "IoU")
         study.claim("energy-1-IoU", gain, of=f"L1, {name}")
-    if {"energy", "L1"} <= {*tried}:
+    if segmented and {"energy", "L1"} <= {*tried}:
         found = [chosen(name, s, "EPG") for s in ("energy", "L1")]
         study.claim("energy-3", difference(*found, "on-object EPG"), of=name)
 

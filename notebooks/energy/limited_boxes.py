@@ -30,21 +30,23 @@
 
 # %% tags=["parameters"]
 scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, paper or your own
-dataset: str = "scenes"  # scenes (generated), voc2007 or coco2014 (python -m data_prep voc2007)
+dataset: str = "scenes"  # scenes (generated), waterbirds, voc2007 or coco2014 (python -m data_prep voc2007)
 objects: str = "digits"  # of the scenes: digits, mnist, fashion_mnist or cifar10_jpeg
 image_size: int = 32  # edge of an image in pixels [image_size ≥ 16]
 object_size: int = 14  # edge of an object's picture in a scene, 0 for its own [object_size ≥ 8 or not object_size]
 n_classes: int = 4  # number of classes of the scenes, 2 to 10 [2 ≤ n_classes ≤ 10]
-n_train: int = 350  # number of training scenes [n_train ≥ 1]
-n_val: int = 60  # number of validation scenes, which choose λ [n_val ≥ 1]
-n_test: int = 120  # number of test scenes [n_test ≥ 1]
+n_train: int = 350  # number of training scenes, or of birds [n_train ≥ 1]
+n_val: int = 60  # number of validation scenes, or of birds, which choose λ [n_val ≥ 1]
+n_test: int = 120  # number of test scenes, or of birds [n_test ≥ 1]
 cooccurrence: float = 0.9  # how often a class's symbol is there exactly if the class is [0 ≤ cooccurrence ≤ 1]
 losses: str = "energy 0.1, L1 0.3"  # each with its λ, the weights to try
 limited: str = "energy"  # losses to try with fewer boxes
 fractions: str = "0.1, 0.01"  # shares of the images that keep their boxes, beside all [0 < fractions ≤ 1]
 boosts: str = ""  # with fewer boxes, also try λ times these: the loss is a sum over images with boxes [boosts > 0]
 dilations: str = "0.5"  # by which share of its edge each side of a box is pushed out, beside 0 [dilations ≥ 0]
-size: str = "small"  # small (four stages of one block), resnet18, resnet50
+network: str = "bcos"  # bcos, guided by its own maps, or efficientnet_lite0, by input × gradient
+pretrained: bool = False  # start efficientnet_lite0 from ImageNet's weights [not pretrained or "lite0" in network]
+size: str = "small"  # of bcos: small (four stages of one block), resnet18, resnet50
 width: int = 8  # channels of the first stage of small [width ≥ 1]
 epochs: int = 7  # passes of the baseline over the training images [epochs ≥ 1]
 guided_epochs: int = 1  # further passes, with guidance or (the control) without [guided_epochs ≥ 1]
@@ -61,12 +63,15 @@ from functools import partial
 
 import pandas as pd
 import torch
+from torch.nn.functional import one_hot
 
-from attrain import BCos, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
+from attrain import BCos, InputXGradient, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
 from attrain.metrics.classification import micro_f1
 from attrain.training import fit, fit_copy
 from attrain.training.boxes import annotated_rows, as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
+from data_prep import efficientnet_lite0
+from studies.nets.efficientnet import EfficientNetLite0
 from studies.nets.resnets import guided_resnet
 from studies.pictures import charts
 from studies.statistics import estimate
@@ -81,7 +86,7 @@ check_known("limited", listed(limited), tried)
 # %% [markdown]
 # ## The data: exact boxes and coarse ones
 #
-# Each row has the boxes of all objects of an image as the guided networks see them.
+# Scenes are generated, photographs read.
 
 # %%
 source = data_module(dataset)
@@ -90,8 +95,29 @@ scene = dict(source=objects, canvas=image_size, edge=object_size, cooccurrence=c
 options = scene | counts if dataset == "scenes" else dict(size=image_size)
 study.data(dataset, source.checksums(**({"source": objects} if dataset == "scenes" else {})))
 data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
-train, val, test = ([data[f"{s}_{k}"] for k in ("x", "y", "boxes", "classes")] for s in ("train", "val", "test"))
+
+
+# %% [markdown]
+# Of each image we need its classes and its boxes.
+
+
+# %%
+def part(split):
+    """Images, labels, boxes and their classes; of the birds, who have one class each, as many as asked for."""
+    x, y, *more = (data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes"))
+    if dataset != "waterbirds":
+        return [x, y, *more]
+    some = torch.linspace(0, len(x) - 1, min(counts[split], len(x))).long()
+    return [values[some] for values in (x, one_hot(y, 2).float(), *more)]
+
+
+train, val, test = part("train"), part("val"), part("test")
 x, y, boxes, classes = test
+
+# %% [markdown]
+# Each row has the boxes of all objects of an image as the guided networks see them.
+
+# %%
 shown, frame, targets = slice(0, 7), x.shape[-2:], y[:7].argmax(1)
 seen = as_images(x[shown]).mean(1).cpu()
 pushed = {share: dilate_boxes(boxes[shown], share, frame) for share in [0.0, *map(float, listed(dilations))]}
@@ -103,16 +129,15 @@ study.figure(
 )
 
 # %% tags=["nbval-check-output"]
-print(
-    f"{dataset} of {objects}: {len(train[0])} training, {len(val[0])} validation, {len(x)} test images {tuple(x.shape[1:])}"
-)
+of = f" of {objects}" if dataset == "scenes" else ""
+print(f"{dataset}{of}: {len(train[0])} training, {len(val[0])} validation, {len(x)} test images {tuple(x.shape[1:])}")
 for name, m in masks.items():
     print(f"{name}: the boxes cover {m.mean():.0%} of an image")
 
 # %% [markdown]
 # ## What is compared
 #
-# A B-cos network is trained without boxes. It is then trained on with boxes, and, as the *control*, without boxes for as
+# A network, here B-cos, is trained without boxes. It is then trained on with boxes, and, as the *control*, without boxes for as
 # many passes. The loss is cross-entropy $+\,\lambda\,\sum$ over the images of the batch that have boxes, of
 #
 # $$L_\text{energy} = 1-\frac{\sum A^+M}{\sum A^+}\qquad\text{or}\qquad L_1 = \text{mean}\,\Big|\frac{A^+}{\max A^+} - M\Big| .$$
@@ -124,9 +149,20 @@ cases = [(loss, 1.0, share, w) for loss in tried for share in pushed for w in tr
 for loss in listed(limited):
     each = [w * boost for boost in [1.0, *map(float, listed(boosts))] for w in tried[loss]]
     cases += [(loss, float(fraction), 0.0, w) for fraction in listed(fractions) for w in each]
-how = dict(method=BCos(), layer="input")
+check_known("network", [network], ("bcos", "efficientnet_lite0"))
+how = dict(method=BCos() if network == "bcos" else InputXGradient(), layer="input")
+if pretrained:
+    study.data(network, efficientnet_lite0.checksums())
 
 
+def make():
+    """A fresh network."""
+    if network == "bcos":
+        return guided_resnet("bcos", size, y.shape[1], x.shape[1], width)
+    return EfficientNetLite0(y.shape[1], efficientnet_lite0.load() if pretrained else None)
+
+
+# %%
 def fine_tune(net, seed, fraction=1.0, **guidance):
     """A copy of the baseline after further passes, with boxes on a share of the images, the same in every epoch."""
     few = annotated_rows(len(train[0]), fraction, seed).to(study.device)
@@ -149,7 +185,7 @@ def measure(net):
         found = map_values(net, *part, threshold=threshold, **how)
         result[split] = {key: found[key].double().nanmean().item() for key in ("EPG", "corrected EPG", "IoU")}
         result[split]["F1"] = micro_f1(found["decisions"], part[1]).item()
-    heatmap = explain(net, as_images(x[shown]), targets, BCos(), layers=["input"]).layers["input"]
+    heatmap = explain(net, as_images(x[shown]), targets, how["method"], layers=["input"]).layers["input"]
     return result | {"each EPG": found["EPG"].cpu(), "map": heatmap.sum(1).cpu()}
 
 
@@ -161,7 +197,7 @@ def measure(net):
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
     torch.manual_seed(seed)
-    net = guided_resnet("bcos", size, y.shape[1], x.shape[1], width).to(study.device)
+    net = make().to(study.device)
     order = torch.Generator().manual_seed(seed)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, generator=order, on_epoch=bar.update)
     fit(net, train, partial(guided_step, weight=0.0), **settings)

@@ -234,6 +234,7 @@ def said_of(net, images):
     return torch.cat([net(few).cpu() for few in images.split(128)])
 
 
+# %%
 def measure(name, net, images, lungs, result):
     """Add to the result what a network says of each test, of changed internal images, and where its relevance lies."""
     train, internal = part["train"], part["internal"]
@@ -253,6 +254,10 @@ def measure(name, net, images, lungs, result):
         if test in ("internal", "external"):
             result["metrics"][f"{name}.{test}.macro_f1"] = macro_f1(logits, truth).item()
             result["metrics"][f"{name}.{test}.auc"] = macro_auc(logits, truth).item()
+
+
+# %% [markdown]
+# Each seed learns the lungs first, and then trains all networks one after the other.
 
 
 # %%

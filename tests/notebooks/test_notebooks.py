@@ -129,6 +129,9 @@ def test_every_number_among_the_parameters_has_a_range_that_the_scales_keep_to_a
             for value in {"int": (-1,), "float": (-1.0, math.nan, math.inf)}[about["type"]]:
                 with pytest.raises(ValueError, match=f"parameter {parameter} must "):
                     settings(name, "smoke", {parameter: value})
+        elif about["range"] and about["type"] == "bool":
+            with pytest.raises(ValueError, match=f"parameter {parameter} must satisfy"):
+                settings(name, "smoke", {parameter: not about["default"]})
         elif about["range"]:  # of each number that it lists
             with pytest.raises(ValueError, match=f"parameter {parameter} must satisfy"):
                 settings(name, "smoke", {parameter: f"{about['default']}, -1"})
