@@ -51,4 +51,4 @@ def finite(value: Tensor) -> bool:
 
 def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
     """A vector with one number a channel, in the shape that goes with activations of `ndim` dimensions."""
-    return vector if vector.ndim == 0 or dim == -1 else vector.view(-1, *[1] * (ndim - 2))
+    return vector if vector.ndim == 0 else vector.view(-1, *[1] * (ndim - dim % ndim - 1))

@@ -97,9 +97,10 @@ def test_relu6_by_z_plus_is_that_of_zennit():
     torch.testing.assert_close(explain(net, x, 1, ZPlus(1e-9)).heatmap, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("method", [LRP(EPSILON), LRP(EPSILON, ZB(-9, 9)), ZPlus(EPSILON), Dual(EPSILON)])
-def test_the_maps_derivative_is_that_of_finite_differences(method):
-    net, x = Two(lambda z: z.clamp(0, CAP)), inputs()
+def test_the_maps_derivative_is_that_of_finite_differences(method, inplace):
+    net, x = Two(nn.Hardtanh(0, CAP, inplace)), inputs()
     target = "all" if isinstance(method, Dual) else 1
 
     def heatmap(weight):

@@ -110,6 +110,100 @@ def test_a_training_step_is_that_of_images_normalised_before(method):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("spelling", ["product", "in place", "batch norm", "quotient and difference"])
+def test_the_map_s_derivative_knows_learned_numbers_before_the_layer(spelling, method, inplace):
+    x = images(2)
+    prepare = {
+        "product": lambda x, k: x * k,
+        "in place": lambda x, k: x.clone().mul_(k),
+        "batch norm": lambda x, k: F.batch_norm(x, *(v.flatten() for v in COLUMNS), k.flatten(), k.flatten()),
+        "quotient and difference": lambda x, k: k - x / k,
+    }[spelling]
+
+    def heatmap(k):
+        net = Prepared(lambda x: prepare(x, k))
+        net.layers[1], net.layers[2] = nn.Identity(), nn.ReLU(inplace)
+        return explain(net, x, 1, METHODS[method](ZB()), create_graph=True).heatmap
+
+    torch.autograd.gradcheck(heatmap, COLUMNS[1].clone().mul(2).requires_grad_(), eps=1e-7, atol=1e-5)
+
+
+def changed_later(x):
+    mean = COLUMNS[0].clone()
+    out = x - mean
+    mean.fill_(7.0)
+    return out
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("prepare", "same"),
+    [
+        pytest.param(changed_later, lambda x: x - COLUMNS[0], id="numbers that change after their use"),
+        pytest.param(lambda x: x.mul_(2).sub_(1), lambda x: 2 * x - 1, id="in place on the input"),
+        pytest.param(lambda x: x.contiguous().sub_(0.5), lambda x: x - 0.5, id="in place on what may be the input"),
+    ],
+)
+def test_the_map_is_that_of_the_same_said_otherwise(prepare, same, method):
+    x = images()
+    found, expected = (explain(Prepared(f), x, 1, METHODS[method](ZB())).heatmap for f in (prepare, same))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prepare", [lambda x: x / 255, lambda x: x.div_(255)], ids=["/", "div_"])
+def test_the_box_is_asked_of_the_input_as_it_came(prepare, method):
+    with pytest.raises(ValueError, match=r"z\^B rule needs inputs in its box, but x lies in \[.*, 25"):
+        explain(Prepared(prepare), 255 * images(), 1, METHODS[method](ZB()))
+
+
+@pytest.mark.parametrize("numbers", ["one", "one a channel"])
+def test_a_layer_with_groups_is_one_layer_for_each(numbers):
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(4, 6, 3, groups=2).double(), torch.rand(3, 4, 7, 7, dtype=torch.float64)
+    scale = torch.tensor([1.0, 2.0, -1.0, 0.5]).double()[:, None, None] if numbers == "one a channel" else 2.0
+    rest = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(150, 3)).double()
+    found = explain(nn.Sequential(nn.Identity(), conv, rest), x, 1, LRP(1e-2, ZB())).heatmap
+    dense = nn.Conv2d(4, 6, 3).double()
+    dense.weight.data.zero_()
+    for g in range(2):
+        dense.weight.data[3 * g : 3 * g + 3, 2 * g : 2 * g + 2] = conv.weight.data[3 * g : 3 * g + 3]
+    dense.bias.data = conv.bias.data
+    for prepare in (nn.Identity(), lambda x: x * scale - 0.3):
+        models = [nn.Sequential(layer, rest) for layer in (conv, dense)]
+        outer = []
+        for model in models:
+            whole = nn.Module()
+            whole.forward = lambda x, model=model, prepare=prepare: model(prepare(x))
+            outer.append(explain(whole, x, 1, LRP(1e-2, ZB())).heatmap)
+        torch.testing.assert_close(*outer)
+    assert found.shape == x.shape
+
+
+def test_a_channel_that_is_multiplied_by_nothing_gets_nothing():
+    keep = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)[:, None, None]
+    heatmap = explain(Prepared(lambda x: x * keep), images(), 1, LRP(1e-2, ZB())).heatmap
+    assert not heatmap[:, 1].any() and heatmap[:, 0].any()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 6, 5)])
+def test_features_may_be_normalised_and_a_batch_norm_of_places_is_no_part_of_the_layer(shape):
+    torch.manual_seed(0)
+    mean, std = torch.randn(5).double(), torch.rand(5).double() + 0.5
+    norm = nn.BatchNorm1d(shape[1]).double() if len(shape) == 3 else nn.BatchNorm1d(7).double()
+    layers = nn.Sequential(nn.Linear(5, 7), norm, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).double()
+    x = torch.rand(shape, dtype=torch.float64)
+    layers(x)
+    layers.eval()
+    whole = nn.Module()
+    whole.forward = lambda x: layers((x - mean) / std)
+    box = ZB(list(-mean / std), list((1 - mean) / std))
+    found, expected = explain(whole, x, 1, LRP(1e-2, ZB())), explain(layers, (x - mean) / std, 1, LRP(1e-2, box))
+    torch.testing.assert_close(found.heatmap, expected.heatmap)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -120,6 +214,9 @@ def test_a_training_step_is_that_of_images_normalised_before(method):
         pytest.param(lambda x: F.pad(x, (1, 1, 1, 1), value=0.5), id="a padding with another number"),
         pytest.param(lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), id="a reflection"),
         pytest.param(lambda x: F.pad(x, (1, 1, 1, 1)) - 0.5, id="a shift of the padding"),
+        pytest.param(lambda x: F.pad(x[:, :2], (0, 0, 0, 0, 0, 1)), id="a channel of zeros"),
+        pytest.param(lambda x: F.pad(x, (0, 0, 0, 0, 1, -1)), id="a padding of channels"),
+        pytest.param(lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, -1)), id="a padding of samples"),
         pytest.param(lambda x: x - torch.rand(9, 9, dtype=torch.float64), id="an image's own mean"),
         pytest.param(lambda x: x * torch.rand(4, 1, 1, 1, dtype=torch.float64), id="a number a sample"),
         pytest.param(lambda x: F.batch_norm(x, None, None, training=True), id="statistics of the batch"),

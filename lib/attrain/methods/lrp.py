@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy
+from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy, write
 from attrain.engine.mode import Backward, Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
@@ -66,7 +66,9 @@ def capped_relu(mode: "LRPMode", call: Call, positive: Backward | None = None):
     x = call.tensors[0]
     if not x.requires_grad:
         return call.run()
-    return EpsilonCappedReLU.apply(x, float(high), mode.epsilon, mode.backward, positive, call.inplace)
+    z = x.clone() if call.inplace else x
+    out = EpsilonCappedReLU.apply(z, float(high), mode.epsilon, mode.backward, positive)
+    return write(x, out) if call.inplace else out
 
 
 def ends_of(call: Call) -> tuple:
@@ -191,7 +193,7 @@ class LRPMode(InputXGradientMode):
     def __init__(self, *args, epsilon: float, first_layer: ZB | None = None):
         super().__init__(*args, through=False)
         self.epsilon = epsilon
-        self.first = FirstLayer(first_layer, self.entries) if first_layer else None
+        self.first = FirstLayer(first_layer, self.leaves, self.entries) if first_layer else None
 
     def answer(self, call, registered):
         with_graph = [t.requires_grad for t in call.active]
@@ -219,7 +221,7 @@ class LRPMode(InputXGradientMode):
     def contract(self, number, gradient):
         if self.first is None:
             return super().contract(number, gradient)
-        return self.first.redistribute(gradient, self.first.end(), self.leaves[0].detach(), self.create_graph)
+        return self.first.redistribute(gradient, self.first.end(), self.create_graph)
 
 
 class EpsilonReLU(Function):
@@ -267,23 +269,20 @@ class EpsilonCappedReLU(Function):
     """min(max(z, 0), c); while explaining, its gradient is multiplied by min(z, c)/(z+ε) where z > 0; by z⁺, ε is 0."""
 
     @staticmethod
-    def forward(ctx, z, cap, epsilon, backward, positive, inplace):
-        ctx.save_for_backward(z.clone() if inplace else z)
-        y = z.clamp_(0, cap) if inplace else z.clamp(0, cap)
-        if inplace:
-            ctx.mark_dirty(z)
+    def forward(ctx, z, cap, epsilon, backward, positive):
+        ctx.save_for_backward(z)
         ctx.set_materialize_grads(False)
         ctx.cap, ctx.epsilon, ctx.rules, ctx.positive = cap, epsilon, backward, positive
-        return y
+        return z.clamp(0, cap)
 
     @staticmethod
     def backward(ctx, g):
         if g is None or ctx.rules.ends:
-            return None, None, None, None, None, None
+            return None, None, None, None, None
         (z,) = ctx.saved_tensors
         if ctx.rules.explaining or (ctx.positive is not None and ctx.positive.explaining):
             on, epsilon = torch.where(z > 0, z, 1), ctx.epsilon if ctx.rules.explaining else 0
             share = torch.where(z > 0, on.clamp(max=ctx.cap) / (on + epsilon), 0)
         else:
             share = (z > 0) & (z < ctx.cap)
-        return g * share, None, None, None, None, None
+        return g * share, None, None, None, None

@@ -10,7 +10,7 @@ from torch import Tensor
 from attrain.engine.call import Call, UnsupportedOperation
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import geometry_of, input_gradient
-from attrain.tensors import along
+from attrain.tensors import along, mapped
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,12 @@ class FirstLayer:
     SCALES = ("add", "sub", "rsub", "neg", "positive", "mul", "div", "batch_norm")
     PADS = ("pad", "constant_pad_nd")
 
-    def __init__(self, box: ZB, entries: list[Tensor]):
+    def __init__(self, box: ZB, leaves: list[Tensor], entries: list[Tensor]):
         if len(entries) > 1:
             raise ValueError(f"the z^B rule needs one input, got {len(entries)}; use first_layer=None")
-        self.box, self.entry = box, entries[0]
-        self.before, self.scaled = [self.entry], []  # what the input is made into before the layer, and by which calls
+        self.box, self.x = box, leaves[0].detach()
+        self.before: list[Tensor] = [entries[0]]  # what the input is made into before the layer,
+        self.scaled: list[Call] = []  # and by which calls
         self.padding: list[int] = []
         self.output = None  # end of the chain layer → batch norm → ReLU, as far as it goes
         self.stage = self.terms = None
@@ -120,7 +121,7 @@ class FirstLayer:
             )
         if enters:
             self._begin(call, out, originals)
-        elif self.stage == "layer" and call.name == "batch_norm" and follows:
+        elif self.stage == "layer" and call.name == "batch_norm" and follows and self.channel_dim == 1:
             self.scale, mean, shift = affine(out, **call.given)
             self.constant = shift + self.scale.detach() * (self.constant - mean)
             self._link(out, "batch_norm")
@@ -151,7 +152,10 @@ class FirstLayer:
             self.output, self.scale, self.constant = output, scale, constant
             self.chain = self.chain[: self.used + 1]
         if self.output is None:
-            raise UnsupportedOperation("the z^B rule needs a first layer, convolution or linear, and found none")
+            raise UnsupportedOperation(
+                "the z^B rule needs a first layer, convolution or linear, and found none that takes the input, at most "
+                "scaled, shifted or padded with zeros before, and not so within no_grad or by detach"
+            )
         return self.output
 
     def _begin(self, call: Call, out: Tensor, originals: list[Tensor]) -> None:
@@ -168,12 +172,10 @@ class FirstLayer:
         given = dict(call.given)
         self.geometry = geometry_of(call.name, given) if call.kind == "convolutions" else None
         self.groups = given.get("groups", 1)
-        x, self.weight, self.bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
-        self.channel_dim = -1 if call.name == "linear" else 1
-        if self.groups > 1 and not isinstance(self.box.low, (int, float)):
-            raise ValueError("ZB with one number a channel needs a first layer without groups")
-        self.box.check(self.entry.detach(), self.channel_dim)
-        self.box, self.seen = self._box_of_the_layer(), x.detach()
+        given.pop("input")
+        self.weight, self.bias = given.pop("weight"), given.pop("bias", None)
+        self.channel_dim = (-1 if call.name == "linear" else 1) % out.ndim
+        self._see()
         self.constant = out.new_zeros(()) if self.bias is None else self.bias.detach()
         self.layer, self.scale = (
             lambda x, weight, bias=None: call.func(input=x, weight=weight, bias=bias, **given),
@@ -192,39 +194,51 @@ class FirstLayer:
         batch = call.name == "batch_norm" and given.get("training", given.get("running_mean") is None)
         if call.name not in self.SCALES or divides or batch or out.shape != call.active[0].shape:
             return False
-        self.scaled.append(call.released())
+        active = {id(t) for t in call.active}
+        copy = lambda t: t if id(t) in active else t.clone()  # noqa: E731  as the model may change its numbers later
+        kept = Call(call.func, mapped(copy, call.args), mapped(copy, call.kwargs), lambda t: id(t) in active)
+        self.scaled.append(kept.released())
         return True
 
-    def _box_of_the_layer(self) -> ZB:
-        """The box after the scaling before the layer."""
-        if not self.scaled:
-            return self.box
-        bounds = []
-        for name in ("low", "high"):
-            bound = self.box.bound(name, self.entry, self.channel_dim).expand(1, *self.entry.shape[1:])
-            for call in self.scaled:
-                bound = call.on(bound)
-            bounds.append(bound.detach().movedim(self.channel_dim, 0).flatten(1))
-        low, high = torch.minimum(*bounds), torch.maximum(*bounds)
-        if any((bound != bound[:, :1]).any() for bound in (low, high)):
+    def _see(self) -> None:
+        """The input and its box as the layer sees them: low and high, each a number or one for each channel."""
+        dim = self.channel_dim
+        self.box.check(self.x, dim)
+        if any(self.padding[2 * (self.x.ndim - 1 - dim) :]):
             raise UnsupportedOperation(
-                "the z^B rule needs numbers before the first layer that are the same at all places of a channel, as a "
-                "mean and a standard deviation are; use first_layer=None, or move preprocessing out of the model"
+                f"the z^B rule needs a padding of places, not of channels or samples, got pad={self.padding} of an "
+                f"input {tuple(self.x.shape)}; use first_layer=None, or move preprocessing out of the model"
             )
-        return ZB(low[:, 0].tolist(), high[:, 0].tolist(), self.box.stabilizer)
+        bounds = [self.box.bound(name, self.x, dim) for name in ("low", "high")]
+        if self.scaled:
+            bounds = [self._scale(bound.expand(1, *self.x.shape[1:])).movedim(dim, 0).flatten(1) for bound in bounds]
+            if any((bound != bound[:, :1]).any() for bound in bounds):
+                raise UnsupportedOperation(
+                    "the z^B rule needs numbers before the first layer that are the same at all places of a channel, "
+                    "as a mean and a standard deviation are; use first_layer=None, or move preprocessing out of the "
+                    "model"
+                )
+            low, high = (bound[:, 0] for bound in bounds)
+            bounds = [torch.minimum(low, high), torch.maximum(low, high)]
+        self.low, self.high = (bound if bound.ndim == 0 else bound.flatten() for bound in bounds)
+        self.seen = self._padded(self._scale(self.x))
+
+    def _scale(self, x: Tensor) -> Tensor:
+        for call in self.scaled:
+            x = call.on(x)
+        return x
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, self.padding) if self.padding else x
 
-    def redistribute(self, gradient: Tensor, relevant: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+    def redistribute(self, gradient: Tensor, relevant: Tensor, create_graph: bool) -> Tensor:
         """The map at the input, of the relevance gradient · relevant at the end of the chain."""
         with torch.set_grad_enabled(bool(create_graph)):
-            x = self._padded(x) if not self.scaled else self.seen
+            x, dim = self.seen, self.channel_dim
             if self.terms is None:
                 self.terms = self._terms(x)
             z, weights = self.terms
             share = (gradient * relevant / z).to(self.first.dtype)
-            dim = self.channel_dim % x.ndim
             shape = [*x.shape[:dim], 2 * x.shape[dim], *x.shape[dim + 1 :]]
             parts = self._back(share, weights, shape, create_graph).unflatten(dim, (self.groups, 2, -1))
             by_weight, by_extremes = (part.flatten(dim, dim + 1) for part in parts.unbind(dim + 1))
@@ -240,11 +254,9 @@ class FirstLayer:
             weight = (weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
             bias, y = bias if bias is None else bias * scale, y * along(scale, dim, ndim)
         extremes = self._extremes(weight)
-        constant_extremes = self._mean("low") * self.constant.clamp(min=0) + self._mean("high") * self.constant.clamp(
-            max=0
-        )
-        offset = along(self.constant - constant_extremes, dim, ndim)
-        offset = offset - self.layer(self._padded(torch.ones_like(self.entry[:1])), extremes)
+        below, above = self.constant.clamp(min=0), self.constant.clamp(max=0)
+        offset = along(self.constant - self.low.mean() * below - self.high.mean() * above, dim, ndim)
+        offset = offset - self.layer(self._padded(torch.ones_like(self.x[:1])), extremes)
         z = y + (offset if bias is None else offset - along(bias, dim, ndim))
         return z + torch.copysign(z.new_tensor(self.box.stabilizer), z.detach()), torch.cat([weight, extremes], 1)
 
@@ -257,9 +269,13 @@ class FirstLayer:
             return torch.autograd.grad(output, probe, share.to(output.dtype), create_graph=create_graph)[0]
 
     def _extremes(self, weight: Tensor) -> Tensor:
-        low, high = (self.box.bound(name, weight, 1) for name in ("low", "high"))
+        low, high = (self._by_weight(bound.to(weight.dtype), weight) for bound in (self.low, self.high))
         return low * weight.clamp(min=0) + high * weight.clamp(max=0)
 
-    def _mean(self, name: str) -> float:
-        bound = getattr(self.box, name)
-        return bound if isinstance(bound, (int, float)) else sum(bound) / len(bound)
+    def _by_weight(self, bound: Tensor, weight: Tensor) -> Tensor:
+        """A number, or one a channel, in a shape that goes with the layer's weight, which may have groups."""
+        if bound.ndim == 0:
+            return bound
+        rows, inner = weight.shape[:2]
+        each = bound.view(self.groups, 1, inner).expand(-1, rows // self.groups, -1)
+        return each.reshape(rows, inner, *[1] * (weight.ndim - 2))
