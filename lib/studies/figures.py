@@ -78,5 +78,5 @@ def shrunk(file: Path, width: int = WIDTH, colours: int | None = None) -> tuple[
     if colours:
         picture.quantize(colours).save(data, "png", optimize=True)
     else:
-        picture.save(data, "webp", quality=45, method=2)
+        picture.save(data, "webp", quality=40, method=2)
     return data.getvalue(), *shown
