@@ -18,7 +18,7 @@ import psutil
 
 from studies import run
 from studies.digests import read_sealed
-from studies.files import SCRATCH
+from studies.files import SCRATCH, remove_scratch
 from studies.records import load_record
 from tests.batches import STUDY, Command, records, write_notebooks
 
@@ -91,6 +91,7 @@ def kill_again_and_again(times: int, seed: int, place: Path) -> Counter:
                 round_ += 1
         finally:
             command.close()
+    remove_scratch()  # as the next run does: after the last kill there was none
     scratch = [path.name for path in Path(tempfile.gettempdir()).glob(SCRATCH + "*")]
     assert not scratch, f"left in the temporary folder: {scratch}"
     return counts
