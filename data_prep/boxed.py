@@ -102,6 +102,23 @@ def multi_hot(classes: Tensor, n: int) -> Tensor:
     return y.scatter_(1, classes + 1, 1.0)[:, 1:].contiguous()
 
 
+def some_of(data: dict[str, Tensor], counts: dict[str, int], classes: int) -> dict[str, Tensor]:
+    """Splits of images of one class each as those of several classes are: x, y (N, classes), boxes, classes, objects.
+
+    Args:
+        data: as `load` of such a data set returns it.
+        counts: split -> how many of its images at most, at equal distances, as files are often sorted.
+        classes: their number.
+    """
+    found = {}
+    for split, count in counts.items():
+        n = len(data[f"{split}_x"])
+        rows = torch.linspace(0, n - 1, min(count, n)).long()
+        found |= {f"{split}_{key}": data[f"{split}_{key}"][rows] for key in ("x", "boxes", "classes", "objects")}
+        found[f"{split}_y"] = multi_hot(found[f"{split}_classes"], classes)
+    return found
+
+
 def _turn(picture: Picture, seen: tuple[int, int]) -> int:
     """The orientation by which a picture's annotation must be turned, 0 for none."""
     if not picture.size or picture.size == seen:

@@ -198,7 +198,7 @@ def how(site):
 def make():
     """A fresh network, (N, channels, H, W) -> (N, 2)."""
     if network == "efficientnet_lite0":
-        net = efficientnet.EfficientNetLite0(1, efficientnet_lite0.load() if pretrained else None)
+        net = efficientnet.efficientnet_lite0(1, pretrained)
     elif network in ("cnn", "cnn-norm"):
         net = classifier(network, 1, channels, width)
     else:

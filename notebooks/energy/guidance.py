@@ -64,7 +64,6 @@ from statistics import median
 
 import pandas as pd
 import torch
-from torch.nn.functional import one_hot
 
 import attrain
 from attrain import LRP, BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
@@ -73,6 +72,7 @@ from attrain.training import fit, fit_copy
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
 from data_prep import efficientnet_lite0
+from data_prep.boxed import some_of
 from studies.bench.cost import seconds
 from studies.nets import efficientnet, resnets
 from studies.pictures import charts
@@ -91,24 +91,17 @@ counts = dict(classes=n_classes, train=n_train, val=n_val, test=n_test)
 scene = dict(source=objects, canvas=image_size, edge=object_size, cooccurrence=cooccurrence)
 options = scene | counts if dataset == "scenes" else dict(size=image_size)
 study.data(dataset, source.checksums(**({"source": objects} if dataset == "scenes" else {})))
-data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
+data = source.load(**options)
+if dataset == "waterbirds":
+    data = some_of(data, {"train": n_train, "val": n_val, "test": n_test}, len(source.CLASSES))
+data = {name: tensor.to(study.device) for name, tensor in data.items()}
 
 
-# %% [markdown]
-# Of each image we need its classes and its boxes.
+def part(split, *more):
+    return [data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", *more)]
 
 
-# %%
-def part(split):
-    """Images, labels, boxes, their classes and pixels; of the birds, who have one class each, as many as asked for."""
-    x, y, *more = (data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes", "objects"))
-    if dataset != "waterbirds":
-        return [x, y, *more]
-    some = torch.linspace(0, len(x) - 1, min(counts[split], len(x))).long()
-    return [values[some] for values in (x, one_hot(y, 2).float(), *more)]
-
-
-train, val, test = part("train")[:4], part("val")[:4], part("test")
+train, val, test = part("train"), part("val"), part("test", "objects")
 x, y, boxes, classes, pixels = test
 
 # %% [markdown]
@@ -212,7 +205,7 @@ if pretrained and any(setup(name)[0] == "efficientnet" for name in places):
 def make(kind):
     """A fresh network of a kind."""
     if kind == "efficientnet":
-        return efficientnet.EfficientNetLite0(y.shape[1], efficientnet_lite0.load() if pretrained else None)
+        return efficientnet.efficientnet_lite0(y.shape[1], pretrained)
     sizes = dict(size=size, classes=y.shape[1], channels=x.shape[1], width=width)
     return resnets.guided_resnet(kind, pretrained=pretrained and kind == "vanilla", **sizes)
 

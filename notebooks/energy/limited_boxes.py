@@ -63,7 +63,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from torch.nn.functional import one_hot
 
 from attrain import BCos, InputXGradient, boxes_to_mask, dilate_boxes, energy_loss, explain, l1_loss
 from attrain.metrics.classification import micro_f1
@@ -71,7 +70,8 @@ from attrain.training import fit, fit_copy
 from attrain.training.boxes import annotated_rows, as_images, guided_step, guided_threshold, map_values
 from data_prep import dataset as data_module
 from data_prep import efficientnet_lite0
-from studies.nets.efficientnet import EfficientNetLite0
+from data_prep.boxed import some_of
+from studies.nets import efficientnet
 from studies.nets.resnets import guided_resnet
 from studies.pictures import charts
 from studies.statistics import estimate
@@ -94,24 +94,11 @@ counts = dict(classes=n_classes, train=n_train, val=n_val, test=n_test)
 scene = dict(source=objects, canvas=image_size, edge=object_size, cooccurrence=cooccurrence)
 options = scene | counts if dataset == "scenes" else dict(size=image_size)
 study.data(dataset, source.checksums(**({"source": objects} if dataset == "scenes" else {})))
-data = {name: tensor.to(study.device) for name, tensor in source.load(**options).items()}
-
-
-# %% [markdown]
-# Of each image we need its classes and its boxes.
-
-
-# %%
-def part(split):
-    """Images, labels, boxes and their classes; of the birds, who have one class each, as many as asked for."""
-    x, y, *more = (data[f"{split}_{key}"] for key in ("x", "y", "boxes", "classes"))
-    if dataset != "waterbirds":
-        return [x, y, *more]
-    some = torch.linspace(0, len(x) - 1, min(counts[split], len(x))).long()
-    return [values[some] for values in (x, one_hot(y, 2).float(), *more)]
-
-
-train, val, test = part("train"), part("val"), part("test")
+data = source.load(**options)
+if dataset == "waterbirds":
+    data = some_of(data, {"train": n_train, "val": n_val, "test": n_test}, len(source.CLASSES))
+data = {name: tensor.to(study.device) for name, tensor in data.items()}
+train, val, test = ([data[f"{s}_{k}"] for k in ("x", "y", "boxes", "classes")] for s in ("train", "val", "test"))
 x, y, boxes, classes = test
 
 # %% [markdown]
@@ -159,7 +146,7 @@ def make():
     """A fresh network."""
     if network == "bcos":
         return guided_resnet("bcos", size, y.shape[1], x.shape[1], width)
-    return EfficientNetLite0(y.shape[1], efficientnet_lite0.load() if pretrained else None)
+    return efficientnet.efficientnet_lite0(y.shape[1], pretrained)
 
 
 # %%

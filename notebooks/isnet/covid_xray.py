@@ -75,7 +75,7 @@ from attrain.training import baselines, fit_fresh, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep import efficientnet_lite0
 from data_prep.covid_xray import CLASSES, SPLITS
-from studies.nets.efficientnet import EfficientNetLite0
+from studies.nets import efficientnet
 from studies.nets.segmenters import UNet
 from studies.nets.small import classifier
 from studies.pictures import charts
@@ -210,7 +210,7 @@ def make():
     """A fresh classifier, of grey images as three equal colours where it takes those."""
     if model != "efficientnet_lite0":
         return classifier(model, len(CLASSES), x.shape[1], width)
-    return EfficientNetLite0(len(CLASSES), efficientnet_lite0.load() if pretrained else None)
+    return efficientnet.efficientnet_lite0(len(CLASSES), pretrained)
 
 
 # %%

@@ -12,7 +12,7 @@ from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy, wri
 from attrain.engine.mode import Backward, Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
-from attrain.methods.zb import ZB, FirstLayer
+from attrain.methods.zb import CAPPED_RELUS, ZB, FirstLayer
 from attrain.tensors import tensors
 
 
@@ -154,7 +154,7 @@ LINEAR = dict.fromkeys(
 ) | dict.fromkeys("grid_sample grid_sampler roi_align ps_roi_align".split(), sampled)
 TABLE = LINEAR | {
     "relus": epsilon_relu,
-    **dict.fromkeys("relu6 hardtanh clamp clamp_min".split(), capped_relu),
+    **dict.fromkeys(CAPPED_RELUS, capped_relu),
     "normalisations": normalisation,
     "convolutions": weighted,
     "linear_layers": weighted,

@@ -12,6 +12,8 @@ from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import geometry_of, input_gradient
 from attrain.tensors import along, mapped
 
+CAPPED_RELUS = ("relu6", "hardtanh", "clamp", "clamp_min")  # where they begin at 0; LRP has no rule for others
+
 
 @dataclass(frozen=True)
 class ZB:
@@ -92,7 +94,7 @@ class FirstLayer:
     """
 
     LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
-    RELUS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min")  # the last three where LRP knows them, from 0 on
+    RELUS = ("relu", *CAPPED_RELUS)
     SCALES = ("add", "sub", "rsub", "neg", "positive", "mul", "div", "batch_norm")
     PADS = ("pad", "constant_pad_nd")
 

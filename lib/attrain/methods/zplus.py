@@ -162,7 +162,7 @@ TABLE = lrp.TABLE | {
     "convolutions": transposed,
     **dict.fromkeys("conv1d conv2d conv3d linear".split(), layer),
     "normalisations": batch_norm,
-    **dict.fromkeys("relu6 hardtanh clamp clamp_min".split(), capped_relu),
+    **dict.fromkeys(lrp.CAPPED_RELUS, capped_relu),
     "add": addition,
     **dict.fromkeys("sum cumsum trace index_add scatter_add".split(), no_sum),
     **dict.fromkeys(("scatter_reduce", "index_reduce"), reduced),

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_prep import efficientnet_lite0 as imagenet
+
 DEPTHS = {"Input": "input", "Mid1": "stages.2", "Mid2": "stages.4", "Final": "stages.6"}
 _STAGES = [  # kernel, stride, expansion, channels, blocks
     (3, 1, 1, 16, 1),
@@ -58,6 +60,11 @@ class EfficientNetLite0(nn.Module):
         if len(self.fc.bias) != 1000:
             own |= {f"fc.{name}": values for name, values in self.fc.state_dict().items()}
         self.load_state_dict(own)
+
+
+def efficientnet_lite0(classes: int, pretrained: bool = False) -> EfficientNetLite0:
+    """One that starts from ImageNet's weights (`python -m data_prep efficientnet_lite0`), or is drawn at random."""
+    return EfficientNetLite0(classes, imagenet.load() if pretrained else None)
 
 
 class Normalised(nn.Module):
