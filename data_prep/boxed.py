@@ -83,12 +83,21 @@ def cached(
             try:
                 arrays(read(), size, temporary)
                 temporary.chmod(0o755)
-                temporary.rename(place)
+                _rename(temporary, place)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         files = sorted(place.glob("*.npy"))
         found[split] = {file.stem: torch.from_numpy(np.load(file, mmap_mode="c")) for file in files}
     return found
+
+
+def _rename(temporary: Path, place: Path):
+    """Rename a folder that is whole, unless another run was first with the same."""
+    try:
+        temporary.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
 
 
 def by_split(found: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -374,6 +374,20 @@ def test_a_true_excerpt_of_coco_keeps_the_contract(tmp_path):
     assert visible > 320
 
 
+def test_tensors_that_another_run_has_made_meanwhile_are_taken(tmp_path):
+    def pictures(meanwhile=None):
+        if meanwhile:
+            meanwhile()
+        file = tmp_path / "a.png"
+        photograph(file, 20, 10)
+        return [annotations.Picture(file, [[0.0, 0.0, 5.0, 5.0]], [0])]
+
+    folder = tmp_path / "made"
+    other = partial(boxed.cached, folder, {"val": pictures}, 16, None)
+    found = boxed.cached(folder, {"val": lambda: pictures(other)}, 16, None)
+    assert found["val"]["x"].shape == (1, 3, 16, 16) and len([*folder.iterdir()]) == 1
+
+
 # ---------------------------------------------------------------- Waterbirds
 
 
