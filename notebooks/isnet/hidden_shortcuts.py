@@ -392,6 +392,9 @@ def run(seed):
     return result
 
 
+# %% [markdown]
+# With this, all seeds:
+
 # %%
 with progress(seeds * (passes * len(plain_ones) + epochs * len(settings)), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]

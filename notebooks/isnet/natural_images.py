@@ -132,8 +132,6 @@ check_known("methods", models, known)
 
 
 # %%
-
-
 def step(name, seed, plain):
     """A method's training step; the ISNets take C1 and C2 from the maps of a plain network."""
     draws = torch.Generator().manual_seed(seed)
