@@ -147,3 +147,42 @@ def test_zb_maps_of_convolutions_are_the_same_with_and_without_a_graph(low, high
     x = torch.rand(2, 2, *[4] * dims, dtype=torch.float64) * (high - low) + low
     maps = [explain(model, x, 0, LRP(first_layer=ZB(low, high)), create_graph=graph).heatmap for graph in (0, 1)]
     torch.testing.assert_close(maps[0], maps[1].detach())
+
+
+def rectified(name):
+    """Two layers, of which the first writes into its result."""
+    layer, shape = GEOMETRIES[name]
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Linear(shape[-1], shape[-1]), nn.ReLU(), copy.deepcopy(layer), nn.ReLU(inplace=True))
+    features = first(torch.zeros(1, *shape)).flatten(1).shape[1]
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(features, 3)).double(), torch.rand(3, *shape).double()
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("frozen", ["", "2.weight", "0"])
+def test_a_reference_that_shares_the_batchs_pass_gives_what_one_a_sample_does(name, frozen):
+    model, x = rectified(name)
+    for parameter, value in model.named_parameters():
+        value.requires_grad_(not frozen or not parameter.startswith(frozen))
+    one = torch.rand_like(x[:1])
+
+    def by(reference):
+        def maps(model, x):
+            found = explain(model, x, "all", DeepLift(reference), create_graph=True)
+            return found.logits, found.heatmap.transpose(0, 1)
+
+        return maps
+
+    for ways in zip(by(one)(model, x), by(one.expand_as(x).contiguous())(model, x)):
+        torch.testing.assert_close(*ways)
+    expected, found = gradients(model, x, by(one.expand_as(x).contiguous())), gradients(model, x, by(one))
+    for parameter, value in expected.items():
+        torch.testing.assert_close(found[parameter], value, msg=parameter)
+
+
+def test_a_reference_of_one_sample_is_not_convolved_apart(monkeypatch):
+    model, x = rectified("2d")
+    seen, plain = [], torch.convolution
+    monkeypatch.setattr(torch, "convolution", lambda x, *rest: seen.append(len(x)) or plain(x, *rest))
+    explain(model, x, 0, DeepLift(), create_graph=True)
+    assert seen == [len(x) + 1]

@@ -28,7 +28,7 @@ def convolution(mode: Mode, call: Call):
         return call.run()
     at_entry = any(x is entry for entry in mode.entries) or (mode.create_graph and _depends_only_on(mode.leaves, x))
     if mode.create_graph or at_entry:
-        y = fast_convolution(call.name, call.given, mode.backward, at_entry)
+        y, _ = fast_convolution(call.name, call.given, mode.backward, at_entry)
         if y is not None:
             return y
     return call.run()

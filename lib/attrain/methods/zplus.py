@@ -296,7 +296,7 @@ def _layer(mode: Mode, call: Call) -> "_Layer":
         y = None
         with torch.autocast(device, enabled=cast[0], dtype=cast[1]):
             if call.kind == "convolutions":
-                y = convolution(call.name, given | {"input": x, "weight": weight}, backward, at_entry=False)
+                y, _ = convolution(call.name, given | {"input": x, "weight": weight}, backward, at_entry=False)
             return call.func(x, **given | {"weight": weight}) if y is None else y
 
     return _Layer(apply, call.given["weight"], bias, -1 if call.name == "linear" else 1, mode.epsilon, backward)

@@ -14,7 +14,9 @@ from attrain.engine.mode import Backward
 _backward = torch.ops.aten.convolution_backward
 
 
-def convolution(name: str, given: dict, backward: Backward, at_entry: bool) -> Tensor | None:
+def convolution(
+    name: str, given: dict, backward: Backward, at_entry: bool, beside: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
     """The result of a convolution, with a backward pass made to be differentiated; None where torch's own must do.
 
     Args:
@@ -22,14 +24,20 @@ def convolution(name: str, given: dict, backward: Backward, at_entry: bool) -> T
         given: its arguments by name.
         backward: while explaining only the gradient of the input is made.
         at_entry: whether the input is the model's, or made of it alone; its gradient is of no use but for the map.
+        beside: another input, of one sample or few, that shares the pass but is not explained.
+
+    Returns:
+        the result, and that of `beside`.
     """
     x, weight, bias, geometry = given["input"], given["weight"], given.get("bias"), geometry_of(name, given)
     if geometry is None:
-        return None
+        return None, None
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, weight, bias))
-    return _Convolution.apply(x, weight, bias, geometry, backward, at_entry)[0]
+        x, weight, bias, beside = (
+            t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, weight, bias, beside)
+        )
+    return _Convolution.apply(x, beside, weight, bias, geometry, backward, at_entry)[:2]
 
 
 def geometry_of(name: str, given: dict) -> tuple | None:
@@ -51,40 +59,61 @@ class _Convolution(Function):
     """The convolution, and two stand-ins of no memory: by them a map hands its share of the weight's gradient back.
 
     Where the weight is larger than the activations, one gradient of the weight for the loss and the map
-    together costs about as much as either.
+    together costs about as much as either. So it does for what is beside: torch takes a single sample of few pixels to
+    another algorithm than a batch, which costs as much as four more samples.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, geometry, backward, at_entry):
-        y = torch.convolution(x, weight, bias, *geometry)
+    def forward(ctx, x, beside, weight, bias, geometry, backward, at_entry):
+        if beside is None:
+            y, y_beside = torch.convolution(x, weight, bias, *geometry), None
+        else:
+            both = torch.convolution(torch.cat([x, beside]), weight, bias, *geometry)
+            y, y_beside = (part.clone() for part in both.split([len(x), len(beside)]))  # may be written in place
         ctx.biased, ctx.together = bias is not None, weight.numel() > x.numel()
         stand_ins = [v.new_empty(()).expand_as(v) if ctx.together else None for v in (x, y)]
-        ctx.save_for_backward(x, weight, *stand_ins)
+        ctx.save_for_backward(x, beside, weight, *stand_ins)
         ctx.set_materialize_grads(False)
         ctx.geometry, ctx.rules, ctx.at_entry = geometry, backward, at_entry
-        return y, *stand_ins
+        return y, y_beside, *stand_ins
 
     @staticmethod
-    def backward(ctx, g, h, g_of_map):
-        x, weight, *stand_ins = ctx.saved_tensors
+    def backward(ctx, g, g_beside, h, g_of_map):
+        x, beside, weight, *stand_ins = ctx.saved_tensors
         if g is not None and ctx.rules.explaining:
-            together = ctx.together and ctx.needs_input_grad[1]
+            together = ctx.together and ctx.needs_input_grad[2]
             stand_ins, ctx.together = stand_ins if together else (None, None), False  # for one map only
-            return input_gradient(g, weight, x.shape, ctx.geometry, *stand_ins), *[None] * 5
-        of_x = of_weight = of_bias = None
-        if g is not None:
-            wanted = [ctx.needs_input_grad[0] and not ctx.at_entry, *ctx.needs_input_grad[1:3]]
-            wanted[1] &= h is None
-            if wanted == [False, True, False]:
-                of_weight = weight_gradient(g, x, weight, ctx.geometry)
-            elif any(wanted):
-                sizes = [g.shape[1]] if ctx.biased else None
-                of_x, of_weight, of_bias = _backward(g, x, weight, sizes, *ctx.geometry, wanted)
-            if h is not None:
-                h, g_of_map = torch.cat([x, h]), torch.cat([g, g_of_map])
+            return input_gradient(g, weight, x.shape, ctx.geometry, *stand_ins), *[None] * 6
+        wanted = [ctx.needs_input_grad[0] and not ctx.at_entry, *ctx.needs_input_grad[1:4]]
+        pairs = [pair for pair in ((x, g, wanted[0]), (beside, g_beside, wanted[1])) if pair[1] is not None]
+        of_inputs, of_weight, of_bias = _gradients(pairs, h, g_of_map, weight, ctx.biased, ctx.geometry, wanted[2:])
+        of_x, of_beside = (of_inputs.pop(0) if d is not None else None for d in (g, g_beside))
+        return of_x, of_beside, of_weight, of_bias, *[None] * 3
+
+
+def _gradients(pairs, h, g_of_map, weight, biased, geometry, wanted) -> tuple[list, Tensor | None, Tensor | None]:
+    """Of all inputs (with the gradient of their results, and whether theirs is wanted), of the weight and of the bias.
+
+    A map's own share of the weight's gradient, h and g_of_map, comes in the same pass.
+    """
+    of_inputs, of_weight, of_bias = [None] * len(pairs), None, None
+    if pairs:
+        x, g = (_joined([pair[i] for pair in pairs]) for i in (0, 1))
+        asked = [any(pair[2] for pair in pairs), wanted[0] and h is None, wanted[1]]
+        if asked == [False, True, False]:
+            of_weight = weight_gradient(g, x, weight, geometry)
+        elif any(asked):
+            of_x, of_weight, of_bias = _backward(g, x, weight, [g.shape[1]] if biased else None, *geometry, asked)
+            of_inputs = [None] * len(pairs) if of_x is None else [*of_x.split([len(pair[0]) for pair in pairs])]
         if h is not None:
-            of_weight = weight_gradient(g_of_map, h, weight, ctx.geometry)
-        return of_x, of_weight, of_bias, *[None] * 3
+            h, g_of_map = torch.cat([x, h]), torch.cat([g, g_of_map])
+    if h is not None:
+        of_weight = weight_gradient(g_of_map, h, weight, geometry)
+    return of_inputs, of_weight, of_bias
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    return torch.cat(batches) if len(batches) > 1 else batches[0]
 
 
 def input_gradient(g: Tensor, weight: Tensor, shape: torch.Size, geometry: tuple, *stand_ins) -> Tensor:

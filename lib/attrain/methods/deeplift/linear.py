@@ -116,11 +116,20 @@ def weighted(mode, call: Call):
         else:
             change = {id(x): size, id(weight): weight.abs(), id(bias): None}
             spread = call.run(lambda t: change.get(id(t), t))
-    out, at_entry = None, x is mode.entries[0]
+    out, reference, at_entry = None, None, x is mode.entries[0]
     if call.kind == "convolutions" and (mode.create_graph or at_entry):
-        out = convolution(call.name, call.given, mode.backward, at_entry)
+        beside = _row_beside(mode, x) if mode.create_graph else None
+        out, reference = convolution(call.name, call.given, mode.backward, at_entry, beside)
     out = call.run() if out is None else out
-    return mode.attach(call, out, mode.on_reference(call, out), spread, "dense" if dense else "conv")
+    reference = mode.on_reference(call, out) if reference is None else reference
+    return mode.attach(call, out, reference, spread, "dense" if dense else "conv")
+
+
+def _row_beside(mode, x):
+    """The reference of a batch, where it has fewer rows: it can share the batch's pass."""
+    reference = mode.of(x).reference
+    alike = reference.shape[1:] == x.shape[1:] and reference.dtype == x.dtype
+    return reference if alike and len(reference) < len(x) and not mode.several else None
 
 
 def batch_norm(mode, call: Call):
