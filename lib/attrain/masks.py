@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrain.numbers import number
 from attrain.tensors import finite
 
 Boxes = Tensor | Sequence[Tensor | Sequence[Sequence[float]]]
@@ -165,7 +166,7 @@ def dilate_boxes(boxes: Boxes, fraction: float, size: tuple[int, int]) -> Tensor
         >>> dilate_boxes([[(2, 2, 6, 4)]], 0.5, (10, 7))
         tensor([[[0., 1., 7., 5.]]])
     """
-    if not fraction >= 0:
+    if not number("fraction", fraction) >= 0:
         raise ValueError(f"fraction must be >= 0, got {fraction}")
     boxes, is_box = _boxes(boxes)
     margin = fraction * (boxes[..., 2:] - boxes[..., :2])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrain.numbers import number
 from attrain.tensors import logits_of
 
 Target = None | int | str | Tensor | Sequence[int] | Callable[[Tensor], Tensor]
@@ -184,7 +185,7 @@ def selective_target(eps: float = 1e-2) -> Callable[[Tensor], Tensor]:
     """
     if isinstance(eps, Tensor) and eps.ndim:
         raise TypeError("eps must be a number, got a tensor: the target is what selective_target() returns")
-    if not eps > 0:
+    if not number("eps", eps) > 0:
         raise ValueError(f"eps must be > 0, got {eps}")
 
     def target(logits: Tensor) -> Tensor:
@@ -205,7 +206,7 @@ def stochastic_target(generator: torch.Generator | None = None, highest: float =
     Returns:
         a callable from logits (N, C), C ≥ 2, to (N,).
     """
-    if not 0 <= highest <= 1:
+    if not 0 <= number("highest", highest) <= 1:
         raise ValueError(f"highest must be in [0, 1], got {highest}")
 
     def draw(logits: Tensor) -> Tensor:

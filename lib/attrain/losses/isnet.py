@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from attrain.masks import fit_mask
+from attrain.numbers import number
 from attrain.tensors import finite
 
 Bound = float | Sequence[float]  # one for all maps of a sample, or one each
@@ -48,7 +49,7 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
         >>> gwrp(torch.tensor([1.0, 4.0, 2.0]), decay=0.5)
         tensor(3.)
     """
-    if not 0 <= decay <= 1:
+    if not 0 <= number("decay", decay) <= 1:
         raise ValueError(f"decay must be in [0, 1], got {decay}")
     if decay == 1:
         return values.mean(-1)
@@ -149,7 +150,7 @@ def isnet_loss(heatmap: Tensor, mask: Tensor, *, w1: float = 1.0, w2: float = 1.
 
 
 def _background(outside: Tensor, mean: Tensor, decay: float, E: float) -> Tensor:
-    if not E > 0:
+    if not number("E", E) > 0:
         raise ValueError(f"E must be > 0, got {E}")
     pooled = gwrp(outside.flatten(-2), decay) / (mean[..., None] + _TINY)  # (N, K, C)
     return torch.log1p(pooled / E).mean((1, 2))

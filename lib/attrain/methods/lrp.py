@@ -12,7 +12,8 @@ from attrain.engine.call import ADVICE, Call, UnsupportedOperation, is_copy, wri
 from attrain.engine.mode import Backward, Mode, Tensors, derivative
 from attrain.methods.gradient import InputXGradientMode, batch_norm, convolution
 from attrain.methods.method import Method
-from attrain.methods.zb import CAPPED_RELUS, ZB, FirstLayer
+from attrain.methods.zb import CAPPED_RELUS, ZB, FirstLayer, check_first_layer
+from attrain.numbers import number
 from attrain.tensors import tensors
 
 
@@ -36,7 +37,8 @@ class LRP(Method):
     first_layer: ZB | None = None
 
     def __post_init__(self):
-        if not self.epsilon >= 0:
+        check_first_layer(self.first_layer)
+        if not number("epsilon", self.epsilon) >= 0:
             raise ValueError(f"LRP needs epsilon >= 0, got {self.epsilon}")
 
     def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:

@@ -13,6 +13,7 @@ from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import Gradient
 from attrain.methods.method import Method, mean_explanation
+from attrain.numbers import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class SmoothGrad(Method):
             raise TypeError(f"SmoothGrad needs a method's value such as Gradient(), got {self.method!r}{hint}")
         if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
             raise ValueError(f"SmoothGrad needs samples >= 1, a whole number, got {self.samples!r}")
-        if not 0 <= self.noise < float("inf"):
+        if not number("noise", self.noise) >= 0:
             raise ValueError(f"SmoothGrad needs noise >= 0, got {self.noise}")
 
     @property

@@ -10,9 +10,23 @@ from torch import Tensor
 from attrain.engine.call import Call, UnsupportedOperation
 from attrain.engine.fast.batchnorm import affine
 from attrain.engine.fast.convolution import geometry_of, input_gradient
+from attrain.numbers import number
 from attrain.tensors import along, mapped
 
 CAPPED_RELUS = ("relu6", "hardtanh", "clamp", "clamp_min")  # where they begin at 0; LRP has no rule for others
+
+
+def check_first_layer(first_layer: object) -> None:
+    """Raise TypeError if it is neither a value of `ZB` nor None."""
+    if not isinstance(first_layer, ZB | None):
+        hint = ": call it, ZB()" if first_layer is ZB else ""
+        raise TypeError(f"first_layer must be ZB(low, high) or None, got {first_layer!r}{hint}")
+
+
+def _one_a_channel(name: str, bound):
+    """A bound as a number, or one a channel as a tuple of them."""
+    several = not isinstance(bound, (str, bytes, dict, set)) and hasattr(bound, "__len__") and getattr(bound, "ndim", 1)
+    return tuple(float(number(name, v)) for v in bound) if several else number(name, bound)
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class ZB:
             with an ε other than 1e-2 their map is that of `ZB(low, high, stabilizer=ε)`.
 
     Raises:
+        TypeError: what is no number.
         ValueError: not low < high, a stabilizer that is not positive; in `explain`, an input outside the box.
     """
 
@@ -34,15 +49,13 @@ class ZB:
 
     def __post_init__(self):
         for name in ("low", "high"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)):
-                object.__setattr__(self, name, tuple(float(v) for v in value))
+            object.__setattr__(self, name, _one_a_channel(name, getattr(self, name)))
         low, high = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (self.low, self.high))
         if low.ndim > 1 or high.ndim > 1 or (low.ndim and high.ndim and len(low) != len(high)):
             raise ValueError(f"ZB needs low and high as numbers or one number a channel, got {self.low}, {self.high}")
         if not (low < high).all():
             raise ValueError(f"ZB needs low < high, got low={self.low}, high={self.high}")
-        if not self.stabilizer > 0:
+        if not number("stabilizer", self.stabilizer) > 0:
             raise ValueError(f"ZB needs stabilizer > 0, got {self.stabilizer}")
 
     @staticmethod

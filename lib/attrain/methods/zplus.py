@@ -26,7 +26,8 @@ from attrain.engine.mode import Backward, Mode, Tensors
 from attrain.methods import lrp
 from attrain.methods.lrp import LRPMode
 from attrain.methods.method import Method
-from attrain.methods.zb import ZB
+from attrain.methods.zb import ZB, check_first_layer
+from attrain.numbers import number
 from attrain.tensors import along
 
 
@@ -55,7 +56,8 @@ class ZPlus(Method):
     first_layer: ZB | None = None
 
     def __post_init__(self):
-        if not self.epsilon > 0:
+        check_first_layer(self.first_layer)
+        if not number("epsilon", self.epsilon) > 0:
             raise ValueError(f"{type(self).__name__} needs epsilon > 0, got {self.epsilon}")
 
     def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:

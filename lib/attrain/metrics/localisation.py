@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attrain.masks import annotated, as_maps, enlarged, share_inside
+from attrain.numbers import number
 
 
 def epg(heatmap: Tensor, mask: Tensor, *, corrected: bool = False) -> Tensor:
@@ -69,7 +70,7 @@ def heatmap_iou(heatmap: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
         >>> heatmap_iou(torch.tensor([[[4.0, 1.0, -2.0]]]), torch.tensor([[[1, 1, 0]]]), threshold=0.5)
         tensor([0.5000])
     """
-    if not 0 <= threshold < 1:
+    if not 0 <= number("threshold", threshold) < 1:
         raise ValueError(f"threshold must be in [0, 1), got {threshold}")
     maps, inside = as_maps(heatmap, mask)
     large, inside = _scaled(enlarged(maps, inside).clamp(min=0)) > threshold, inside > 0

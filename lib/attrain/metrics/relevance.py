@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attrain.masks import fit_mask
+from attrain.numbers import number
 
 
 def background_share(heatmap: Tensor, mask: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def erase(x: Tensor, heatmap: Tensor, fraction: float, reference: float | Tensor
         >>> erase(torch.ones(1, 1, 1, 4), torch.tensor([[[0.1, 0.9, -2.0, 0.3]]]), fraction=0.5)
         tensor([[[[1., 0., 1., 0.]]]])
     """
-    if not 0 <= fraction <= 1:
+    if not 0 <= number("fraction", fraction) <= 1:
         raise ValueError(f"fraction must be in [0, 1], got {fraction}")
     places = x.shape[2:] if x.ndim > 2 else x.shape[1:]
     position = heatmap.sum(1) if heatmap.ndim == x.ndim > 2 else heatmap
@@ -213,7 +214,7 @@ def pixels_erased_log_odds(
         )
     if classes.shape != (len(x), 2):
         raise ValueError(f"classes must be (N, 2), an image's own and another, got {tuple(classes.shape)}")
-    if pixels < 0:
+    if number("pixels", pixels, whole=True) < 0:
         raise ValueError(f"pixels must be ≥ 0, got {pixels}")
     position = heatmap.sum(2) if heatmap.ndim == 5 else heatmap
     difference = (position[:, 0] - position[:, 1]).flatten(1)

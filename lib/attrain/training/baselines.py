@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attrain.attribution import explain
 from attrain.masks import fit_mask
 from attrain.methods import GradCAM, Gradient
+from attrain.numbers import number
 from attrain.training.loop import Result, result
 
 
@@ -135,7 +136,7 @@ def replace_background(
 
 def _background(x: Tensor, mask: Tensor, weight: float = 0.0) -> Tensor:
     """1 − M as (N, 1, H, W), after a look at the arguments."""
-    if not weight >= 0:
+    if not number("weight", weight) >= 0:
         raise ValueError(f"weight must be >= 0, got {weight}")
     if mask.shape[-2:] != x.shape[-2:]:
         raise ValueError(f"mask must have the images' size {tuple(x.shape[-2:])}, got {tuple(mask.shape)}")

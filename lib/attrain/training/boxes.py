@@ -18,6 +18,7 @@ from attrain.methods import InputXGradient, Method
 from attrain.metrics.classification import micro_f1
 from attrain.metrics.localisation import choose_threshold, epg, heatmap_iou, on_object_epg
 from attrain.metrics.relevance import background_share
+from attrain.numbers import number
 from attrain.targets import random_positive_target
 from attrain.training.loop import Result, classification_loss, result
 
@@ -58,7 +59,7 @@ def guided_step(
         >>> logits, loss, parts = guided_step(model, x, y, boxes, classes)
         >>> loss.backward()
     """
-    if not weight >= 0:
+    if not number("weight", weight) >= 0:
         raise ValueError(f"weight must be >= 0, got {weight}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f'reduction must be "sum" or "mean", got {reduction!r}')

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.methods import LRP, InputXGradient, Method
+from attrain.numbers import number
 from attrain.targets import Target
 from attrain.tensors import finite
 from attrain.training.loop import Result
@@ -97,12 +98,12 @@ class Challenger:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
         for name in ("beta", "p_batch"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= number(name, getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("eps_max", "warmup", "ramp"):
-            if not getattr(self, name) >= 0:
+            if not number(name, getattr(self, name)) >= 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 < self.top <= 1:
+        if not 0 < number("top", self.top) <= 1:
             raise ValueError(f"top must be in (0, 1], got {self.top}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *_: Tensor) -> Result:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attrain.attribution import explain
 from attrain.losses.isnet import gwrp, isnet_losses
 from attrain.methods import LRP, ZB, Method
+from attrain.numbers import number
 from attrain.targets import Target, selective_target
 from attrain.training.loop import Result, Step, classification_loss, result
 
@@ -59,7 +60,7 @@ def isnet_step(
     Raises:
         ValueError: as the losses do; P outside [0, 1]; a mapping C1 or C2 that lacks a map.
     """
-    if not 0 <= P <= 1:
+    if not 0 <= number("P", P) <= 1:
         raise ValueError(f"P must be in [0, 1], got {P}")
     logits, heatmap, at_layers, _ = explain(model, x, target, method, layers=layers, create_graph=True)
     parts, losses = {"classification": classification_loss(logits, y)}, []

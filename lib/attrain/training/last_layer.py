@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attrain.numbers import number
 from attrain.training.boxes import as_images
 
 
@@ -42,7 +43,7 @@ def retrain_last_layer(
         >>> (retrain_last_layer(model, x, y, y)(x)[:, 0] > 0).long()
         tensor([0, 1, 0, 1, 0, 1, 0, 1])
     """
-    if not decay > 0:
+    if not number("decay", decay) > 0:
         raise ValueError(f"decay must be > 0, got {decay}")
     if not len(x) == len(y) == len(group):
         raise ValueError(f"x, y and group must be of one length, got {len(x)}, {len(y)} and {len(group)}")

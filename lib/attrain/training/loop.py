@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from attrain.masks import fit_mask
+from attrain.numbers import number
 
 Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 Step = Callable[..., Result]
@@ -123,9 +124,9 @@ def fit(
         FloatingPointError: the loss is not finite; the model is then not usable.
     """
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
-        if not value > 0:
+        if not number(name, value, whole=name != "lr") > 0:
             raise ValueError(f"{name} must be > 0, got {value}")
-    if clip is not None and not clip > 0:
+    if clip is not None and not number("clip", clip) > 0:
         raise ValueError(f"clip must be > 0, or None, got {clip}")
     if len({len(tensor) for tensor in data}) != 1 or not len(data[0]):
         raise ValueError(f"data must be tensors of one length, at least 1, got {[len(tensor) for tensor in data]}")

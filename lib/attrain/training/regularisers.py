@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attrain.attribution import explain
 from attrain.methods import LRP, Method
+from attrain.numbers import number
 from attrain.training.loop import Result, result
 from attrain.training.modules import evaluating, hooked, statistics_kept
 
@@ -37,7 +38,7 @@ def input_dropout_step(
     model: nn.Module, x: Tensor, y: Tensor, *_: Tensor, p: float = 0.2, generator: Generator = None
 ) -> Result:
     """Cross-entropy on inputs of which a share `p` is zero and the rest is divided by 1 − p."""
-    if not 0 <= p < 1:
+    if not 0 <= number("p", p) < 1:
         raise ValueError(f"p must be in [0, 1), got {p}")
     return _on(model, x * (torch.rand(x.shape, generator=generator, device="cpu") >= p).to(x) / (1 - p), y)
 
