@@ -43,7 +43,7 @@ network: str = "cnn-norm"  # cnn, cnn-norm (studies.nets.small), vanilla, xdnn, 
 size: str = "small"  # of vanilla, xdnn and bcos: small, resnet18, resnet50
 pretrained: bool = False  # start from ImageNet's weights (efficientnet_lite0; vanilla resnet18 and resnet50)
 width: int = 8  # channels of the first layer of small networks [width ≥ 1]
-attribution: str = "IxG"  # the guided map: IxG (input × gradient), GradCAM or BCos
+attribution: str = "IxG"  # the guided map: IxG (input × gradient), GradCAM, BCos, LRP or DeepLIFT
 layer: str = "14"  # layers to guide, each in a network of its own: modules, Input, Final (DEPTHS) or "" for the input
 annotated: float = 1.0  # share of the training images that have boxes, drawn by the seed [0 < annotated ≤ 1]
 guidance: str = "energy 0.3 1, l1 0.3 1"  # losses (energy, l1, ppce, rrr), each with the λ to choose from
@@ -71,7 +71,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attrain import BCos, GradCAM, InputXGradient, boxes_to_mask, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
+import attrain
+from attrain import LRP, BCos, DeepLift, GradCAM, InputXGradient, boxes_to_mask, explain
 from attrain.training import correct, evaluating, fit, fit_fresh, plain_step, replace_background, retrain_last_layer
 from attrain.training.boxes import annotated_rows, as_images, guided_evaluation, guided_step, mask_of
 from data_prep import dataset as data_module
@@ -172,11 +173,11 @@ print(f"{len(data['test_x'])} test images,", group.bincount().tolist())
 # hold the background against the *other* class, where the map of the true one does not show it.
 
 # %%
-losses = {"energy": energy_loss, "l1": l1_loss, "ppce": ppce_loss, "rrr": rrr_loss}
+losses = dict(energy=attrain.energy_loss, l1=attrain.l1_loss, ppce=attrain.ppce_loss, rrr=attrain.rrr_loss)
 titles = {"energy": "Energy", "l1": "L1", "ppce": "PPCE", "rrr": "RRR*"}
 candidates = {name: [float(w) for w in weights] for name, *weights in map(str.split, listed(guidance))}
 check_known("guidance", candidates, losses)
-check_known("attribution", [attribution], ("IxG", "BCos", "GradCAM"))
+check_known("attribution", [attribution], ("IxG", "BCos", "GradCAM", "LRP", "DeepLIFT"))
 depths = {"efficientnet_lite0": efficientnet.DEPTHS, "cnn": {}, "cnn-norm": {}}.get(network, resnets.DEPTHS)
 sites = listed(layer) or [""]
 at = {site: f" at {site}" if site in depths or len(sites) > 1 else "" for site in sites}
@@ -187,6 +188,7 @@ def how(site):
     """Method and layer of the maps."""
     layer = f"0.{depths.get(site, site)}" if site else ""
     methods = {"IxG": InputXGradient(), "BCos": BCos(), "GradCAM": GradCAM(layer)}
+    methods |= {"LRP": LRP(epsilon=1e-2), "DeepLIFT": DeepLift()}
     return dict(method=methods[attribution], layer=layer)
 
 

@@ -35,11 +35,12 @@ dataset: str = "digits"  # digits (comes with scikit-learn) or mnist (python -m 
 n_train: int = 500  # number of training images [n_train ≥ 1]
 n_held: int = 100  # training images that are held out, on which networks are looked at [n_held ≥ 10]
 methods: str = "standard, LRP Selective, DeepLIFT Stochastic, unmarked"  # what to train, see the table below
-reference: str = "black"  # of the DeepLIFT maps that are trained on: black, mean, or other (another image of the batch)
+vary: str = ""  # more networks, each with one setting changed, a list as in What to try next
+varied: str = "LRP Selective"  # how these are trained, see the table below
 mark_size: int = 2  # edge of the mark in pixels, 1 to 5 [1 ≤ mark_size ≤ 5]
 mark_strength: float = 1.0  # brightness of the mark, above 0 (black) up to 1 (white) [0 < mark_strength ≤ 1]
-model: str = "cnn"  # cnn (three convolutions), resnet18, resnet34 or resnet50
-layers: str = "1, 4, 7"  # hidden layers to look for the mark in; layer1, layer2, layer3, layer4 for a ResNet
+model: str = "cnn"  # cnn (three convolutions), cnn-norm (with batch norm), resnet18, resnet34 or resnet50
+layers: str = "1, 4, 7"  # hidden layers to look for the mark in; for a ResNet layer1, layer2, layer3, layer4
 epochs: int = 6  # passes over the training images [epochs ≥ 1]
 looks: int = 2  # how often networks are looked at, at even distances, the last time at the end [looks ≥ 1]
 batch_size: int = 32  # images a step [batch_size ≥ 1]
@@ -58,7 +59,8 @@ device: str = "cpu"  # cpu, cuda, cuda:1
 threads: int = 1  # CPU threads of this run; results depend on it in the last bits
 out: str = ""  # folder of the results; "" for results/<scale>/isnet/hidden_shortcuts
 # %%
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -117,10 +119,20 @@ if n_train + n_held > len(data["train_x"]):
     raise ValueError(f"n_train + n_held must be ≤ {len(data['train_x'])}, got {n_train} + {n_held}")
 images, labels = data["train_x"][:n_train], data["train_y"][:n_train]
 held, truth = data["train_x"][-n_held:], data["train_y"][-n_held:]
-mark = partial(add_mark, size=mark_size, brightness=mark_strength)
-masks, marked, wrong = foreground_mask(images), mark(images, labels), other_classes(truth)
-tests = {"biased": mark(held, truth), "unbiased": held, "deceiving": mark(held, wrong)}
-on_mark = add_mark(torch.zeros_like(held), wrong, mark_size, 1.0)[:, 0]  # 1 where the wrong mark is
+masks, wrong = foreground_mask(images), other_classes(truth)
+
+
+@cache
+def marked_with(size, strength):
+    """The training images and the three tests with such a mark; 1 where the wrong mark is."""
+    mark = partial(add_mark, size=size, brightness=strength)
+    tests = {"biased": mark(held, truth), "unbiased": held, "deceiving": mark(held, wrong)}
+    on_mark = add_mark(torch.zeros_like(held), wrong, size, 1.0)[:, 0]
+    return SimpleNamespace(images=mark(images, labels), tests=tests, on_mark=on_mark)
+
+
+# %%
+tests = marked_with(mark_size, mark_strength).tests
 shown = [int((truth == c).nonzero()[0]) for c in truth.unique()]
 caption = "Held-out digits, one of each class, in the three tests. The place of the mark names a class: the right one in the first row, a wrong one in the last."
 study.figure(
@@ -144,34 +156,63 @@ print(f"{dataset}: {len(images)} training images, {len(held)} others to look at,
 # |---|---|
 # | standard | cross-entropy alone |
 # | LRP Selective, LRP Stochastic | ISNets of the article: of each image one LRP-ε map, of the log-odds of the least likely class, or of a logit drawn at random |
-# | DeepLIFT Selective, DeepLIFT Stochastic | the same with the Rescale rule's map against the `reference`, **ours** |
-# | RevealCancel Selective, RevealCancel Stochastic | the same with DeepLIFT's other rule |
-# | gradient Selective, gradient Stochastic | the same with gradient × input |
+# | LRP predicted, LRP original | the map of the predicted class; the maps of all classes, as the first ISNet has it |
+# | DeepLIFT Selective, … | the same with the Rescale rule's map against black, **ours** |
+# | DeepLIFT mean Selective, … | against the mean training image |
+# | DeepLIFT other Selective, … | against another image of the batch, drawn anew at each step |
+# | DeepLIFT moved Selective, … | against the same digit on another image's background, drawn anew: the map is of the change of background alone |
+# | RevealCancel Selective, RevealCancel other Selective, … | the same with DeepLIFT's other rule |
+# | gradient Selective, … | the same with gradient × input |
 # | RRR | CE $+ \lambda \sum \big((1-M)\,\partial_x \sum_k \log p_k\big)^2$ (Ross et al. 2017) |
 # | replacement | each image on the background of another one of the batch |
 # | unmarked | cross-entropy on images *without marks*: what is possible |
+#
+# `vary` names further networks: trained as `varied` says, with one setting changed.
 
 # %%
-lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
-check_known("reference", [reference], ("black", "mean", "other"))
-
-
-def reference_of(x, draws):
-    """The reference of a batch: black, the mean training image, or for each image another one of the batch."""
-    if reference == "other":
-        shift = int(torch.randint(1, max(2, len(x)), (), generator=draws))
-        return x.roll(shift, 0)
-    return marked.mean(0, keepdim=True) if reference == "mean" else torch.zeros_like(x[:1])
-
-
-MAPS = {
-    "LRP": lambda x, draws: lrp,
-    "DeepLIFT": lambda x, draws: DeepLift(reference_of(x, draws)),
-    "RevealCancel": lambda x, draws: DeepLift(reference_of(x, draws), "reveal_cancel"),
-    "gradient": lambda x, draws: InputXGradient(),
+REFERENCES = {
+    "": lambda x, mask, draws: torch.zeros_like(x[:1]),
+    " mean": lambda x, mask, draws: marked_with(mark_size, mark_strength).images.mean(0, keepdim=True),
+    " other": lambda x, mask, draws: x.roll(int(torch.randint(1, max(2, len(x)), (), generator=draws)), 0),
+    " moved": lambda x, mask, draws: baselines.replace_background(x, mask, generator=draws),
 }
-ISNETS = {f"{by} {variant}": (by, variant) for by in MAPS for variant in ("Selective", "Stochastic")}
+TARGETS = {
+    "Selective": lambda draws: selective_target(selective_eps),
+    "Stochastic": stochastic_target,
+    "predicted": lambda draws: None,
+    "original": lambda draws: "all",
+}
+MAPS = ["LRP", "gradient", *(f"{rule}{of}" for rule in ("DeepLIFT", "RevealCancel") for of in REFERENCES)]
+ISNETS = [f"{by} {variant}" for by in MAPS for variant in TARGETS]
 check_known("methods", names, ["standard", *ISNETS, "RRR", "replacement", "unmarked"])
+
+# %%
+main = dict(model=model, epsilon=epsilon, P=P, mark_size=mark_size, mark_strength=mark_strength)
+kinds = dict(model=str, epsilon=float, P=float, mark_size=int, mark_strength=float)
+
+
+def changed(text):
+    """The settings with one of them changed, as "P=0.9"."""
+    key, _, value = (part.strip() for part in text.partition("="))
+    check_known("vary", [key], list(main))
+    return main | {key: kinds[key](value)}
+
+
+further = {f"{varied}, {text}": changed(text) for text in listed(vary)}
+settings = {name: main for name in names} | further
+check_known("varied", [varied], ISNETS)
+
+
+# %%
+def map_of(by, epsilon, x, mask, draws):
+    """The map of one step's batch."""
+    if by == "LRP":
+        return LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
+    if by == "gradient":
+        return InputXGradient()
+    rule, _, reference = by.partition(" ")
+    against = REFERENCES[f" {reference}".rstrip()](x, mask, draws)
+    return DeepLift(against, "reveal_cancel" if rule == "RevealCancel" else "rescale")
 
 
 # %% [markdown]
@@ -186,18 +227,16 @@ def step_of(name, plain, seed):
         return partial(baselines.rrr_step, weight=rrr_weight)
     if name == "replacement":
         return partial(baselines.background_replacement_step, generator=draws)
-    if name not in ISNETS:
+    way, s = name.partition(",")[0], settings[name]
+    if way not in ISNETS:
         return plain_step
-    by, variant = ISNETS[name]
-    target = selective_target(selective_eps) if variant == "Selective" else stochastic_target(draws)
-    some = marked[:range_images]
-    C1, C2 = estimate_foreground_range(plain, some.split(250), target=target, method=MAPS[by](some[:1], draws))
-
-    def step(net, x, y, mask):
-        method = MAPS[by](x, draws)
-        return isnet_step(net, x, y, mask, target=target, method=method, P=P, decay=decay, C1=C1, C2=C2)
-
-    return step
+    by, _, variant = way.rpartition(" ")
+    target, method = TARGETS[variant](draws), partial(map_of, by, s["epsilon"], draws=draws)
+    some = marked_with(s["mark_size"], s["mark_strength"]).images[:range_images]
+    of_range = method(some[:1], masks[:1])
+    C1, C2 = estimate_foreground_range(plain, some.split(250), target=target, method=of_range)
+    ranges = dict(target=target, P=s["P"], decay=decay, C1=C1, C2=C2)
+    return lambda net, x, y, mask: isnet_step(net, x, y, mask, method=method(x, mask), **ranges)
 
 
 # %% [markdown]
@@ -213,37 +252,44 @@ def step_of(name, plain, seed):
 
 # %%
 black = torch.zeros_like(held[:1])
-DETECTORS = {f"LRP, ε = {e:g}": LRP(epsilon=e, first_layer=ZB(low=0.0, high=1.0)) for e in (1e-2, 1e-4, 1e-6)}
-DETECTORS |= {"gradient × input": InputXGradient(), "integrated gradients": IntegratedGradients(steps=10)}
-DETECTORS |= {"DeepLIFT, black": DeepLift(black), "DeepLIFT, mean image": DeepLift(marked.mean(0, keepdim=True))}
-DETECTORS |= {"RevealCancel, black": DeepLift(black, "reveal_cancel")}
-TEST = "deceiving"
+
+
+def detectors_for(images):
+    """The maps that are asked, by name."""
+    found = {f"LRP, ε = {e:g}": LRP(epsilon=e, first_layer=ZB(low=0.0, high=1.0)) for e in (1e-2, 1e-4, 1e-6)}
+    found |= {"gradient × input": InputXGradient(), "integrated gradients": IntegratedGradients(steps=10)}
+    found |= {"DeepLIFT, black": DeepLift(black), "DeepLIFT, mean image": DeepLift(images.mean(0, keepdim=True))}
+    return found | {"RevealCancel, black": DeepLift(black, "reveal_cancel")}
+
+
+DETECTORS, TEST = list(detectors_for(held)), "deceiving"
 
 # %% [markdown]
 # What a look writes down:
 
 
 # %%
-def share_on_mark(net, method):
+def share_on_mark(net, data, method):
     """The mark's share of |R|, mean over images; maps of nothing have none."""
-    maps = [explain(net, x, y, method).heatmap for x, y in zip(tests[TEST].split(100), wrong.split(100))]
-    return background_share(torch.cat(maps), 1 - on_mark).nanmean().item()
+    maps = [explain(net, x, y, method).heatmap for x, y in zip(data.tests[TEST].split(100), wrong.split(100))]
+    return background_share(torch.cat(maps), 1 - data.on_mark).nanmean().item()
 
 
 @torch.no_grad()
-def added(net):
+def added(net, tests):
     """What the wrong mark adds to its own class's logit, mean over images."""
     with_mark, without = (net(tests[t]).gather(1, wrong[:, None]) for t in (TEST, "unbiased"))
     return (with_mark - without).mean().item()
 
 
 # %%
-def look(net):
-    """All that is measured of a network."""
+def look(net, data):
+    """All that is measured of a network, with marks as it has seen them."""
     with evaluating(net):
-        found = {t: correct(net, x, truth).double().mean().item() for t, x in tests.items()}
-        found["added"] = added(net)
-        return found | {name: share_on_mark(net, method) for name, method in DETECTORS.items()}
+        found = {t: correct(net, x, truth).double().mean().item() for t, x in data.tests.items()}
+        found["added"] = added(net, data.tests)
+        asked = detectors_for(data.images)
+        return found | {name: share_on_mark(net, data, method) for name, method in asked.items()}
 
 
 # %% [markdown]
@@ -283,7 +329,7 @@ def by_unit(net):
 
 
 # %%
-def fresh(seed):
+def fresh(seed, model=model):
     torch.manual_seed(seed)
     return classifier(model, channels=images.shape[1]).to(study.device)
 
@@ -292,46 +338,53 @@ def fresh(seed):
 at_epochs = sorted({round(epochs * (i + 1) / looks) for i in range(looks)} - {0})
 
 
-def train(net, step, x, seed, epochs=epochs, looked=None):
-    """Train; at the epochs to look at, what is seen is put into `looked`."""
-    count = 0
+def train(net, step, x, seed, epochs=epochs, look_at=None):
+    """Train; the losses, and what is seen at the epochs to look at."""
+    count, looked = 0, []
 
     def on_epoch():
         nonlocal count
         count += 1
         bar.update()
-        if looked is not None and count in at_epochs:
-            looked.append(look(net))
+        if look_at is not None and count in at_epochs:
+            looked.append(look(net, look_at))
 
-    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
+    how = dict(epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, clip=1.0)
     order = torch.Generator().manual_seed(seed)
-    return fit(net, (x, labels, masks), step, **settings, generator=order, on_epoch=on_epoch)
+    return fit(net, (x, labels, masks), step, **how, generator=order, on_epoch=on_epoch), looked
 
 
 # %% [markdown]
-# Each seed trains a plain network for a short time, for the range of natural maps, and then all methods one after the other.
+# Each seed trains a plain network for a short time, for the range of natural maps (one more for each other network or mark), and then all methods one after the other.
 
 
 # %%
 passes, pictured = max(1, range_images // len(images)), (tests[TEST][shown], wrong[shown])
+plain_ones = {(s["model"], s["mark_size"], s["mark_strength"]) for s in settings.values()}
 
 
 def run(seed):
     """Train and measure with this seed: what is returned here is kept, so that a run can resume."""
-    plain, result = fresh(seed), {"looks": {}, "units": {}, "curves": {}, "maps": {}, "metrics": {}}
-    train(plain, plain_step, marked, seed, passes)
-    for name in names:
-        net, looked = fresh(seed), []
-        x = images if name == "unmarked" else marked
-        result["curves"][name] = train(net, step_of(name, plain, seed), x, seed, looked=looked)
-        result["looks"][name], result["units"][name] = looked, by_unit(net)
-        kinds = {"LRP": lrp, "DeepLIFT": DeepLift(black)}
-        result["maps"][name] = {by: explain(net, *pictured, method).heatmap.cpu() for by, method in kinds.items()}
+    plain, result = {}, {"looks": {}, "units": {}, "curves": {}, "maps": {}, "metrics": {}}
+    for name, s in settings.items():
+        net, data = fresh(seed, s["model"]), marked_with(s["mark_size"], s["mark_strength"])
+        key = s["model"], s["mark_size"], s["mark_strength"]
+        if key not in plain:
+            plain[key] = fresh(seed, s["model"])
+            train(plain[key], plain_step, data.images, seed, passes)
+        x = images if name == "unmarked" else data.images
+        result["curves"][name], looked = train(net, step_of(name, plain[key], seed), x, seed, look_at=data)
+        result["looks"][name] = looked
         result["metrics"] |= {f"{name}.{key}": value for key, value in looked[-1].items()}
+        if name in names:
+            result["units"][name] = by_unit(net)
+            asked = {"LRP": LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0)), "DeepLIFT": DeepLift(black)}
+            result["maps"][name] = {by: explain(net, *pictured, method).heatmap.cpu() for by, method in asked.items()}
     return result
 
 
-with progress(seeds * (passes + epochs * len(names)), "epochs") as bar:
+# %%
+with progress(seeds * (passes * len(plain_ones) + epochs * len(settings)), "epochs") as bar:
     results = [study.seed(s, run) for s in study.seeds]
 
 # %% [markdown]
@@ -364,10 +417,19 @@ study.figure(charts.curves(lines, "training step", steps, size=(2.9, 2.8)), "phe
 
 # %%
 columns = ["biased", "unbiased", TEST, "added", *DETECTORS]
-end = {m: {c: np.mean([r["metrics"][f"{m}.{c}"] for r in results]) for c in columns} for m in names}
+end = {m: {c: np.mean([r["metrics"][f"{m}.{c}"] for r in results]) for c in columns} for m in settings}
 titles = {"added": "the mark really adds"} | {d: f"share, {d}" for d in DETECTORS}
 table = pd.DataFrame(end).T.rename(columns=titles)
 table.style.format("{:.3f}").set_caption(f"Held-out images, mean over {seeds} seed(s)")
+
+# %% [markdown]
+# By seed, as what a network finds varies:
+
+# %%
+by_seed = {m: [f"{r['metrics'][f'{m}.{TEST}']:.2f}" for r in results] for m in settings}
+pd.DataFrame(
+    {"accuracy, deceiving, by seed": {m: ", ".join(values) for m, values in by_seed.items()}}
+).style.set_caption("Accuracy with wrong marks at the end of training")
 
 # %% [markdown]
 # ## What the two maps show
@@ -444,7 +506,7 @@ detectors.style.format("{:.2f}", na_rep="–").set_caption(
 # %%
 for m in names:
     by = m.partition(" ")[0]
-    if by == "LRP":
+    if by == "LRP" and m in ("LRP Selective", "LRP Stochastic"):
         study.claim("isnet-hidden-1", [r["metrics"][f"{m}.LRP, ε = 0.01"] for r in results], of=m)
         study.claim("isnet-hidden-2", [r["metrics"][f"{m}.DeepLIFT, black"] for r in results], of=m)
     if by in ("LRP", "DeepLIFT", "RevealCancel"):
@@ -475,9 +537,8 @@ study.tell(came_out, results)
 # ## What to try next
 #
 # - Longer training: the mark comes back slowly. On MNIST `n_train=20000`, `epochs=8` is 5,000 steps.
-# - `epsilon=1e-6`: LRP is then all but gradient × input. `reference="other"`: a network does not know which image it is compared with.
-# - `methods="DeepLIFT Selective, RevealCancel Stochastic, gradient Stochastic, RRR, replacement"`.
-# - `mark_strength=0.3`: a mark that saturates nothing. Can it still be hidden?
+# - `methods="DeepLIFT other Stochastic, DeepLIFT moved Stochastic, RevealCancel other Stochastic"`: a network does not know which image it is compared with.
+# - `vary="epsilon=1e-6, P=0.9, mark_strength=0.3, model=cnn-norm"`: LRP that is all but gradient × input; maps that count more; a mark that saturates nothing; batch norm.
 
 # %% [markdown]
 # ## Checks

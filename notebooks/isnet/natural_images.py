@@ -47,6 +47,7 @@ P: float = 0.7  # weight of the heatmap loss, 0 (none) to 1 [0 ≤ P ≤ 1]
 decay: float = 0.9  # GWRP's d: 0 punishes the most relevant background pixel, 1 the mean [0 ≤ decay ≤ 1]
 epsilon: float = 1.0e-2  # LRP's ε: activations well below it send no relevance back [epsilon ≥ 0]
 selective_eps: float = 1.0e-7  # Selective ISNet's ε; at 1e-2 its maps vanish in confident networks [selective_eps > 0]
+rrr_weight: float = 0.01  # λ of RRR, that of mnist_background_bias [rrr_weight ≥ 0]
 range_epochs: int = 4  # passes of the plain network whose maps set C1 and C2 [range_epochs ≥ 1]
 seed: int = 0  # first seed
 seeds: int = 1  # number of seeds; intervals are over images with one, over seeds with more
@@ -56,9 +57,11 @@ out: str = ""  # folder of the results; "" for results/<scale>/isnet/natural_ima
 # %%
 from functools import partial
 
+import numpy as np
+import pandas as pd
 import torch
 
-from attrain import LRP, ZB, background_share, explain, selective_target, stochastic_target
+from attrain import LRP, ZB, DeepLift, background_share, explain, selective_target, stochastic_target
 from attrain.training import baselines, correct, fit_fresh, plain_step, ranged_isnet_step
 from data_prep import dataset as data_module
 from data_prep.marks import other_classes
@@ -112,22 +115,31 @@ print(f"the object (foreground) covers {masks.float().mean():.0%} of an image")
 # |---|---|---|
 # | standard | striped canvases | none |
 # | Selective, Stochastic | striped canvases | the two ISNets: $(1-P)\,\mathrm{CE} + P\,(L_\mathrm{bg} + L_\mathrm{fg})$ on their own LRP-ε map, see `mnist_background_bias` |
+# | DeepLIFT Selective, DeepLIFT Stochastic | striped canvases | the same on DeepLIFT's map against black, **ours**: see [hidden_shortcuts](hidden_shortcuts.ipynb) |
+# | RRR | striped canvases | CE $+ \lambda \sum \big((1-M)\,\partial_x \sum_k \log p_k\big)^2$ (Ross et al. 2017) |
 # | replacement | striped canvases | each object on the canvas of another one of the batch |
 # | oracle masks | the object alone, on black | the true mask, also in the tests |
 # | unmarked | canvases without stripes | the yardstick for what is possible |
 
 # %%
 lrp = LRP(epsilon=epsilon, first_layer=ZB(low=0.0, high=1.0))
-known = ("standard", "Selective", "Stochastic", "replacement", "oracle masks", "unmarked")
+of_map = {"Selective": lrp, "Stochastic": lrp, "DeepLIFT Selective": DeepLift(), "DeepLIFT Stochastic": DeepLift()}
+known = ("standard", *of_map, "RRR", "replacement", "oracle masks", "unmarked")
 check_known("methods", models, known)
 
+# %% [markdown]
+# What each is trained by:
 
+
+# %%
 def step(name, seed, plain):
     """A method's training step; the ISNets take C1 and C2 from the maps of a plain network."""
     draws = torch.Generator().manual_seed(seed)
-    target = {"Selective": selective_target(selective_eps), "Stochastic": stochastic_target(draws)}
-    if name in target:
-        return ranged_isnet_step(plain, striped.split(250), target=target[name], method=lrp, P=P, decay=decay)
+    if name in of_map:
+        target = selective_target(selective_eps) if name.endswith("Selective") else stochastic_target(draws)
+        return ranged_isnet_step(plain, striped.split(250), target=target, method=of_map[name], P=P, decay=decay)
+    if name == "RRR":
+        return partial(baselines.rrr_step, weight=rrr_weight)
     return partial(baselines.background_replacement_step, generator=draws) if name == "replacement" else plain_step
 
 
@@ -147,9 +159,10 @@ def measure(name, net):
     """Which test images a network gets right, its share of background relevance, and a few maps."""
     seen = {test: x * test_masks[:, None] if name == "oracle masks" else x for test, x in tests.items()}
     right = {test: correct(net, x, truth).cpu() for test, x in seen.items()}
-    maps = torch.cat([explain(net, x, method=lrp).heatmap for x in seen["biased"].split(250)])
     metrics = {f"{name}.{test}": c.double().mean().item() for test, c in right.items()}
-    metrics[f"{name}.background_share"] = background_share(maps, test_masks).nanmean().item()
+    for by, method in {"background_share": lrp, "deeplift_share": DeepLift()}.items():
+        maps = torch.cat([explain(net, x, method=method).heatmap for x in seen["biased"].split(250)])
+        metrics[f"{name}.{by}"] = background_share(maps, test_masks).nanmean().item()
     return right, metrics, explain(net, seen["deceiving"][shown], method=lrp).heatmap.cpu()
 
 
@@ -175,7 +188,7 @@ with progress(seeds * (range_epochs + len(models) * epochs), "epochs") as bar:
 # *Biased* is the test that a developer would have. Judge a network by *deceiving*, and compare it with *unmarked*, which never saw stripes.
 
 # %%
-isnets = [m for m in models if m in ("Selective", "Stochastic")]
+isnets = [m for m in models if m in of_map]
 values = {m: {t: [r["metrics"][f"{m}.{t}"] for r in results] for t in tests} for m in models}
 right, accuracy = of_tests(results, models, tests)
 figure = charts.interval_rows(accuracy, "accuracy", dots=values if seeds > 1 else None)
@@ -187,6 +200,14 @@ study.figure(
 # %%
 shares = {m: [r["metrics"][f"{m}.background_share"] for r in results] for m in models}
 accuracy_table(accuracy, shares)
+
+# %% [markdown]
+# The same share by two maps. A network that hides the stripes from one of them has unlike numbers here:
+
+# %%
+by_map = {"LRP": "background_share", "DeepLIFT, black": "deeplift_share"}
+both = {by: {m: np.mean([r["metrics"][f"{m}.{key}"] for r in results]) for m in models} for by, key in by_map.items()}
+pd.DataFrame(both).style.format("{:.2f}").set_caption("Background's share of |R| on the biased images")
 
 # %% [markdown]
 # ## What the maps say
@@ -227,17 +248,18 @@ study.figure(
 # %% [markdown]
 # ## The claims
 #
-# The article's claims, asked of these images.
+# The article's claims, asked of these images. They are of its own maps, LRP's.
 
 # %%
+articles = [m for m in isnets if of_map[m] is lrp]
 if "standard" in models:
     study.claim("isnet-1", right["standard"]["biased"] - right["standard"]["deceiving"])
-for m in isnets:
+for m in articles:
     for t in ("unbiased", "deceiving"):
         study.claim("isnet-2", right[m]["biased"] - right[m][t], of=f"{m}, biased − {t}")
-for m in isnets if "unmarked" in models else ():
+for m in articles if "unmarked" in models else ():
     study.claim("isnet-3", right[m]["unbiased"] - right["unmarked"]["unbiased"], of=m)
-for m in isnets if "standard" in models else ():
+for m in articles if "standard" in models else ():
     study.claim("isnet-4", [a / b for a, b in zip(shares[m], shares["standard"])], of=m)
 study.claims_table()
 
@@ -249,7 +271,7 @@ study.claims_table()
 
 # %%
 def came_out(m):
-    for name in ("standard", "Selective", "Stochastic"):
+    for name in ("standard", "Selective", "Stochastic", "DeepLIFT Selective", "DeepLIFT Stochastic", "RRR"):
         yield from shortcut_cost(m, name, "misleading stripes")
     best = {name: m[f"{name}.deceiving"] for name in ("Selective", "replacement", "unmarked")}
     first, second = best["replacement"], best["Selective"]
