@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torchmetrics.functional.classification import binary_f1_score
 
-from attrain import LRP, ZB, Dual, InputXGradient, explain, isnet_loss, softmax_target, stochastic_target
+from attrain import LRP, ZB, DeepLift, Dual, InputXGradient, explain, isnet_loss, softmax_target, stochastic_target
 from attrain.targets import selective_target
 from attrain.training import (
     at_epoch,
@@ -343,6 +343,23 @@ def test_foreground_range_in_training_mode_warns_of_nothing_as_the_step_does_not
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimate_foreground_range(net.train(), torch.rand(6, 1, 12, 12).split(3))
+
+
+def test_a_method_may_be_made_of_the_batch():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)), torch.rand(6, 1, 4, 4)
+    y, mask = torch.arange(6) % 3, torch.arange(4).expand(6, 4, 4) < 2
+    other, settings = x.roll(1, 0), dict(target=0, C1=1.0, C2=2.0)
+    found = isnet_step(model, x, y, mask, method=lambda x: DeepLift(x.roll(1, 0)), **settings)
+    expected = isnet_step(model, x, y, mask, method=DeepLift(other), **settings)
+    assert found[2] == expected[2] and found[1].item() == expected[1].item()
+    ranges = [
+        estimate_foreground_range(model, [x], target=0, method=m)
+        for m in (lambda x: DeepLift(x.roll(1, 0)), DeepLift(other))
+    ]
+    assert ranges[0] == ranges[1]
+    with pytest.raises(TypeError, match=r"DeepLift\(\)"):
+        isnet_step(model, x, y, mask, method=DeepLift, **settings)
 
 
 def test_foreground_range_needs_two_samples():

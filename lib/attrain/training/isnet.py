@@ -1,7 +1,7 @@
 """ISNet's training step, and the range of relevance that its foreground loss needs (Bassi et al. 2024)."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,13 @@ from attrain.targets import Target, selective_target
 from attrain.training.loop import Result, Step, classification_loss, result
 
 Range = float | Sequence[float] | Mapping[str, "float | Sequence[float]"]
+MethodOf = Method | Callable[[Tensor], Method]  # one method, or a batch's
 INPUT = "input"  # the name of the input's map beside those of layers
 
 
 def isnet_step(
     model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, target: Target = selective_target(),
-    method: Method = LRP(first_layer=ZB()), layers: Sequence[str] = (), P: float = 0.7, decay: float = 0.9,
+    method: MethodOf = LRP(first_layer=ZB()), layers: Sequence[str] = (), P: float = 0.7, decay: float = 0.9,
     layer_decay: float = 0.8, E: float = 1.0, C1: Range = 1.0, C2: Range = 25.0, form: str = "L2",
     w1: float = 1.0, w2: float = 1.0,
 ) -> Result:  # fmt: skip
@@ -35,6 +36,7 @@ def isnet_step(
     | original | `target="all"`: one map for each class, its time grows with their number |
     | LRP deep supervision (LDS) | any of these and `layers=["layer1", …]` |
     | on DeepLIFT's maps (ours) | `method=DeepLift(reference)`, a reference for all or one a sample |
+    | … against another sample of the batch (ours) | `method=lambda x: DeepLift(x.roll(1, 0))` |
     | ablation | `method=InputXGradient()` with `target="all"` or `softmax_target()` |
 
     Args:
@@ -42,7 +44,8 @@ def isnet_step(
         x, y, mask: images (N, C, H, W) in the range of the first-layer rule, labels (N,) or, for several
             labels a sample, floats (N, classes) (then binary cross-entropy), foreground (N, H, W).
         target: which number is explained, as in `attrain.attribution`.
-        method: how the map is made; without a first-layer rule black pixels have no relevance.
+        method: how the map is made, or x -> that, for what changes with the batch; without a first-layer rule black
+            pixels have no relevance.
         layers: names of modules with outputs (N, C, h, w) whose maps are supervised too. Each map has a
             loss of its own, and L_heat is their global weighted rank pooling with `layer_decay`.
         P: weight of the heatmap loss in [0, 1]. A schedule: `P=at_epoch({0: 0.3, 5: 0.7}, epoch)`.
@@ -62,7 +65,7 @@ def isnet_step(
     """
     if not 0 <= number("P", P) <= 1:
         raise ValueError(f"P must be in [0, 1], got {P}")
-    logits, heatmap, at_layers, _ = explain(model, x, target, method, layers=layers, create_graph=True)
+    logits, heatmap, at_layers, _ = explain(model, x, target, _method_for(method, x), layers=layers, create_graph=True)
     parts, losses = {"classification": classification_loss(logits, y)}, []
     for name, relevance in {INPUT: heatmap, **at_layers}.items():
         low, high = _range_of(name, C1, "C1"), _range_of(name, C2, "C2")
@@ -72,6 +75,11 @@ def isnet_step(
         losses.append(w1 * background + w2 * foreground)
     loss = (1 - P) * parts["classification"] + P * gwrp(torch.stack(losses), layer_decay)
     return result(logits, loss, **parts)
+
+
+def _method_for(method: MethodOf, x: Tensor) -> Any:
+    """That of a batch; a class in the place of its value is for `explain` to refuse."""
+    return method if isinstance(method, Method | type) else method(x)
 
 
 def _range_of(map_name: str, values: Range, argument: str) -> float | Sequence[float]:
@@ -87,7 +95,7 @@ def estimate_foreground_range(
     batches: Iterable[Tensor],
     *,
     target: Target = selective_target(),
-    method: Method = LRP(first_layer=ZB()),
+    method: MethodOf = LRP(first_layer=ZB()),
     layers: Sequence[str] = (),
 ) -> tuple[Range, Range]:
     """C1 and C2 of `isnet_foreground_loss` from the maps of a classifier trained without them.
@@ -112,7 +120,7 @@ def estimate_foreground_range(
             continue
         with warnings.catch_warnings():  # maps as those of a step, in training mode
             warnings.filterwarnings("ignore", "batch norm takes|the forward pass is random")
-            explanation = explain(model, x, target, method, layers=layers)
+            explanation = explain(model, x, target, _method_for(method, x), layers=layers)
         for name, heatmap in {INPUT: explanation.heatmap, **explanation.layers}.items():
             each = heatmap.detach().double().abs().flatten(-3).sum(-1).reshape(len(x), -1).cpu()
             apart = getattr(method, "maps_apart", False)  # maps of different size need a range each
@@ -138,7 +146,7 @@ def ranged_isnet_step(
     batches: Iterable[Tensor],
     *,
     target: Target = selective_target(),
-    method: Method = LRP(first_layer=ZB()),
+    method: MethodOf = LRP(first_layer=ZB()),
     layers: Sequence[str] = (),
     **settings: Any,
 ) -> Step:
