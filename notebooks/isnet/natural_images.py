@@ -273,15 +273,8 @@ study.claims_table()
 
 # %%
 def came_out(m):
-    for name in (
-        "standard",
-        "Selective",
-        "Stochastic",
-        "DeepLIFT Selective",
-        "DeepLIFT Stochastic",
-        "DeepLIFT other Stochastic",
-        "RRR",
-    ):
+    variants = "Selective", "Stochastic", "other Stochastic"
+    for name in ("standard", "Selective", "Stochastic", *(f"DeepLIFT {v}" for v in variants), "RRR"):
         yield from shortcut_cost(m, name, "misleading stripes")
     best = {name: m[f"{name}.deceiving"] for name in ("Selective", "replacement", "unmarked")}
     first, second = best["replacement"], best["Selective"]
