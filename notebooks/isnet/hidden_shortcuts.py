@@ -537,8 +537,8 @@ study.claims_table()
 
 # %%
 def came_out(m):
-    by_map = ("LRP Selective", "LRP Stochastic", "DeepLIFT Selective", "DeepLIFT Stochastic")
-    for name in by_map:
+    maps = "LRP", "DeepLIFT", "DeepLIFT other", "RevealCancel", "RevealCancel other"
+    for name in [f"{by} {variant}" for by in maps for variant in ("Selective", "Stochastic")]:
         seen, says, adds = m[f"{name}.LRP, ε = 0.01"], m[f"{name}.DeepLIFT, black"], m[f"{name}.added"]
         cost = 100 * (m[f"{name}.unbiased"] - m[f"{name}.deceiving"])
         told = f"{name}: LRP gives the mark {seen:.1%} of the relevance, DeepLIFT {says:.1%}, and it adds {adds:+.1f} to its class's logit"
