@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -186,3 +187,31 @@ def test_a_reference_of_one_sample_is_not_convolved_apart(monkeypatch):
     monkeypatch.setattr(torch, "convolution", lambda x, *rest: seen.append(len(x)) or plain(x, *rest))
     explain(model, x, 0, DeepLift(), create_graph=True)
     assert seen == [len(x) + 1]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("cut", [False, True], ids=["dense", "every other pixel"])
+def test_a_shared_pass_leaves_the_layout_of_activations_as_it_is(channels, cut):
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.seen = nn.Conv2d(channels, 4, 3), nn.Linear(64, 3), []
+
+        def forward(self, x):
+            h = self.first(x[:, :, ::2] if cut else x)
+            self.seen.append((h.stride(), h.shape))
+            return self.last(h.permute(0, 2, 3, 1).reshape(len(x), -1).relu())
+
+    model, x = Looks(), torch.rand(3, channels, 12 if cut else 6, 6).contiguous(memory_format=torch.channels_last)
+    reference = torch.rand(1, *x.shape[1:])
+    logits = explain(model, x, 0, DeepLift(reference), create_graph=True).logits
+    torch.testing.assert_close(logits, model(x))
+    assert len({*model.seen}) == 1
+
+
+def test_a_stride_may_be_numpys():
+    model, x = rectified("2d")
+    strided = lambda x: model[3:](F.conv2d(model[:2](x), model[2].weight, padding=np.int64(1), stride=np.int64(1)))  # noqa: E731
+    plain = lambda x: model[3:](F.conv2d(model[:2](x), model[2].weight, padding=1))  # noqa: E731
+    maps = [explain(f, x, 0, DeepLift(), create_graph=True).heatmap for f in (strided, plain)]
+    torch.testing.assert_close(*maps)

@@ -101,7 +101,7 @@ class Challenger:
             if not 0 <= number(name, getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("eps_max", "warmup", "ramp"):
-            if not number(name, getattr(self, name)) >= 0:
+            if not number(name, getattr(self, name), finite=name == "eps_max") >= 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not 0 < number("top", self.top) <= 1:
             raise ValueError(f"top must be in (0, 1], got {self.top}")

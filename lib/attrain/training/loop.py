@@ -126,10 +126,11 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
         if not number(name, value, whole=name != "lr") > 0:
             raise ValueError(f"{name} must be > 0, got {value}")
-    if clip is not None and not number("clip", clip) > 0:
+    if clip is not None and not number("clip", clip, finite=False) > 0:
         raise ValueError(f"clip must be > 0, or None, got {clip}")
     if len({len(tensor) for tensor in data}) != 1 or not len(data[0]):
         raise ValueError(f"data must be tensors of one length, at least 1, got {[len(tensor) for tensor in data]}")
+    batch_size = int(batch_size)
     if optimizer not in ("adam", "sgd"):
         raise ValueError(f'optimizer must be "adam" or "sgd", got {optimizer!r}')
     parameters = list(model.parameters())

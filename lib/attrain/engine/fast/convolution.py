@@ -46,7 +46,7 @@ def geometry_of(name: str, given: dict) -> tuple | None:
         return None
     d = given["weight"].ndim - 2
     stride, padding, dilation, output_padding = (
-        [v] * d if isinstance(v, int) else list(v) * (d if len(v) == 1 else 1)
+        list(v) * (d if len(v) == 1 else 1) if isinstance(v, (tuple, list)) else [int(v)] * d
         for v in (given.get(key, least) for key, least in _DEFAULTS.items())
     )
     return stride, padding, dilation, "transpose" in name, output_padding, given.get("groups", 1)
@@ -68,6 +68,8 @@ class _Convolution(Function):
         if beside is None:
             y, y_beside = torch.convolution(x, weight, bias, *geometry), None
         else:
+            if beside.stride()[1:] != x.stride()[1:]:  # else `cat`, and with it the result, has another layout than x
+                beside = beside.new_empty_strided(beside.shape, x.stride()).copy_(beside)
             both = torch.convolution(torch.cat([x, beside]), weight, bias, *geometry)
             y, y_beside = (part.clone() for part in both.split([len(x), len(beside)]))  # may be written in place
         ctx.biased, ctx.together = bias is not None, weight.numel() > x.numel()

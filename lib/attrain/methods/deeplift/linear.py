@@ -129,7 +129,12 @@ def _row_beside(mode, x):
     """The reference of a batch, where it has fewer rows: it can share the batch's pass."""
     reference = mode.of(x).reference
     alike = reference.shape[1:] == x.shape[1:] and reference.dtype == x.dtype
-    return reference if alike and len(reference) < len(x) and not mode.several else None
+    formats = [torch.contiguous_format, *([_CHANNELS_LAST[x.ndim]] if x.ndim in _CHANNELS_LAST else [])]
+    dense = any(x.is_contiguous(memory_format=each) for each in formats)
+    return reference if alike and dense and len(reference) < len(x) and not mode.several else None
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def batch_norm(mode, call: Call):
