@@ -21,8 +21,8 @@ products has a gradient for all weights and activations that costs 2k more, so t
 - The rest of a ratio above its bound is what is not a product: activations, norms, rules, losses, and Python.
 
 **Targets**: a DeepLIFT map with a shared reference in 1.15 times that of input × gradient, from 32 samples on; a
-step on maps within 2.2 plain ones, of a transformer within 2.5, on DeepLIFT's, from 8 samples on, within 2.8; no more than 5 % from 2 classes to 1000; with 20
-references an eighth of captum's time and a tenth of its memory.
+step on maps within 2.2 plain ones, of a transformer within 2.5, on DeepLIFT's maps, from eight samples on, within 2.8;
+no more than 5 % from 2 classes to 1000; with 20 references an eighth of captum's time and a tenth of its memory.
 """
 
 import copy
