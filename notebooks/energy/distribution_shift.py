@@ -497,7 +497,7 @@ for task in listed(tasks):
 # ## The claims
 #
 # Accuracy of the worst group, guided − baseline, paired by seed. The paper's "worst group" is always the same, the waterbird on land; it
-# and all test images have rows, on Waterbirds, of their own, for comparison with the paper's Table 1. Each seed gives one number, so with fewer than
+# and all test images have rows of their own on Waterbirds, for comparison with the paper's Table 1. Each seed gives one number, so with fewer than
 # three seeds there is no interval.
 
 # %%
