@@ -638,6 +638,19 @@ def test_in_training_mode_no_relevance_passes_through_batch_statistics(method):
     torch.testing.assert_close(explain(frozen.eval(), x, 0, method).heatmap, explain(net, x, 0, method).heatmap)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    "method", [InputXGradient(), GuidedBackprop(), BCos(), GradCAM("0", relu=False), LRP(), ZPlus(), DeepLift()], ids=repr
+)
+def test_in_training_mode_a_samples_map_has_no_part_in_other_samples_logits(method, create_graph):
+    net, x = conv_net(batch_norm=True).train(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    net[-1].weight.data.abs_()  # guided backprop keeps positive gradients alone
+    chosen = torch.tensor([1.0, 0, 0, 0, 0]).double()
+    found = explain(net, x, lambda z: z[:, 0] * chosen, method, layers=["0"], create_graph=create_graph)
+    for heatmap in (found.heatmap, found.layers["0"]):
+        assert heatmap[0].abs().sum() > 0 and heatmap[1:].abs().sum() == 0
+
+
 def keep_statistics(norm, args):
     norm.kept = args[0].mean((0, 2, 3)).detach(), args[0].var((0, 2, 3), correction=0).detach()
 

@@ -191,7 +191,7 @@ IN_TRAINING = {
     "Gradient": {"": at.Gradient()},
     "InputXGradient": {
         "": at.InputXGradient(),
-        "fixed statistics": at.InputXGradient(batch_statistics=False),
+        "statistics' gradient": at.InputXGradient(batch_statistics=True),
         "reference": at.InputXGradient(torch.rand(3, 1, 1, 8, 8)),
     },
     "GuidedBackprop": {"": at.GuidedBackprop(0.5)},

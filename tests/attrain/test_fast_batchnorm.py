@@ -73,7 +73,7 @@ def trained(net, x, method, **options):
 
 def test_a_map_trained_on_in_training_mode_has_the_gradients_of_plain_autograd():
     net, x = network(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
-    heatmap, found = trained(net, x, InputXGradient())
+    heatmap, found = trained(net, x, InputXGradient(batch_statistics=True))
     net.zero_grad()
     leaf = x.clone().requires_grad_()
     logits = net(leaf)
@@ -127,14 +127,14 @@ def _take_statistics(norm, args):
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_without_batch_statistics_the_map_is_that_of_the_network_with_these_statistics_fixed(create_graph):
     net, x = network(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
-    found = explain(net, x, 0, InputXGradient(batch_statistics=False), create_graph=create_graph)
+    found = explain(net, x, 0, InputXGradient(), create_graph=create_graph)
     torch.testing.assert_close(found.heatmap, explain(frozen(net, x), x, 0, InputXGradient()).heatmap)
-    assert not torch.allclose(found.heatmap, explain(net, x, 0, InputXGradient()).heatmap)
+    assert not torch.allclose(found.heatmap, explain(net, x, 0, InputXGradient(batch_statistics=True)).heatmap)
 
 
 def test_without_batch_statistics_the_maps_derivative_knows_the_batch():
     net, x = network(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
-    method = InputXGradient(batch_statistics=False)
+    method = InputXGradient()
     _, found = trained(net, x, method)
 
     def loss():

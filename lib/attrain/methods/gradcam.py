@@ -88,7 +88,7 @@ class GradCAM(Method):
 class GradCAMMode(GradientMode):
     """Pools the gradient over space, weighs the activation's channels by it."""
 
-    title = "Grad-CAM"
+    title, through = "Grad-CAM", False
 
     def __init__(self, *args, method: GradCAM):
         super().__init__(*args)

@@ -87,7 +87,7 @@ class InputXGradientMode(GradientMode):
 
     title = "input × gradient"
 
-    def __init__(self, *args, reference: list[Tensor] | float = 0.0, through: bool = True):
+    def __init__(self, *args, reference: list[Tensor] | float = 0.0, through: bool = False):
         super().__init__(*args)
         self.reference, self.through = reference, through
 
@@ -136,12 +136,13 @@ class InputXGradient(_WithReference):
 
     Args:
         reference: what is subtracted from the input, as for `DeepLift`; maps at layers are gradient times output.
-        batch_statistics: whether the gradient passes through the mean and variance of a batch norm in training mode.
-            Without, they are constants to the map, as they are to LRP: a sample's map has no part in other samples'
-            logits, and a training step on maps costs less.
+        batch_statistics: whether the gradient passes through the mean and variance of a batch norm in training mode,
+            to the other samples. As a rule they are constants to the map, as they are to every other method: else a
+            sample's map is one of all samples' logits, which sums to zero over the batch where a norm follows, and
+            a network trained on it may look elsewhere once it is evaluated.
     """
 
-    batch_statistics: bool = True
+    batch_statistics: bool = False
 
     def _mode(self, *args, reference):
         return InputXGradientMode(*args, reference=reference, through=self.batch_statistics)
