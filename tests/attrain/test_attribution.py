@@ -640,14 +640,19 @@ def test_in_training_mode_no_relevance_passes_through_batch_statistics(method):
 
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize(
-    "method", [InputXGradient(), GuidedBackprop(), BCos(), GradCAM("0", relu=False), LRP(), ZPlus(), DeepLift()], ids=repr
+    ("method", "layer"),
+    [
+        *((method, "0") for method in (InputXGradient(), GuidedBackprop(), BCos(), LRP(), DeepLift())),
+        (GradCAM("0", relu=False), "0"),
+        (ZPlus(), "1"),
+    ],
 )
-def test_in_training_mode_a_samples_map_has_no_part_in_other_samples_logits(method, create_graph):
+def test_in_training_mode_a_samples_map_has_no_part_in_other_samples_logits(method, layer, create_graph):
     net, x = conv_net(batch_norm=True).train(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
     net[-1].weight.data.abs_()  # guided backprop keeps positive gradients alone
     chosen = torch.tensor([1.0, 0, 0, 0, 0]).double()
-    found = explain(net, x, lambda z: z[:, 0] * chosen, method, layers=["0"], create_graph=create_graph)
-    for heatmap in (found.heatmap, found.layers["0"]):
+    found = explain(net, x, lambda z: z[:, 0] * chosen, method, layers=[layer], create_graph=create_graph)
+    for heatmap in (found.heatmap, found.layers[layer]):
         assert heatmap[0].abs().sum() > 0 and heatmap[1:].abs().sum() == 0
 
 

@@ -198,3 +198,13 @@ def test_bad_settings_are_named():
         ZPlus(0.0)
     with pytest.raises(ValueError, match="target must be None"):
         explain(network(), images(), 3, Dual())
+
+
+@pytest.mark.parametrize("first_layer", [None, ZB()])
+@pytest.mark.parametrize("method", [ZPlus, Dual])
+def test_between_a_layer_and_the_batch_norm_that_is_one_with_it_there_is_no_map(method, first_layer):
+    net, x = network(), images()
+    for layer, norm in (("0", "1"), ("4", "5")):
+        with pytest.raises(ValueError, match=f"layer '{layer}' and the batch norm behind it as one"):
+            explain(net, x, None, method(first_layer=first_layer), layers=[layer])
+        assert explain(net, x, None, method(first_layer=first_layer), layers=[norm]).layers[norm].any()

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from attrain import BCos, GradCAM, InputXGradient, energy_loss, explain, l1_loss, ppce_loss, rrr_loss
 from attrain.masks import boxes_to_mask, dilate_boxes
@@ -48,19 +49,36 @@ def one_image(name, attribution, own):
     return attribution[~inside].square().sum()
 
 
-def slow_step(model, x, y, boxes, classes, name, where, cam, weight, generator):
-    """The authors' step as section 3 describes it: one forward pass, a map an image, a loop over images and boxes."""
-    kept = {}
-    x = x.clone().requires_grad_()
-    hook = where and model.get_submodule(where).register_forward_hook(lambda m, i, out: kept.update(a=out))
+def first_pass(model, x):
+    """Logits, and hooks by which batch norms take this pass's statistics in a second one, as constants by its input."""
+    norms, found = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], {}
+    note = lambda m, args: found.update({m: torch.var_mean(args[0], (0, 2, 3), correction=0, keepdim=True)})  # noqa: E731
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     logits = model(x)
+    for hook in hooks:
+        hook.remove()
+
+    def normalise(m, args, out):
+        var, mean = found[m]
+        return (args[0] - mean) * (var + m.eps).rsqrt() * m.weight[:, None, None] + m.bias[:, None, None]
+
+    return logits, [norm.register_forward_hook(normalise) for norm in norms]
+
+
+def slow_step(model, x, y, boxes, classes, name, where, cam, weight, generator):
+    """The step as section 3 describes it: a map an image, a loop over images and boxes."""
+    kept = {}
+    logits, hooks = first_pass(model, x)
+    x = x.clone().requires_grad_()
+    hooks += [model.get_submodule(where).register_forward_hook(lambda m, i, out: kept.update(a=out))] if where else []
+    explained = model(x)
     features = kept["a"] if where else x
     targets = random_positive_target(y, generator)
-    (gradient,) = torch.autograd.grad([logits[n, t] for n, t in enumerate(targets)], features, create_graph=True)
+    (gradient,) = torch.autograd.grad([explained[n, t] for n, t in enumerate(targets)], features, create_graph=True)
+    for hook in hooks:
+        hook.remove()
     maps = (gradient.mean((2, 3), keepdim=True) * features if cam else gradient * features).sum(1)
     maps = maps.relu() if cam else maps
-    if hook:
-        hook.remove()
     total = 0
     for n, target in enumerate(targets):
         own = [box for box, c in zip(boxes[n].tolist(), classes[n].tolist()) if c == target]

@@ -249,6 +249,9 @@ class Mode(TorchFunctionMode):
         """What else of a layer's output has a part in its map: its product with its gradient is added."""
         return None
 
+    def check_layer(self, name: str, node) -> None:
+        """Raise where a layer's output, which came of this node of the graph, has no map of its own."""
+
 
 def check_table(mode: Mode) -> None:
     """Raise unless a method's table has rules, under names that operations have, and one for all others; once a class.

@@ -120,6 +120,8 @@ def one_pass(request: Request, make_mode: Callable[..., Mode], tensors: list[Ten
         if not scores.requires_grad:
             raise ValueError(_no_derivative(request, mode))
         at_layers = _complete(outputs, request)
+        for name, (edge, *_) in zip(request.layers, at_layers):
+            mode.check_layer(name, edge.node)
         columns = scores.unbind(1) if scores.ndim == 2 else (scores,)
         maps = [
             _maps(request, mode, output, column, at_layers, last=k + 1 == len(columns))

@@ -44,6 +44,11 @@ class ZPlus(Method):
     a selection, a mean, a factor), to whatever the model returns and the target takes. Where they come from a ReLU or
     a sum, it is the logit.
 
+    A layer with a weight and the batch norm behind it are one layer; there is a map behind both, not between them.
+
+    Raises:
+        ValueError: ε that is no number above 0; in `explain`, a layer whose batch norm is one with it.
+
     Example:
         >>> from attrain import explain
         >>> model = torch.nn.Linear(2, 1, bias=False)
@@ -100,6 +105,7 @@ def batch_norm(mode: "ZPlusMode", call: Call):
     if mode.is_output(mode.original(x)) and mode.layer.weight.ndim == x.ndim:
         folded = (mode.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
         constant = shift + scale.detach() * (mode.layer.bias - mean)
+        mode.folded += [x.grad_fn, mode.output.grad_fn]
         return mode.weigh(out, mode.input, replace(mode.layer, weight=folded, bias=constant))
     alone = along(scale, 1, x.ndim)
     return mode.weigh(out, x, _Layer(torch.mul, alone, shift - scale.detach() * mean, 1, mode.epsilon))
@@ -187,6 +193,7 @@ class ZPlusMode(LRPMode):
         self.positive = Backward()  # that of these rules; `backward` is LRP-ε's
         self.output = self.input = self.layer = self.version = None  # of the last layer
         self.started: list[_Layer] = []  # where the explained number comes from
+        self.folded = []  # nodes whose output a batch norm took, as one layer with it
 
     @contextmanager
     def explaining(self, reference: int = 0, last: bool = False):
@@ -220,6 +227,12 @@ class ZPlusMode(LRPMode):
             self.positive.ends = self.backward.ends = False
         for layer, gradient in zip(self.started, found):
             layer.start = gradient
+
+    def check_layer(self, name, node):
+        if node in self.folded:
+            raise ValueError(
+                f"{self.title} takes layer {name!r} and the batch norm behind it as one: ask for the batch norm's map"
+            )
 
     def is_output(self, x) -> bool:
         """Is this the last layer's output, not since changed in place?"""

@@ -38,7 +38,8 @@ def guided_step(
         model: (N, C, H, W) -> logits (N, classes); in training mode.
         x, y, boxes, classes: see the module's docstring.
         loss: one of `attrain.losses.boxes`: `energy_loss`, `l1_loss`, `ppce_loss`, `rrr_loss`.
-        method: how the map is made: `InputXGradient()`, `BCos()`, `GradCAM(layer)`.
+        method: how the map is made: `InputXGradient()`, `BCos()`, `GradCAM(layer)`. Batch norm takes the batch's
+            statistics, which are constants of the map, so that it is one of its own image.
         layer: name of the module whose map is guided; "" for the map at x, or at GradCAM's own layer.
         weight: λ ≥ 0; with 0 no map is made, and the step is a plain one.
         reduction: over the images with boxes, "sum" as in the authors' code, where λ goes with the batch size,
