@@ -1,5 +1,7 @@
 """The rival steps against independent formulas; bad input."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,15 @@ def test_rrr_penalises_the_input_gradient_of_each_sample_alone():
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(logits, net(x))
     assert set(parts) == {"classification", "background"} and not any(p.requires_grad for p in parts.values())
+
+
+def test_rrr_in_training_mode_penalises_no_part_in_other_samples_predictions():
+    (x, y, mask), net = batch(), nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
+    net = net.append(nn.Linear(300, 10)).train()
+    found, frozen = rrr_step(net, x, y, mask)[2]["background"], copy.deepcopy(net).eval()
+    norm, inside = frozen[1], frozen[0](x)
+    norm.running_mean, norm.running_var = inside.mean((0, 2, 3)).detach(), inside.var((0, 2, 3), correction=0).detach()
+    torch.testing.assert_close(found, rrr_step(frozen, x, y, mask)[2]["background"])
 
 
 def test_rrr_is_that_of_its_authors_code_for_the_square_of_the_batch_size():

@@ -88,10 +88,10 @@ class GradCAM(Method):
 class GradCAMMode(GradientMode):
     """Pools the gradient over space, weighs the activation's channels by it."""
 
-    title, through = "Grad-CAM", False
+    title = "Grad-CAM"
 
     def __init__(self, *args, method: GradCAM):
-        super().__init__(*args)
+        super().__init__(*args, through=False)
         self.method, self.rank = method, 0
 
     def contract_at(self, gradient, activation, reference):

@@ -77,6 +77,10 @@ class GradientMode(Mode):
 
     table, opens, sees_all, title = GRADIENT, False, False, "the gradient"
 
+    def __init__(self, *args, through: bool = True):
+        super().__init__(*args)
+        self.through = through
+
     def forward(self, run):
         with differentiable(self.create_graph):
             return super().forward(run)
@@ -88,8 +92,8 @@ class InputXGradientMode(GradientMode):
     title = "input × gradient"
 
     def __init__(self, *args, reference: list[Tensor] | float = 0.0, through: bool = False):
-        super().__init__(*args)
-        self.reference, self.through = reference, through
+        super().__init__(*args, through=through)
+        self.reference = reference
 
     def contract(self, number, gradient):
         place = self.mapped[number]
@@ -105,10 +109,16 @@ class Gradient(Method):
     """The gradient of the explained number with respect to the input.
 
     What the model detaches, or computes under `torch.no_grad`, is a constant, as it is to `torch.autograd.grad`.
+
+    Args:
+        batch_statistics: whether the gradient passes through the mean and variance of a batch norm in training mode, to
+            the other samples, as torch's does; see `InputXGradient`, where it does not.
     """
 
+    batch_statistics: bool = True
+
     def mode(self, leaves: Tensors, entries: Tensors, create_graph: bool, model: Callable) -> Mode:
-        return GradientMode(leaves, entries, create_graph, model)
+        return GradientMode(leaves, entries, create_graph, model, through=self.batch_statistics)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: fl
 
     L = CE + λ · mean_n Σ_pixels ((1 − M) · ∂/∂x Σ_k log p_k(x_n))²
 
-    The log-probabilities are summed, so the size of the batch does not change the penalty. ISNet's authors
+    The log-probabilities are summed, so the size of the batch does not change the penalty; batch norm's statistics are
+    constants of the gradient, so that it is of p(x_n) alone. ISNet's authors
     differentiate their *mean over the batch*: their λ is N² times ours at the same strength, and with a
     batch of 128 their default does nothing.
 
@@ -41,7 +42,8 @@ def rrr_step(model: nn.Module, x: Tensor, y: Tensor, mask: Tensor, *, weight: fl
     """
     background = _background(x, mask, weight)
     total = lambda logits: F.log_softmax(logits, 1).sum(1)  # noqa: E731
-    logits, gradient, *_ = explain(model, x, total, Gradient(), create_graph=True)
+    method = Gradient(batch_statistics=False)  # of x_n's own prediction
+    logits, gradient, *_ = explain(model, x, total, method, create_graph=True)
     return _penalised(logits, y, weight, background=((background * gradient) ** 2).flatten(1).sum(1).mean())
 
 
