@@ -189,8 +189,11 @@ def _in_chunks(
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
         raise ValueError(f"chunk_size must be a whole number >= 1, got {chunk_size!r}")
     modules = model.modules() if isinstance(model, nn.Module) else []
-    if any(m.training and isinstance(m, nn.modules.batchnorm._NormBase) for m in modules):
-        raise ValueError("with chunk_size, batch norm in training mode sees other batches: call model.eval() first")
+    for norm in (m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        if norm.running_mean is None:
+            raise ValueError("with chunk_size, batch norm without running statistics sees other batches")
+        if norm.training:
+            raise ValueError("with chunk_size, batch norm in training mode sees other batches: call model.eval() first")
     n, home = len(inputs), inputs.tensors[0].device
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     device = next((p.device for p in parameters), home)

@@ -30,7 +30,7 @@ from attrain.tensors import logits_of, mapped
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RANDOM = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)  # other numbers in training mode
+RANDOM = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # other numbers in training mode
 FRACTIONS = (0.01, 0.05, 0.2, 0.5)
 COLUMNS = {
     "completeness error": "|Σ R − Δ| / |Δ|, median: 0 for a method that keeps what it promises",

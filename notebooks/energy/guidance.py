@@ -196,6 +196,10 @@ runs = [(name, loss, weight) for name, own_losses in places.items() for loss in 
 #
 # A *baseline* is trained without boxes. It is then trained on with guidance, and, as the *control*, for the
 # same number of passes still without boxes. Everything is compared with the control, so that no gain comes from longer training.
+#
+# In training, batch norm takes the statistics of the batch. To the map they are constants: if its derivative went through them to the other
+# images, it would be a map of all images' logits, and training on it need not move the map of one image, by which the network is judged
+# (`InputXGradient(batch_statistics=True)`; with it guidance on photographs moves nothing).
 
 # %%
 if pretrained and any(setup(name)[0] == "efficientnet" for name in places):

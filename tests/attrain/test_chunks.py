@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from attrain import LRP, DeepLift, InputXGradient, IntegratedGradients, explain
 from attrain.targets import selective_target
@@ -116,3 +117,21 @@ def test_without_tqdm_progress_says_what_it_needs_before_anything_is_explained(m
     with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
         explain(lambda x: called.append(1) or x, torch.rand(5, 3), 0, chunk_size=2, progress=True)
     assert not called
+
+
+def test_batch_norm_without_running_statistics_is_refused_in_chunks_and_told_of_without():
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(72, 2)
+    )
+    x = torch.rand(4, 1, 8, 8)
+    with pytest.raises(ValueError, match="without running statistics"):
+        explain(net.eval(), x, 0, chunk_size=2)
+    with pytest.warns(UserWarning, match="batch norm takes the statistics of the batch"):
+        explain(net, x, 0, InputXGradient())
+
+
+def test_an_instance_norm_in_training_mode_sees_its_own_sample_alone():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2), nn.Flatten(), nn.Linear(72, 2)).train()
+    x, method = torch.rand(4, 1, 8, 8), InputXGradient()
+    whole, chunks = (explain(net, x, 0, method, chunk_size=size).heatmap for size in (None, 2))
+    torch.testing.assert_close(chunks, whole)

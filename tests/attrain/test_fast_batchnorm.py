@@ -7,10 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from attrain import InputXGradient, explain
+from attrain import BCos, GradCAM, Gradient, GuidedBackprop, InputXGradient, UnsupportedOperation, explain
 from attrain.engine.fast.batchnorm import _InputGradient, batch_norm
 from attrain.engine.mode import Backward
+from attrain.methods import Method
+from attrain.methods.gradient import InputXGradientMode
 
 SHAPES = [(6, 3), (3, 2, 4), (4, 3, 5, 2), (2, 3, 2, 3, 2)]
 
@@ -149,3 +152,76 @@ def test_without_batch_statistics_the_maps_derivative_knows_the_batch():
         below = loss()
         flat[0] += step
         assert (above - below) / (2 * step) == pytest.approx(gradient.view(-1)[0].item(), rel=1e-5, abs=1e-7)
+
+
+METHODS = [InputXGradient(), GuidedBackprop(), GradCAM("0"), BCos(), Gradient(batch_statistics=False)]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("affine", [True, False])
+def test_what_a_checkpoint_recomputes_is_not_taken_for_what_the_map_needs(affine, method, create_graph):
+    class Checkpointed(nn.Sequential):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=False)
+
+    norm = Checkpointed(nn.BatchNorm2d(4, affine=affine))
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(UnsupportedOperation):
+        explain(net, torch.rand(5, 2, 8, 8), 0, method, create_graph=create_graph)
+
+
+class Conditional(nn.Module):
+    """Batch norm whose scale, or whose running mean, is made of the input."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.running = what, [torch.zeros(2).double(), torch.ones(2).double()]
+
+    def forward(self, x):
+        scale = shift = None
+        if self.what == "scale and shift":
+            scale, shift = 1 + x.mean((0, 2, 3)), x.amax((0, 2, 3))
+        if self.what == "running mean":
+            self.running[0] = 0.9 * self.running[0] + x.detach().mean((0, 2, 3))
+        return F.batch_norm(x, *self.running, scale, shift, True, 0.0)
+
+
+@pytest.mark.parametrize("what", ["scale and shift", "running mean"])
+def test_statistics_are_constants_also_where_other_numbers_of_the_norm_are_made_of_the_input(what):
+    x = torch.rand(3, 2, 2, 2, dtype=torch.float64)
+    found = explain(nn.Sequential(Conditional(what), nn.Flatten()), x, 5, InputXGradient(), create_graph=True).heatmap
+    leaf, (var, mean) = x.clone().requires_grad_(), torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+    y = (leaf - mean) * (var + 1e-5).rsqrt()
+    if what == "scale and shift":
+        y = y * (1 + leaf.mean((0, 2, 3)))[:, None, None] + leaf.amax((0, 2, 3))[:, None, None]
+    (gradient,) = torch.autograd.grad(y.flatten(1)[:, 5].sum(), leaf)
+    torch.testing.assert_close(found, gradient * x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_statistics_are_constants_behind_a_part_that_nobody_sees():
+    net, x = network(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    expected = explain(net, x, 0, InputXGradient()).heatmap
+    net[0] = torch.jit.script(net[0])
+    torch.testing.assert_close(explain(net, x, 0, InputXGradient()).heatmap, expected)
+
+
+def test_batch_norm_over_a_vmapped_dimension_is_refused():
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    net = lambda x: torch.vmap(lambda w: norm(x @ w))(torch.ones(2, 3, 4)).sum(0)  # noqa: E731
+    with pytest.raises(UnsupportedOperation, match=r"in torch\.vmap"):
+        explain(net, torch.rand(5, 3), 0, InputXGradient())
+
+
+def test_a_mode_of_ones_own_says_by_an_attribute_whether_the_map_passes_through_statistics():
+    class Mine(InputXGradientMode):
+        through = True
+
+    class Own(Method):
+        def mode(self, *args):
+            return Mine(*args)
+
+    net, x = network(), torch.rand(5, 2, 8, 8, dtype=torch.float64)
+    expected = explain(net, x, 0, InputXGradient(batch_statistics=True)).heatmap
+    torch.testing.assert_close(explain(net, x, 0, Own()).heatmap, expected)

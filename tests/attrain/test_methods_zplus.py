@@ -208,3 +208,63 @@ def test_between_a_layer_and_the_batch_norm_that_is_one_with_it_there_is_no_map(
         with pytest.raises(ValueError, match=f"layer '{layer}' and the batch norm behind it as one"):
             explain(net, x, None, method(first_layer=first_layer), layers=[layer])
         assert explain(net, x, None, method(first_layer=first_layer), layers=[norm]).layers[norm].any()
+
+
+class Copied(nn.Module):
+    def forward(self, x):
+        return x.clone()
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3"])
+def test_nor_is_there_between_the_copies_that_a_batch_norm_takes(layer):
+    norm = nn.BatchNorm2d(4)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Copied(), nn.Unflatten(1, (4,)), Copied(), norm, nn.Flatten(), nn.ReLU())
+    with pytest.raises(ValueError, match="as one"):
+        explain(net.eval(), torch.rand(2, 3, 4, 4), 0, ZPlus(), layers=[layer])
+
+
+class Parallel(nn.Module):
+    """A layer with a batch norm beside one without; in either order, and with a norm whose output is not used."""
+
+    def __init__(self, first, watched=False):
+        super().__init__()
+        self.one, self.other, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.first, self.watched = first, watched
+        nn.init.normal_(self.norm.running_mean)
+
+    def forward(self, x):
+        one = self.one(x) if self.first else None
+        other = self.other(x)
+        one = self.one(x) if one is None else one
+        if self.watched:
+            with torch.no_grad():
+                self.norm(one)
+            return (one.relu() + other).relu().mean((2, 3))
+        return (self.norm(one).relu() + other).relu().mean((2, 3))
+
+
+def test_the_map_does_not_depend_on_the_order_in_which_layers_side_by_side_are_called():
+    net, x = Parallel(first=True).double().eval(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    heatmap = explain(net, x, 0, ZPlus()).heatmap
+    net.first = False
+    torch.testing.assert_close(explain(net, x, 0, ZPlus()).heatmap, heatmap)
+
+
+def test_a_batch_norm_without_a_part_in_the_output_hides_no_layers_map():
+    net, x = Parallel(first=True, watched=True).double().eval(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    found = explain(net, x, 0, ZPlus(), layers=["one"])
+    assert found.layers["one"].any()
+
+
+@pytest.mark.parametrize("method", [LRP, ZPlus])
+def test_a_second_batch_norm_behind_the_first_layer_by_z_b_is_a_layer_of_its_own(method):
+    norm, same = nn.BatchNorm2d(4, eps=0), nn.Conv2d(4, 4, 1, groups=4)
+    for value in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(value)
+    same.weight.data, same.bias.data = (
+        norm.weight.data[:, None, None, None],
+        norm.bias - norm.weight * norm.running_mean,
+    )
+    first, last = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)], [nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)]
+    x, nets = images(2, 6), [nn.Sequential(*first, second, *last).double().eval() for second in (norm, same)]
+    torch.testing.assert_close(*(explain(net, x, 0, method(1e-2, first_layer=ZB(0, 1))).heatmap for net in nets))

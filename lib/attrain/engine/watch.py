@@ -49,7 +49,7 @@ class Findings:
         if call.name in _DRAWS:
             found = self.drawn
         elif call.name == "batch_norm":
-            if not call.given.get("training") or call.given.get("running_mean") is None:
+            if not call.given.get("training") and call.given.get("running_mean") is not None:
                 return
             found = self.by_batch
         else:

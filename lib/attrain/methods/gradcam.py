@@ -88,10 +88,10 @@ class GradCAM(Method):
 class GradCAMMode(GradientMode):
     """Pools the gradient over space, weighs the activation's channels by it."""
 
-    title = "Grad-CAM"
+    title, through = "Grad-CAM", False
 
     def __init__(self, *args, method: GradCAM):
-        super().__init__(*args, through=False)
+        super().__init__(*args)
         self.method, self.rank = method, 0
 
     def contract_at(self, gradient, activation, reference):

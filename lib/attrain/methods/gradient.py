@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attrain.engine.call import Call, write
+from attrain.engine.call import Call, UnsupportedOperation, write
 from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
 from attrain.engine.fast.convolution import convolution as fast_convolution
 from attrain.engine.inputs import Form, Inputs
@@ -19,6 +19,7 @@ from attrain.engine.mode import Mode, Tensors, derivative
 from attrain.engine.passes import Request, one_pass
 from attrain.explanation import Explanation
 from attrain.methods.method import Method, cut_reference, mean_reference, references_of
+from attrain.tensors import along
 
 
 def convolution(mode: Mode, call: Call):
@@ -36,9 +37,26 @@ def convolution(mode: Mode, call: Call):
 
 def batch_norm(mode: Mode, call: Call):
     """The ordinary derivative; where the batch's own statistics are taken, through them or not, as the mode says."""
-    if (mode.create_graph or not mode.through) and len(call.active) == 1:
-        return fast_batch_norm(mode.backward, mode.through, **call.given)
-    return call.run()
+    given = call.given
+    if (mode.through and not mode.create_graph) or not (given.get("training") or given.get("running_mean") is None):
+        return call.run()
+    if torch._C._functorch.is_batchedtensor(given["input"]):
+        raise UnsupportedOperation(f"{mode.title} has no rule for {call} in torch.vmap, in training mode")
+    weight, bias = (given.get(name) for name in ("weight", "bias"))
+    made = [t is not None and mode.is_active(t) for t in (weight, bias)]  # of the input, as in a conditional norm
+    if not any(made):
+        return fast_batch_norm(mode.backward, mode.through, **given)
+    x = given["input"]
+    y = fast_batch_norm(mode.backward, mode.through, **given | {"weight": None, "bias": None})
+    y = y if weight is None else y * along(weight, 1, x.ndim)
+    return y if bias is None else y + along(bias, 1, x.ndim)
+
+
+def native_batch_norm(mode: Mode, call: Call):
+    """A spelling of batch norm that has no rule for maps where the batch's own statistics are taken."""
+    if mode.through or not call.given.get("training"):
+        return call.run()
+    raise UnsupportedOperation(f"{mode.title} has no rule for {call} in training mode: write F.batch_norm")
 
 
 def recurrent(mode: Mode, call: Call):
@@ -61,6 +79,7 @@ GRADIENT = {
     "convolutions": convolution,
     "normalisations": batch_norm,
     "recurrent_layers": recurrent,
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit"), native_batch_norm),
 }
 
 
@@ -77,21 +96,26 @@ class GradientMode(Mode):
 
     table, opens, sees_all, title = GRADIENT, False, False, "the gradient"
 
-    def __init__(self, *args, through: bool = True):
+    def __init__(self, *args, through: bool | None = None):
         super().__init__(*args)
-        self.through = through
+        if through is not None:
+            self.through = through
 
     def forward(self, run):
         with differentiable(self.create_graph):
             return super().forward(run)
 
+    def passive(self, call):
+        """Behind a part that nobody sees, as one in TorchScript, a batch norm may depend on the input."""
+        return batch_norm(self, call) if call.name == "batch_norm" else call.run()
+
 
 class InputXGradientMode(GradientMode):
     """gradient · (x − reference); gradient · output at layers."""
 
-    title = "input × gradient"
+    title, through = "input × gradient", False
 
-    def __init__(self, *args, reference: list[Tensor] | float = 0.0, through: bool = False):
+    def __init__(self, *args, reference: list[Tensor] | float = 0.0, through: bool | None = None):
         super().__init__(*args, through=through)
         self.reference = reference
 
@@ -147,9 +171,10 @@ class InputXGradient(_WithReference):
     Args:
         reference: what is subtracted from the input, as for `DeepLift`; maps at layers are gradient times output.
         batch_statistics: whether the gradient passes through the mean and variance of a batch norm in training mode,
-            to the other samples. As a rule they are constants to the map, as they are to every other method: else a
-            sample's map is one of all samples' logits, which sums to zero over the batch where a norm follows, and
-            a network trained on it may look elsewhere once it is evaluated.
+            to the other samples. As a rule they are constants to the map, as they are to LRP and DeepLIFT: else a
+            sample's map is one of all samples' logits, and a network trained on it may look elsewhere once it is
+            evaluated. (A norm that is written by hand, or scripted, or works across processes, as `SyncBatchNorm`
+            does there, is not known as one, and keeps its derivative.)
     """
 
     batch_statistics: bool = False

@@ -102,11 +102,15 @@ def batch_norm(mode: "ZPlusMode", call: Call):
     """Folded into the layer whose output it takes, as in z^B; any other is a layer with one weight a channel."""
     out, x = lrp.normalisation(mode, call), call.given["input"]
     scale, mean, shift = affine(out, **call.given)
-    if mode.is_output(mode.original(x)) and mode.layer.weight.ndim == x.ndim:
-        folded = (mode.layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
-        constant = shift + scale.detach() * (mode.layer.bias - mean)
-        mode.folded += [x.grad_fn, mode.output.grad_fn]
-        return mode.weigh(out, mode.input, replace(mode.layer, weight=folded, bias=constant))
+    before = mode.weighed(mode.original(x))
+    at_end = mode.first is not None and mode.first.stage == "batch_norm" and mode.original(x) is mode.first.output
+    if before is not None and not at_end and before[1].weight.ndim == x.ndim:
+        entered, layer = before
+        folded = (layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+        constant = shift + scale.detach() * (layer.bias - mean)
+        if torch.is_grad_enabled() and x.grad_fn is not None:
+            mode.folded += _copies(x.grad_fn)
+        return mode.weigh(out, entered, replace(layer, weight=folded, bias=constant))
     alone = along(scale, 1, x.ndim)
     return mode.weigh(out, x, _Layer(torch.mul, alone, shift - scale.detach() * mean, 1, mode.epsilon))
 
@@ -191,7 +195,6 @@ class ZPlusMode(LRPMode):
     def __init__(self, *args, epsilon: float, first_layer: ZB | None = None):
         super().__init__(*args, epsilon=epsilon, first_layer=first_layer)
         self.positive = Backward()  # that of these rules; `backward` is LRP-ε's
-        self.output = self.input = self.layer = self.version = None  # of the last layer
         self.started: list[_Layer] = []  # where the explained number comes from
         self.folded = []  # nodes whose output a batch norm took, as one layer with it
 
@@ -234,18 +237,18 @@ class ZPlusMode(LRPMode):
                 f"{self.title} takes layer {name!r} and the batch norm behind it as one: ask for the batch norm's map"
             )
 
-    def is_output(self, x) -> bool:
-        """Is this the last layer's output, not since changed in place?"""
-        return x is self.output and x._version == self.version
+    def weighed(self, y: Tensor) -> tuple[Tensor, "_Layer"] | None:
+        """What went into the layer of which this is the output, not since changed in place, and the layer."""
+        token, version, *before = getattr(y, "_attrain_weighed", (None, None))
+        return tuple(before) if token is self.token and y._version == version else None
 
     def weigh(self, out: Tensor, x: Tensor, layer: "_Layer") -> Tensor:
         """A layer's output, whose backward pass follows the rule."""
-        self.input, self.layer = x, layer
-        self.output = _ZPlus.apply(x, layer.weight, out.relu(), out, (out.detach(),), layer, self.positive)
-        self.version = self.output._version
+        y = _ZPlus.apply(x, layer.weight, out.relu(), out, (out.detach(),), layer, self.positive)
+        y._attrain_weighed = self.token, y._version, x, layer
         if hasattr(out, "_attrain_statistics"):
-            self.output._attrain_statistics = out._attrain_statistics
-        return self.output
+            y._attrain_statistics = out._attrain_statistics
+        return y
 
 
 class DualMode(ZPlusMode):
@@ -268,6 +271,14 @@ class DualMode(ZPlusMode):
         self.positive.explaining, self.backward.explaining = self.turn == 0, self.turn == 1
         self.turn += 1
         return super().start(output, score)
+
+
+def _copies(node) -> list:
+    """A node of unchanged copies, and those before it, to the layer's whose output they copy."""
+    nodes = [node]
+    while getattr(type(nodes[-1]), "_forward_cls", None) is not _ZPlus:
+        nodes.append(nodes[-1].next_functions[0][0])
+    return nodes
 
 
 def _last(node) -> list:

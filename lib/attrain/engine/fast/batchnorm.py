@@ -53,7 +53,8 @@ class _BatchNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, backward, through):
         y, mean, inverse = _forward(x, weight, bias, running_mean, running_var, True, momentum, eps)
-        ctx.save_for_backward(x, weight, mean, inverse)
+        # In another order than torch's own, whose values a checkpoint would take for these if their shapes agreed.
+        ctx.save_for_backward(mean, inverse, x, weight)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean)
         ctx.eps, ctx.rules, ctx.through = eps, backward, through
@@ -61,7 +62,7 @@ class _BatchNorm(Function):
 
     @staticmethod
     def backward(ctx, g, of_inverse, _):
-        x, weight, mean, inverse = ctx.saved_tensors
+        mean, inverse, x, weight = ctx.saved_tensors
         if ctx.rules.explaining:  # μ and σ are constants of a map, or part of the gradient through g alone
             if g is None:
                 return (None,) * 9
