@@ -118,8 +118,10 @@ def notebooks_table(
     for record in read_records(folder)[0]:
         paper, _, name = record["experiment"].partition("/")
         page = folder / f"{paper}.md" if name else record["folder"] / "record.json"
-        found = f"[{verdicts(claims([record]), brief=True)}]({_link(page, here)})"
-        lines.get(record["experiment"], []).append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
+        found, row = verdicts(claims([record]), brief=True), lines.get(record["experiment"], [])
+        if not (name and row):  # one link to a page is enough
+            found = f"[{found}]({_link(page, here)})"
+        row.append(f"*{plain(scale(record))}*, {duration(seconds(record))}: {found}")
     table = pd.DataFrame({"Notebook": [f"[{e}]({_link(NOTEBOOKS / f'{e}.ipynb', here)})" for e in chosen]})
     if asks:
         table["It asks"] = [plain(question(experiment)) for experiment in chosen]
