@@ -388,7 +388,11 @@ for name in places:
 
 # %%
 here = listed(compared_at)[0]
-focus = {s: chosen(here, s, "EPG")[0]["map"] * inside for s in ("energy", "L1") if s in tried}
+found = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
+focus = {
+    s: torch.nn.functional.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside
+    for s, maps in found.items()
+}
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
 about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
 if segmented:
