@@ -64,6 +64,7 @@ from statistics import median
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 import attrain
 from attrain import LRP, BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
@@ -384,7 +385,8 @@ for name in places:
 
 # %%
 here = listed(compared_at)[0]
-focus = {s: chosen(here, s, "EPG")[0]["map"] * inside for s in ("energy", "L1") if s in tried}
+found = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
+focus = {s: F.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside for s, maps in found.items()}
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
 about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
 if segmented:
