@@ -64,7 +64,6 @@ from statistics import median
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 import attrain
 from attrain import LRP, BCos, GradCAM, InputXGradient, boxes_to_mask, explain, random_positive_target
@@ -386,7 +385,10 @@ for name in places:
 # %%
 here = listed(compared_at)[0]
 found = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
-focus = {s: F.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside for s, maps in found.items()}
+focus = {
+    s: torch.nn.functional.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside
+    for s, maps in found.items()
+}
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
 about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
 if segmented:
