@@ -253,6 +253,7 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
     "in all nine set-ups, surely in seven": lambda: (
         verdicts("laptop/energy/guidance", "energy-1") == {"holds": 7, "undecided": 2}
     ),
+    "surely in all four on photographs": lambda: verdicts("photographs/energy/guidance", "energy-1") == {"holds": 4},
     "boxes on 1 % of the images keep 5 %": lambda: round(100 * claimed(BOXES, "energy-4", "energy, boxes on 1%")) == 5,
     "The worst group gains: 0.00 to 0.27, ten seeds": lambda: (
         [round(mean(SHIFT, f"conventional.{name}.worst group"), 2) for name in ("baseline", "Energy")] == [0.0, 0.27]
