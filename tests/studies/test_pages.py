@@ -690,9 +690,7 @@ def test_a_record_that_is_added_appears_with_its_time_its_verdicts_and_links(tre
     put(tree, experiment="own", scale="laptop")
     put(tree, experiment="gone/away")
     a, own = (pages.notebooks_table([name], tree).splitlines()[2] for name in ("one/a", "own"))
-    assert a.endswith(
-        "| *laptop*, 41.2 s: [2 hold, 1 fails](kept/one.md)<br>*paper*, 2.0 h: no claims |"
-    )
+    assert a.endswith("| *laptop*, 41.2 s: [2 hold, 1 fails](kept/one.md)<br>*paper*, 2.0 h: no claims |")
     assert own.endswith("| *laptop*, 41.2 s: [1 holds](kept/laptop/own/record.json) |")
     assert "| [own](../own.ipynb) |" in pages.notebooks_table(["own"], tree, here=tree)
 
