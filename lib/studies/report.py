@@ -16,7 +16,7 @@ from studies.outline import chapters, question
 from studies.records import VERDICTS, claims, counted, duration, scale, seconds, seeds_in_words, verdicts
 from studies.statistics import interval, number
 
-MANY = 60  # pictures; where there are more, they are smaller, so that the page stays below 5 MB
+MANY = 50  # pictures; where there are more, they are smaller, so that the page stays below 5 MB
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, undefined=StrictUndefined
 )

@@ -104,7 +104,7 @@ def test_maps_are_those_of_torchs_own_settings(name, setting):
 
     def found(target):
         torch.manual_seed(1)
-        return at.explain(model, x, target, METHODS[name], layers=["3"] if name not in ("GradCAM", "Occlusion") else [])
+        return at.explain(model, x, target, METHODS[name], layers=["4"] if name not in ("GradCAM", "Occlusion") else [])
 
     for target in ("all",) if name == "Dual" else ([1, 2], "all"):
         expected = found(target)
