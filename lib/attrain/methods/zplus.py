@@ -275,9 +275,11 @@ class DualMode(ZPlusMode):
 
 def _copies(node) -> list:
     """A node of unchanged copies, and those before it, to the layer's whose output they copy."""
-    nodes = [node]
-    while getattr(type(nodes[-1]), "_forward_cls", None) is not _ZPlus:
-        nodes.append(nodes[-1].next_functions[0][0])
+    nodes = []
+    while node is not None:
+        nodes.append(node)
+        last = getattr(type(node), "_forward_cls", None) is _ZPlus or not node.next_functions
+        node = None if last else node.next_functions[0][0]
     return nodes
 
 
