@@ -227,7 +227,7 @@ def verdicts(record: str, id: str) -> Counter:
 
 
 SHIFT, BOXES, TIME = (
-    "laptop-energy/energy/distribution_shift",
+    "laptop/energy/distribution_shift",
     "laptop/energy/limited_boxes",
     "laptop/isnet/training_time",
 )
