@@ -226,11 +226,7 @@ def verdicts(record: str, id: str) -> Counter:
     return Counter(claim["verdict"] for claim in found if claim["id"] == id)
 
 
-SHIFT, BOXES, TIME = (
-    "laptop/energy/distribution_shift",
-    "laptop/energy/limited_boxes",
-    "laptop/isnet/training_time",
-)
+SHIFT, BOXES, TIME = "laptop/energy/distribution_shift", "laptop/energy/limited_boxes", "laptop/isnet/training_time"
 MARKS, DNA = "laptop/isnet/mnist_background_bias", "laptop/deeplift/genomics"
 STATED = {  # what an answer in the README says, and the numbers of the records, rounded as it rounds them
     "two to three points of accuracy": lambda: (

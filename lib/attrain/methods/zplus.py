@@ -102,8 +102,9 @@ def batch_norm(mode: "ZPlusMode", call: Call):
     """Folded into the layer whose output it takes, as in z^B; any other is a layer with one weight a channel."""
     out, x = lrp.normalisation(mode, call), call.given["input"]
     scale, mean, shift = affine(out, **call.given)
-    before = mode.weighed(mode.original(x))
-    at_end = mode.first is not None and mode.first.stage == "batch_norm" and mode.original(x) is mode.first.output
+    copied = mode.original(x)
+    before = mode.weighed(copied)
+    at_end = mode.first is not None and mode.first.stage == "batch_norm" and copied is mode.first.output
     if before is not None and not at_end and before[1].weight.ndim == x.ndim:
         entered, layer = before
         folded = (layer.weight * scale.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
