@@ -388,15 +388,13 @@ for name in places:
 
 # %%
 here = listed(compared_at)[0]
-found = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
-focus = {
-    s: torch.nn.functional.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside
-    for s, maps in found.items()
-}
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
 about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
 if segmented:
-    study.figure(charts.map_rows(seen, focus, titles, size=1.2, masks=on), "objects", caption, about)
+    inner = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
+    for s, maps in inner.items():  # those of a deep layer are smaller than the images
+        inner[s] = torch.nn.functional.interpolate(maps[None], inside.shape[-2:], mode="bilinear")[0] * inside
+    study.figure(charts.map_rows(seen, inner, titles, size=1.2, masks=on), "objects", caption, about)
 
 # %% [markdown]
 # ## What a guided step costs
