@@ -147,6 +147,7 @@ def _execute(experiment: str, running: Path, parameters: dict, folder: Path | st
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{experiment}.ipynb"), str(running), parameters, cwd=str(folder),
             kernel_name="python3", progress_bar=False, config=config,
+            extra_arguments=["--log-level=CRITICAL"],  # or an idle kernel logs, past the notebook, that it was ended
             start_timeout=300, iopub_timeout=60,  # seconds, generous, for machines that are busy
             shutdown_kernel="immediate",  # all cells have run, or nobody waits for them any more
         )  # fmt: skip

@@ -49,6 +49,8 @@ def run(seed):
     if action == "data":
         from data_prep import mnist
         mnist.load()
+    if action == "log":
+        get_ipython().kernel.log.error("KeyboardInterrupt caught in kernel.")
     if action == "die":
         os._exit(1)
     if action == "wait":
@@ -417,6 +419,10 @@ def test_a_failing_run_says_why_and_leaves_what_an_earlier_one_has_made(call, re
     assert code == 1 and len(err) == 1 and err[0].startswith("error: toy/steps smoke seed 1: the kernel died")
     assert call("toy/steps")[::2] == (0, [])
     assert set(files(folder)) == set(kept) | {".finished"}
+
+
+def test_what_a_kernel_logs_about_itself_is_not_said_with_the_runs_own_messages(call, results):
+    assert call("toy/steps", "-p", "action", "log")[::2] == (0, [])
 
 
 def test_a_seed_that_is_damaged_is_said_in_one_line_and_run_again(call, results):
