@@ -22,6 +22,7 @@ from attrain.explanation import Explanation
 from attrain.hints import hints
 from attrain.methods.lrp import LRP
 from attrain.methods.method import Method, name_of_given
+from attrain.numbers import count
 from attrain.targets import Scores, Target, check_target
 from attrain.tensors import mapped, tensors
 
@@ -186,8 +187,7 @@ def _in_chunks(
     progress: bool,
 ) -> Explanation:  # fmt: skip
     """Explanations of chunks of the samples, put together again."""
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-        raise ValueError(f"chunk_size must be a whole number >= 1, got {chunk_size!r}")
+    chunk_size = count("chunk_size", chunk_size)
     modules = model.modules() if isinstance(model, nn.Module) else []
     for norm in (m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)):
         if norm.running_mean is None:

@@ -23,3 +23,22 @@ def number(name: str, value: Any, *, whole: bool = False, finite: bool = True) -
     if finite and plain in (math.inf, -math.inf):
         raise ValueError(f"{name} must be finite, got {value}")
     return value
+
+
+def count(name: str, value: Any) -> int:
+    """A number of things, at least 1, as an int; also of numpy or a tensor.
+
+    Raises:
+        ValueError: anything else.
+
+    Example:
+        >>> import torch
+        >>> count("samples", torch.tensor(3))
+        3
+    """
+    try:
+        if number(name, value, whole=True) >= 1:
+            return int(value)
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 import attrain as at
 from attrain import losses, metrics
@@ -101,12 +102,37 @@ def test_numbers_of_every_kind_are_taken_as_they_are(value, recwarn):
     assert number("epsilon", value) is value and at.LRP(epsilon=value) == at.LRP(epsilon=value) and not recwarn
 
 
+COUNTS = {
+    "samples": lambda v: at.explain(model, x, 0, at.SmoothGrad(samples=v)),
+    "batch_size": lambda v: at.explain(model, x, 0, at.Occlusion(2, batch_size=v)),
+    "chunk_size": lambda v: at.explain(model, x, 0, at.Gradient(), chunk_size=v),
+    "steps": lambda v: at.explain(model, x, 0, at.IntegratedGradients(steps=v)),
+}
+
+
 @pytest.mark.parametrize(
     "value", [2, np.int64(2), np.array(2), torch.tensor(2)], ids=lambda value: type(value).__name__
 )
 def test_whole_numbers_of_every_kind_are_taken(value):
     fit(model, (x, y), epochs=value, batch_size=value, lr=0.1, clip=float("inf"))
-    assert at.IntegratedGradients(steps=value).steps == 2 and Challenger(warmup=float("inf"))
+    assert Challenger(warmup=float("inf"))
+    for explained in COUNTS.values():
+        assert_close(explained(value).heatmap, explained(2).heatmap)
+
+
+@pytest.mark.parametrize("name", sorted({*COUNTS} - {"steps"}))
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None, torch.tensor([2, 2]), torch.tensor(2.0)], ids=repr)
+def test_what_counts_nothing_is_refused_by_name(name, value):
+    if name == "chunk_size" and value is None:
+        pytest.skip("all at once")
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number >= 1, got "):
+        COUNTS[name](value)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5)], ids=lambda v: type(v).__name__)
+def test_a_fraction_of_every_kind_erases_as_many(value):
+    heatmap = torch.rand(len(x), *x.shape[2:])
+    assert_close(erase(x, heatmap, value), erase(x, heatmap, 0.5), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("value", [10**400, torch.tensor(True), torch.tensor(1j)], ids=["large", "true", "complex"])

@@ -14,6 +14,7 @@ from attrain.engine.passes import Request, plain_output
 from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.method import Method, cut_reference, references_of
+from attrain.numbers import count
 from attrain.tensors import mapped, tensors
 
 Window = int | Sequence[int]
@@ -60,7 +61,7 @@ class Occlusion(Method):
     maps_whole_numbers: ClassVar[bool] = True
 
     def __post_init__(self):
-        _check_batch_size(self)
+        count("batch_size", self.batch_size)
 
     def check(self, inputs: Inputs) -> None:
         references_of(self.reference, inputs)
@@ -120,7 +121,7 @@ class InSilicoMutagenesis(Method):
     batch_size: int = 64
 
     def __post_init__(self):
-        _check_batch_size(self)
+        count("batch_size", self.batch_size)
         if self.normalisation not in ("change", "centred"):
             raise ValueError(f'normalisation must be "change" or "centred", got {self.normalisation!r}')
 
@@ -172,7 +173,7 @@ class _Perturbed:
         self.output = plain_output(request)
         self.score = request.score.fixed(self.output)
         self.scores = self.score(self.output)
-        self.together = max(batch_size // max(len(self.inputs), 1), 1)
+        self.together = max(int(batch_size) // max(len(self.inputs), 1), 1)
         if self.together > 1 and not self._independent():
             self.together = 1
 
@@ -233,12 +234,6 @@ def _plain(output) -> bool:
     if type(output) in (tuple, list, dict):
         return all(map(_plain, output.values() if isinstance(output, dict) else output))
     return isinstance(output, (Tensor, int, float, str, type(None)))
-
-
-def _check_batch_size(method) -> None:
-    size = method.batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size must be a whole number >= 1, got {size!r}")
 
 
 def _zeros(scores: Tensor, x: Tensor) -> Tensor:

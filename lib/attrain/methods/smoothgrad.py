@@ -13,7 +13,7 @@ from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import Gradient
 from attrain.methods.method import Method, mean_explanation
-from attrain.numbers import number
+from attrain.numbers import count, number
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,7 @@ class SmoothGrad(Method):
         if not isinstance(self.method, Method):
             hint = f": call it, {self.method.__name__}()" if isinstance(self.method, type) else ""
             raise TypeError(f"SmoothGrad needs a method's value such as Gradient(), got {self.method!r}{hint}")
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ValueError(f"SmoothGrad needs samples >= 1, a whole number, got {self.samples!r}")
+        count("samples", self.samples)
         if not number("noise", self.noise) >= 0:
             raise ValueError(f"SmoothGrad needs noise >= 0, got {self.noise}")
 

@@ -93,7 +93,7 @@ def erase(x: Tensor, heatmap: Tensor, fraction: float, reference: float | Tensor
             f"got {tuple(heatmap.shape)}"
         )
     position = position.flatten(1)
-    first = position.argsort(dim=1, descending=True, stable=True)[:, : round(fraction * position.shape[1])]
+    first = position.argsort(dim=1, descending=True, stable=True)[:, : round(float(fraction) * position.shape[1])]
     erased = torch.zeros_like(position, dtype=torch.bool).scatter(1, first, True)
     erased = erased.view(len(x), *(1,) * (x.ndim > 2), *places)
     return torch.where(erased, torch.as_tensor(reference, dtype=x.dtype, device=x.device), x)
