@@ -70,6 +70,7 @@ LAYOUT = {
     },
 }
 MOTIFS = ("GATA_disc1", "TAL1_known1")
+BACKGROUND = (0.27, 0.23, 0.23, 0.27)  # how frequent A, C, G, T are between the motifs of the released sequences
 
 
 def checksums(root: str | Path | None = None) -> dict[str, str]:

@@ -46,7 +46,7 @@ def simulate(
     Args:
         n: how many; quarters as even as n allows, in random order.
         length: letters of a sequence.
-        background: frequencies of A, C, G, T. Those of the released sequences are (0.27, 0.23, 0.23, 0.27).
+        background: frequencies of A, C, G, T. Those of the released sequences are `deeplift_authors.BACKGROUND`.
         means: the Poisson means with one motif and with both; the defaults fit the released sequences' counts.
         generator: draws (on the CPU); None uses torch's default generator.
 

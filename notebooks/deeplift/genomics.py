@@ -36,6 +36,9 @@ scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, pap
 network: str = "trained"  # trained (here, on simulated sequences) or authors (python -m data_prep deeplift_authors)
 n_train: int = 2000  # training sequences [n_train ≥ 1]
 n_test: int = 200  # test sequences; of the authors' there are 800 [n_test ≥ 1]
+sequences: str = (
+    "released"  # for the authors' network: released (their test sequences) or simulated (new ones, drawn here)
+)
 background: str = "0.3, 0.2, 0.2, 0.3"  # frequencies of A, C, G, T, simulated and as reference [0 < background < 1]
 epochs: int = 10  # passes over the training sequences [epochs ≥ 1]
 batch_size: int = 20  # sequences a step [batch_size ≥ 1]
@@ -69,6 +72,8 @@ from studies.study import Study, progress
 study = Study("deeplift/genomics", globals())
 if network not in ("trained", "authors"):
     raise ValueError(f"parameter network must be trained or authors, got {network!r}")
+if sequences not in ("released", "simulated"):
+    raise ValueError(f"parameter sequences must be released or simulated, got {sequences!r}")
 frequencies = [float(part) for part in background.split(",")]
 flat = torch.tensor(frequencies, device=study.device).view(1, 4, 1).expand(1, 4, 200)
 tasks = ["both motifs", "GATA", "TAL1"]
@@ -101,13 +106,22 @@ study.figure(
 
 
 # %%
+def of_the_authors(generator):
+    """The authors' network, and their test sequences or new ones with letters as frequent as in theirs; labels."""
+    net = deeplift_authors.genomics_network().to(study.device)
+    if sequences == "simulated":
+        data = simulate(n_test, background=deeplift_authors.BACKGROUND, generator=generator)
+        return net, data["x"].to(study.device), data["y"]
+    data = deeplift_authors.load()
+    rows = data["test"][:n_test]
+    return net, data["x"][rows].float().to(study.device), data["y"][rows]
+
+
 def material(seed):
-    """Test sequences, their labels, and a network: trained on others, or the authors'."""
-    if network == "authors":
-        data = deeplift_authors.load()
-        rows = data["test"][:n_test]
-        return deeplift_authors.genomics_network(), data["x"][rows].float(), data["y"][rows]
+    """A network, trained here on simulated sequences or the authors', and test sequences with their labels."""
     draws = torch.Generator().manual_seed(seed)
+    if network == "authors":
+        return of_the_authors(draws)
     data = simulate(n_train + n_test, background=frequencies, generator=draws)
     x, y = data["x"].to(study.device), data["y"].to(study.device)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, on_epoch=bar.update)

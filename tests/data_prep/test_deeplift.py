@@ -12,6 +12,7 @@ import torch
 from torchmetrics.functional.classification import multilabel_auroc
 
 from data_prep import DataError, data_root, deeplift_authors
+from data_prep.dna import simulate
 from studies.nets.small import SequenceCNN
 
 
@@ -45,6 +46,19 @@ def test_released_motifs_stand_where_the_file_says(released):
     ]
     assert found == [s[:3] for s in said] and all(s[3] for s in said)
     assert np.bincount(released["motifs"][:, 1]).tolist() == [6747, 6797]
+
+
+def test_released_letters_are_as_frequent_as_is_said(released):
+    empty = released["x"][~released["y"].bool().any(1)].double()
+    assert empty.mean((0, 2)).tolist() == pytest.approx(deeplift_authors.BACKGROUND, abs=0.002)
+
+
+def test_the_genomics_network_ranks_new_simulated_sequences_as_well_as_the_released_ones(released):
+    new = simulate(2000, background=deeplift_authors.BACKGROUND, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = deeplift_authors.genomics_network()(new["x"])
+    areas = multilabel_auroc(logits, new["y"].long(), num_labels=3, average=None)
+    assert areas.tolist() == pytest.approx([0.98918, 0.98845, 0.99706], abs=0.005)
 
 
 def test_the_genomics_network_has_the_authors_accuracy(released):
