@@ -262,6 +262,9 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
     "Not surely in any of four cases": lambda: (
         verdicts("laptop/challenger/time_series", "challenger-7") == {"undecided": 4}
     ),
+    "With 20 examples barely, with 200 worse": lambda: (
+        verdicts("laptop/challenger/ambiguity", "challenger-6") == {"holds": 1, "undecided": 3, "fails": 2}
+    ),
     "1.2 times as long as input × gradient": lambda: (
         round(measured("map, vgg11_bn 8×3×96×96: DeepLIFT Rescale / input × gradient"), 1) == 1.2
     ),
