@@ -542,7 +542,7 @@ study.tell(came_out, results)
 # %% [markdown]
 # At laptop scale the objects are articles of Fashion-MNIST, with ten seeds that differ much: the gains of RRR\*, energy and L1 are certain in the
 # conventional task; PPCE, which asks for nothing outside the box, changes next to nothing. In the reversed task the baseline is good already.
-# The maps are not to blame: in the groups that are new they often speak *against* the true class, from within the box. A place of the last
+# The maps are not to blame: on some images of the groups that are new they speak *against* the true class, from within the box. A place of the last
 # layer sees 38 of the 44 pixels, so a network can read the stripes there too: a map tells where the network looks **from**. With 20 guided
 # passes instead of 6 the loss of the map halves and the worst group is no better (images of another seed).
 

@@ -199,7 +199,7 @@ runs = [(name, loss, weight) for name, own_losses in places.items() for loss in 
 #
 # In training, batch norm takes the statistics of the batch. To the map they are constants: if its derivative went through them to the other
 # images, it would be a map of all images' logits, and training on it need not move the map of one image, by which the network is judged
-# (`InputXGradient(batch_statistics=True)`; with it guidance on photographs moves nothing).
+# (`InputXGradient(batch_statistics=True)`; with it guidance on photographs moves the maps out of the boxes).
 
 # %%
 if pretrained and any(setup(name)[0] == "efficientnet" for name in places):
@@ -487,7 +487,7 @@ study.tell(came_out, results)
 
 # %% [markdown]
 # At laptop scale (nine setups, two guided passes) the X-ResNet learns these scenes least well, and its gain is not certain. L1 is a mean over
-# all pixels of the image: a small λ hardly moves the map, and a larger one costs F1 and still does not fill the box. The small vanilla
+# all pixels of the image: a small λ moves the map less than half as far, and a larger one costs F1 and still does not fill the box. The small vanilla
 # network guided at its *input* has the slowest step: with few channels, the second derivative of batch norm and the extra convolutions of
 # the map weigh more than in a ResNet-18. The paper's networks have not been run.
 

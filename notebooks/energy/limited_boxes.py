@@ -325,8 +325,8 @@ def came_out(m):
 study.tell(came_out, results)
 
 # %% [markdown]
-# The paper's data are larger: one image in a hundred is 25 to 800 images there, and a handful here. Energy *loses* more than L1 by coarse
-# boxes because it had gained more, which is why the claim on what is lost can be undecided although its maps remain the better ones.
+# The paper's data are larger: one image in a hundred is 25 to 800 images there, and 20 or fewer here. Energy *loses* more than L1 by coarse
+# boxes in the mean because it had gained more, which is why the claim on what is lost can be undecided although its maps remain the better ones.
 
 # %% [markdown]
 # ## What to try next

@@ -379,7 +379,7 @@ study.figure(figure, "maps", caption, "Eight swapped X-rays and, below, one row 
 # standard network, which reads the hospital too, 0.80.
 #
 # Accuracy is not all, though. With the lungs on an image of another class, whose own lungs are painted over, Selective
-# has 0.42 and 0.40, hardly more than standard (0.37); *replacement*, which was trained on such images, has 0.65.
+# has 0.40 and 0.42, hardly more than standard (0.37); *replacement*, which was trained on such images, has 0.65.
 
 # %%
 isnets = [m for m in models if m in ("Selective", "Stochastic")]

@@ -21,7 +21,7 @@
 # abstract): a network that minimises the **background relevance of its own LRP map while it trains** ignores such marks,
 # keeps its accuracy, and needs one map for each image however many classes there are. Nothing is added at test time.
 #
-# **What you will see.** A standard network that is perfect until the mark is wrong, an ISNet that such a mark does not
+# **What you will see.** A standard network that is perfect while the marks are right, an ISNet that such a mark does not
 # mislead but that reads fewer digits, simpler remedies beside it, and the maps that show why. Change a parameter below and
 # run all: at the default scale it takes under a minute, on scikit-learn's digits.
 #
@@ -492,7 +492,8 @@ study.tell(came_out, results)
 # - `mark_size=1`, `mark_strength=0.3`: a mark that is harder to see. `sweep_P="0.1, 0.3, 0.5, 0.9"`: when does the
 #   shortcut come back?
 # - `epsilon=1e-4`, and longer training. After eight passes over 20,000 MNIST images, ISNets with the article's ε = 1e-2
-#   fall for the deceiving mark again, with spotless maps; with 1e-4 most do not (record `laptop-epsilon`).
+#   fall for the deceiving mark again, with spotless maps (record `laptop-epsilon`); with 1e-4 none of
+#   three did after four passes (record `laptop-settings` of hidden_shortcuts).
 #   How does the mark get in? Explaining those networks with a smaller ε does not show it.
 # - `selective_eps=1e-2`: the authors' run script uses it. C1 and C2 read off maps that vanish with confidence are tiny;
 #   what happens to accuracy?

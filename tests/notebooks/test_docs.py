@@ -255,9 +255,9 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
         [round(mean(SHIFT, f"conventional.{name}.worst group"), 2) for name in ("baseline", "Energy")] == [0.0, 0.27]
     ),
     "in all 16 comparisons": lambda: verdicts("laptop/deeplift/mnist_digit_conversion", "deeplift-1") == {"holds": 16},
-    "one misses 32 % with a flat reference and none with shuffled ones": lambda: (
-        [round(100 * max(values(DNA, f"missed, TAL1_known1, {name}"))) for name in ("hybrid", "hybrid, shuffled")]
-        == [32, 0]
+    "of our ten, three miss 32 to 73 % with a flat reference and none with shuffled ones": lambda: (
+        [round(100 * missed) for missed in sorted(values(DNA, "missed, TAL1_known1, hybrid"))[-4:]] == [1, 32, 53, 73]
+        and values(DNA, "missed, TAL1_known1, hybrid, shuffled") == [0] * 10
     ),
     "Not surely in any of four cases": lambda: (
         verdicts("laptop/challenger/time_series", "challenger-7") == {"undecided": 4}
@@ -277,6 +277,28 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
 @pytest.mark.parametrize("said", STATED)
 def test_what_the_readme_answers_is_what_the_records_say(said):
     assert said in words("README.md") and STATED[said]()
+
+
+COSTS = {  # the rows of the results' table of costs, in its order, and their cases of the bench
+    "| DeepLIFT map (Rescale; vgg11_bn": "map, vgg11_bn 8×3×96×96: DeepLIFT Rescale / input × gradient",
+    "| … the same by captum": "map, vgg11_bn 8×3×96×96: captum's Rescale / input × gradient",
+    "| DeepLIFT map with 20 references": "map, genomics network 64×4×200, 20 references: Rescale / captum's",
+    "| … | shap": "map, genomics network 64×4×200, 20 references: Rescale / shap's",
+    "| … | tangermeme": "map, genomics network 64×4×200, 20 references: Rescale / tangermeme's",
+    "| LRP-ε map": "map, vgg11_bn 8×3×96×96: LRP-ε / zennit's LRP-ε",
+    "| Selective ISNet step": "step, resnet18 8×3×64×64, 10 classes: Selective ISNet / plain",
+    "| step guided by the energy loss": "step, vanilla resnet18 ResNet 8×3×64×64: energy at Input / plain",
+    "| … at the last layers": "step, vanilla resnet18 ResNet 8×3×64×64: energy at Final / plain",
+}
+
+
+def test_the_table_of_costs_is_what_the_bench_measured():
+    table = (
+        words("notebooks/results/README.md").partition("| what | compared with | time | memory |\n")[2].split("\n\n")[0]
+    )
+    rows = table.splitlines()[1:]
+    assert [row.startswith(start) for row, start in zip(rows, COSTS, strict=True)] == [True] * len(COSTS)
+    assert [float(row.split("|")[3]) for row in rows] == [round(measured(case), 2) for case in COSTS.values()]
 
 
 def test_the_readmes_example_makes_a_picture_of_a_photo(tmp_path, monkeypatch, capsys):

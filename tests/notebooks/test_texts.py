@@ -5,6 +5,7 @@ import json
 import re
 
 import jupytext
+import nbformat
 import pytest
 
 from studies import findings
@@ -64,6 +65,17 @@ SAID = {  # record: a sentence that must be among those told, worked out here by
 def test_known_records_tell_what_their_numbers_say(kept):
     record = json.loads((RECORDS / kept / "record.json").read_text("utf-8"))
     assert SAID[kept] in true_sentences(came_out(record["experiment"])(Measured(record)))
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if (RECORDS / "laptop" / name / "record.json").is_file()])
+def test_the_outputs_in_a_notebook_tell_what_the_record_that_is_kept_now_does(name):
+    kept = json.loads((RECORDS / "laptop" / name / "record.json").read_text("utf-8"))
+    told = findings.tell(came_out(name), kept).removeprefix("**In this run**")
+    outputs = [
+        output for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells for output in cell.get("outputs", [])
+    ]
+    shown = "\n".join(output.data.get("text/markdown", "") for output in outputs if "data" in output)
+    assert f"**In the run on record**{told}" in shown, f"python -m studies.run --keep-outputs {name}"
 
 
 def test_a_sentence_changes_with_the_numbers():
