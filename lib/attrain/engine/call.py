@@ -126,6 +126,11 @@ def is_copy(call: Call, out) -> bool:
     return not drops and len(call.active) == 1 and out.shape == call.active[0].shape
 
 
+def by_batch(training: bool | None, running_mean: Tensor | None) -> bool:
+    """Whether batch norm takes the batch's own statistics."""
+    return bool(training) or running_mean is None
+
+
 def is_bicubic(call: Call) -> bool:
     """Whether it interpolates with weights of both signs."""
     return "bicubic" in (call.name or "") or call.given.get("mode") == "bicubic"

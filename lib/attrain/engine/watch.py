@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from attrain.engine.call import Call
+from attrain.engine.call import Call, by_batch
 from attrain.engine.kinds import KINDS
 from attrain.engine.parameters import may_write
 from attrain.engine.state import before_write
@@ -49,7 +49,7 @@ class Findings:
         if call.name in _DRAWS:
             found = self.drawn
         elif call.name == "batch_norm":
-            if not call.given.get("training") and call.given.get("running_mean") is not None:
+            if not by_batch(call.given.get("training"), call.given.get("running_mean")):
                 return
             found = self.by_batch
         else:

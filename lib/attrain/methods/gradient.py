@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attrain.engine.call import Call, UnsupportedOperation, write
+from attrain.engine.call import Call, UnsupportedOperation, by_batch, write
 from attrain.engine.fast.batchnorm import batch_norm as fast_batch_norm
 from attrain.engine.fast.convolution import convolution as fast_convolution
 from attrain.engine.inputs import Form, Inputs
@@ -38,7 +38,8 @@ def convolution(mode: Mode, call: Call):
 def batch_norm(mode: Mode, call: Call):
     """The ordinary derivative; where the batch's own statistics are taken, through them or not, as the mode says."""
     given = call.given
-    if (mode.through and not mode.create_graph) or not (given.get("training") or given.get("running_mean") is None):
+    own = by_batch(given.get("training"), given.get("running_mean"))
+    if not own or (mode.through and not mode.create_graph):
         return call.run()
     if torch._C._functorch.is_batchedtensor(given["input"]):
         raise UnsupportedOperation(f"{mode.title} has no rule for {call} in torch.vmap, in training mode")

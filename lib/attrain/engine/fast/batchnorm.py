@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from attrain.engine.call import by_batch
 from attrain.engine.mode import Backward
 from attrain.tensors import along
 
@@ -28,8 +29,8 @@ def batch_norm(
             the map takes them as constants, and only the map's own derivative knows that σ depends on the batch.
         input, …, eps: as for `F.batch_norm`.
     """
-    x, by_batch = input, training or running_mean is None
-    if not by_batch or x.numel() <= x.shape[1]:  # one value for each channel: torch's own error
+    x = input
+    if not by_batch(training, running_mean) or x.numel() <= x.shape[1]:  # one value for each channel: torch's own error
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     y, inverse, mean = _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, backward, through)
     y._attrain_statistics = mean, inverse
@@ -40,7 +41,7 @@ def affine(
     out, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, **_
 ) -> tuple[Tensor, Tensor, Tensor | float]:
     """What `batch_norm` that gave out does to a channel, scale · (x − mean) + shift; mean and shift are constants."""
-    if training or running_mean is None:
+    if by_batch(training, running_mean):
         mean, inverse = out._attrain_statistics[0], out._attrain_statistics[1].detach()
     else:
         mean, inverse = running_mean.detach().clone(), (running_var.detach() + eps).rsqrt()
