@@ -195,7 +195,7 @@ caption = "One image by one method. In JupyterLab there are sliders in its place
 study.figure(figure, "explorer", caption, "A digit and its map")
 
 # %% [markdown]
-# **What to look at in the rows above.** "3 → 5" is a 3 that the network reads as a 5. Red speaks for the class that it reads, blue against it; the
+# **What to look at in the rows above.** "3 → 9" is a 3 that the network reads as a 9. Red speaks for the class that it reads, blue against it; the
 # thin line is the image's outline.
 #
 # - The *gradient* lights up pixels that are not there: it says what would change, not what contributed. Multiplied by
@@ -517,7 +517,7 @@ families = {"gradients": names[:4], "differences and relevance": names[4:]}
 curves = {title: {m: [-f[m].mean(0) for f in fall] for m in (*group, *controls)} for title, group in families.items()}
 percent = [100 * fraction for fraction in fractions]
 figure = charts.curves(curves, "pixels erased, %", percent, "change of the log-odds", controls)
-caption = "Steeper is better; a line above the dash-dotted grey one does worse than the image alone. On the right five lines coincide: see below."
+caption = "Steeper is better; a line above the dash-dotted grey one does worse than the image alone. On digits of 8×8 pixels five lines on the right coincide: see below."
 study.figure(
     figure,
     "deletion",

@@ -97,10 +97,11 @@ caption = "Maps: blue dots close to the black ticks are as cheap as they can be.
 show_figure(tables.ratios(runs, "map"), caption, "Ratios of the times of maps, with intervals and bounds")
 
 # %% [markdown]
-# **Training steps**, in units of a plain step of the same network. A step on one map cannot take less than two.
+# **Training steps**, in units of a plain step of the same network. A step on one map of the input cannot take less
+# than two; where the map is one of the last layers, one is the bound.
 
 # %%
-caption = "Steps: with one map two plain steps are the bound; only the original and Dual ISNet need many more, as their bounds do."
+caption = "Steps: the original and Dual ISNet need many plain steps, as their bounds do; steps on DeepLIFT's map lie furthest above theirs."
 show_figure(tables.ratios(runs, "step"), caption, "Ratios of the times of training steps, with intervals and bounds")
 
 # %% [markdown]
@@ -158,7 +159,8 @@ for step, times in operations.items():
     print(f"{step}: convolutions take more than half of its time:", convolutions > 0.5 * times["sum"])
 
 # %% [markdown]
-# *A step on DeepLIFT's map* has a reference's row of its own in each layer. On one thread torch runs a convolution of a single small
+# *A step on DeepLIFT's map* had a reference's row of its own in each layer when this was measured; since then the row shares the batch's
+# convolutions, and the step takes 2.5 plain ones instead of 3.0. On one thread torch runs a convolution of a single small
 # row without oneDNN: of a ResNet-18 step with eight images of 64 pixels, this row takes 13 to 18 %, where an eighth of the images' work
 # would be 6 %. The rest above its bound are the secants of ReLU, and batch norm's statistics, through which it is trained as well.
 #

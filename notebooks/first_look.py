@@ -69,7 +69,7 @@ print("it sees:", categories[best[0]])
 # ## Three methods, one picture
 #
 # `explain` runs the model as it is, once, and gives a map of the predicted class: how much each pixel speaks for it. `show` lays maps over the photo. Each
-# method's colours go to its own largest relevance, the number below it.
+# method's colours go to a size that one in two hundred of its own values exceeds, the number below it.
 
 # %%
 methods = {
