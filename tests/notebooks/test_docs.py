@@ -264,7 +264,7 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
         verdicts("laptop/challenger/time_series", "challenger-7") == {"holds": 1, "undecided": 2, "fails": 1}
         and verdicts("laptop/challenger/time_series", "challenger-4") == {"undecided": 4}
     ),
-    "by 2.5 to 9 points with 10 to 100 digits and half a point with thousands, nowhere surely more than by FGSM": lambda: (
+    "by 2.5 to 9 points with 10 to 100 digits and half a point with thousands, nowhere surely more": lambda: (
         [verdicts(f"laptop{digits}/challenger/few_samples_vision", "challenger-1") for digits in DIGITS]
         == [{"holds": 2, "undecided": 1}] * 2 + [{"holds": 1}] * 2
         and not any(
