@@ -244,8 +244,8 @@ STATED = {  # what an answer in the README says, and the numbers of the records,
     "*Dual* 4.3; the original, with ten maps, 12": lambda: (
         (round(claimed(TIME, "isnet-7", "Dual"), 1), round(claimed(TIME, "isnet-7", "original"))) == (4.3, 12)
     ),
-    "of 20 comparisons 1 holds, 1 fails and 18 are undecided": lambda: (
-        verdicts("laptop/isnet/covid_xray", "isnet-9") == {"holds": 1, "fails": 1, "undecided": 18}
+    "of 20 comparisons 1 holds, 6 fail and 13 are undecided": lambda: (
+        verdicts("laptop/isnet/covid_xray", "isnet-9") == {"holds": 1, "fails": 6, "undecided": 13}
     ),
     "in all nine set-ups, surely in seven": lambda: (
         verdicts("laptop/energy/guidance", "energy-1") == {"holds": 7, "undecided": 2}
