@@ -36,9 +36,7 @@ scale: str = "smoke"  # name of the settings, for the record: smoke, laptop, pap
 network: str = "trained"  # trained (here, on simulated sequences) or authors (python -m data_prep deeplift_authors)
 n_train: int = 2000  # training sequences [n_train ≥ 1]
 n_test: int = 200  # test sequences; of the authors' there are 800 [n_test ≥ 1]
-sequences: str = (
-    "released"  # for the authors' network: released (their test sequences) or simulated (new ones, drawn here)
-)
+sequences: str = "released"  # for the authors' network: released (their test set) or simulated (new ones)
 background: str = "0.3, 0.2, 0.2, 0.3"  # frequencies of A, C, G, T, simulated and as reference [0 < background < 1]
 epochs: int = 10  # passes over the training sequences [epochs ≥ 1]
 batch_size: int = 20  # sequences a step [batch_size ≥ 1]
