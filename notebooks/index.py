@@ -41,7 +41,7 @@ from studies.records import RECORDS, load_records
 #
 # The paper says that a network which minimises the background relevance of its own LRP map while it trains ignores background
 # marks and keeps its accuracy, at a cost that does not grow with the number of classes. In our runs the standard network goes by the mark, and a
-# wrong mark costs four ISNets 0.5 to 4.5 points of accuracy, and the variant *Dual* 53. But the four are two to three points less accurate
+# wrong mark costs four ISNets 0.5 to 5.2 points of accuracy, and the variant *Dual* 58. But the four are three to four points less accurate
 # without marks, and the simplest remedy does better: showing each digit on another image's background. On X-rays no variant is robust, on
 # photographs one all but is (wrong stripes cost it 2 to 9 points). [More](results/isnet.md)
 
