@@ -100,7 +100,7 @@ study.figure(
 )
 
 # %% [markdown]
-# A network is trained on simulated sequences, or taken from the authors.
+# The network may be the authors': then the test sequences are theirs, or new ones, drawn as theirs were.
 
 
 # %%
@@ -115,6 +115,11 @@ def of_the_authors(generator):
     return net, data["x"][rows].float().to(study.device), data["y"][rows]
 
 
+# %% [markdown]
+# Else a network is trained on simulated sequences, and tested on others.
+
+
+# %%
 def material(seed):
     """A network, trained here on simulated sequences or the authors', and test sequences with their labels."""
     draws = torch.Generator().manual_seed(seed)
