@@ -1,5 +1,6 @@
 """What a map must be, worked out without the engine: plain calls of the model, autograd, and twins written by hand."""
 
+import copy
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -120,6 +121,24 @@ def map_of(model, x: Tensor, method) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ the oracles
+
+
+def frozen(net: nn.Module, x: Tensor) -> nn.Module:
+    """A copy of the network in evaluation mode, whose batch norms have the statistics that x has in training mode."""
+    net = copy.deepcopy(net)
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
+    with torch.no_grad():
+        net(x)
+    for hook in hooks:
+        hook.remove()
+    return net.eval()
+
+
+def _take_statistics(norm: nn.Module, args: tuple) -> None:
+    var, mean = torch.var_mean(args[0].transpose(0, 1).flatten(1), 1, correction=0)
+    norm.running_mean.copy_(mean), norm.running_var.copy_(var)
+    norm.eval()
 
 
 def gradient_by_autograd(model, x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Batch norm's rules for maps, against torch's own derivatives and finite differences."""
 
-import copy
 from functools import partial
 
 import pytest
@@ -14,6 +13,7 @@ from attrain.engine.fast.batchnorm import _InputGradient, batch_norm
 from attrain.engine.mode import Backward
 from attrain.methods import Method
 from attrain.methods.gradient import InputXGradientMode
+from tests.attrain.oracles import frozen
 
 SHAPES = [(6, 3), (3, 2, 4), (4, 3, 5, 2), (2, 3, 2, 3, 2)]
 
@@ -108,23 +108,6 @@ def test_half_precision_keeps_its_types(autocast):
     assert heatmap.dtype == torch.float32
     for a, b in ((heatmap, reference[0]), (flat(gradients), flat(reference[1]))):
         assert (a - b).norm() <= (0.1 if autocast else 1e-6) * b.norm()
-
-
-def frozen(net, x):
-    """The network with the statistics of this batch, in evaluation mode."""
-    net = copy.deepcopy(net)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_pre_hook(_take_statistics)
-    with torch.no_grad():
-        net(x)
-    return net
-
-
-def _take_statistics(norm, args):
-    var, mean = torch.var_mean(args[0].detach(), (0, 2, 3), correction=0)
-    norm.running_mean.copy_(mean), norm.running_var.copy_(var)
-    norm.eval()
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

@@ -23,6 +23,7 @@ from attrain import (
     register_rule,
     selective_target,
 )
+from tests.attrain.oracles import frozen
 
 RULES = ["rescale", "reveal_cancel"]
 
@@ -676,18 +677,6 @@ def normed(seed=0):
         nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3, bias=False),
         nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4, 5), nn.BatchNorm1d(5),
     ).double()  # fmt: skip
-
-
-def frozen(net, x):
-    """The network in evaluation mode, with the statistics that x has in training mode."""
-    h = x
-    for layer in net:
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            channels = h.transpose(0, 1).flatten(1)
-            layer.running_mean, layer.running_var = channels.mean(1), channels.var(1, correction=0)
-            layer.eval()
-        h = layer(h).detach()
-    return net
 
 
 REFERENCES = {

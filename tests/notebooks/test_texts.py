@@ -12,7 +12,7 @@ from studies import findings
 from studies.files import NOTEBOOKS, ROOT
 from studies.findings import Measured, true_sentences
 from studies.parameters import experiments
-from studies.records import RECORDS, load_records
+from studies.records import RECORDS, load_records, scale
 
 ALL = sorted(
     path.relative_to(NOTEBOOKS).with_suffix("").as_posix()
@@ -67,13 +67,14 @@ def test_known_records_tell_what_their_numbers_say(kept):
     assert SAID[kept] in true_sentences(came_out(record["experiment"])(Measured(record)))
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if (RECORDS / "laptop" / name / "record.json").is_file()])
+LAPTOP = {record["experiment"]: record for record in KEPT if scale(record) == "laptop"}
+
+
+@pytest.mark.parametrize("name", LAPTOP)
 def test_the_outputs_in_a_notebook_tell_what_the_record_that_is_kept_now_does(name):
-    kept = json.loads((RECORDS / "laptop" / name / "record.json").read_text("utf-8"))
-    told = findings.tell(came_out(name), kept).removeprefix("**In this run**")
-    outputs = [
-        output for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells for output in cell.get("outputs", [])
-    ]
+    told = findings.tell(came_out(name), LAPTOP[name]).removeprefix("**In this run**")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = "\n".join(output.data.get("text/markdown", "") for output in outputs if "data" in output)
     assert f"**In the run on record**{told}" in shown, f"python -m studies.run --keep-outputs {name}"
 
