@@ -46,6 +46,7 @@ boosts: str = ""  # with fewer boxes, also try λ times these: the loss is a sum
 dilations: str = "0.5"  # by which share of its edge each side of a box is pushed out, beside 0 [dilations ≥ 0]
 network: str = "bcos"  # bcos, guided by its own maps, or efficientnet_lite0, by input × gradient
 pretrained: bool = False  # start efficientnet_lite0 from ImageNet's weights [not pretrained or "lite0" in network]
+layer: str = "Input"  # depth of the maps that are guided: Input, Mid1, Mid2, Final
 size: str = "small"  # of bcos: small (four stages of one block), resnet18, resnet50
 width: int = 8  # channels of the first stage of small [width ≥ 1]
 epochs: int = 7  # passes of the baseline over the training images [epochs ≥ 1]
@@ -71,8 +72,7 @@ from attrain.training.boxes import annotated_rows, as_images, guided_step, guide
 from data_prep import dataset as data_module
 from data_prep import efficientnet_lite0
 from data_prep.boxed import some_of
-from studies.nets import efficientnet
-from studies.nets.resnets import guided_resnet
+from studies.nets import efficientnet, resnets
 from studies.pictures import charts
 from studies.statistics import estimate
 from studies.study import Study, check_known, listed, progress
@@ -137,7 +137,9 @@ for loss in listed(limited):
     each = [w * boost for boost in [1.0, *map(float, listed(boosts))] for w in tried[loss]]
     cases += [(loss, float(fraction), 0.0, w) for fraction in listed(fractions) for w in each]
 check_known("network", [network], ("bcos", "efficientnet_lite0"))
-how = dict(method=BCos() if network == "bcos" else InputXGradient(), layer="input")
+depths = resnets.DEPTHS if network == "bcos" else efficientnet.DEPTHS
+check_known("layer", [layer], depths)
+how = dict(method=BCos() if network == "bcos" else InputXGradient(), layer=depths[layer])
 if pretrained:
     study.data(network, efficientnet_lite0.checksums())
 
@@ -145,7 +147,7 @@ if pretrained:
 def make():
     """A fresh network."""
     if network == "bcos":
-        return guided_resnet("bcos", size, y.shape[1], x.shape[1], width)
+        return resnets.guided_resnet("bcos", size, y.shape[1], x.shape[1], width)
     return efficientnet.efficientnet_lite0(y.shape[1], pretrained)
 
 
@@ -172,7 +174,7 @@ def measure(net):
         found = map_values(net, *part, threshold=threshold, **how)
         result[split] = {key: found[key].double().nanmean().item() for key in ("EPG", "corrected EPG", "IoU")}
         result[split]["F1"] = micro_f1(found["decisions"], part[1]).item()
-    heatmap = explain(net, as_images(x[shown]), targets, how["method"], layers=["input"]).layers["input"]
+    heatmap = explain(net, as_images(x[shown]), targets, how["method"], layers=[how["layer"]]).layers[how["layer"]]
     return result | {"each EPG": found["EPG"].cpu(), "map": heatmap.sum(1).cpu()}
 
 
