@@ -1,10 +1,11 @@
-"""How often methods are right on several tests of the same images, as studies of shortcuts report it."""
+"""How often networks are right: on several tests of the same images, and on the class that they find least often."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
+from torch import Tensor
 
 from studies.statistics import estimate
 
@@ -42,3 +43,25 @@ def accuracy_table(accuracy: Mapping[str, Mapping[str, dict]], shares: Mapping[s
     found["background share of |R|"] = {m: f"{np.mean(s):.4f}" for m, s in shares.items()}
     kind = next(iter(next(iter(accuracy.values())).values()))["interval"]
     return found.style.set_caption(f"Accuracy with 95 % interval ({kind})")
+
+
+def lowest_recall(decisions: Tensor, y: Tensor) -> Tensor:
+    """Of the class that is found least often, the share of its images in which it is found.
+
+    A network that gives up a rare class may have a better F1 over all decisions.
+
+    Args:
+        decisions, y: (N, C), positive where > 0.
+
+    Returns:
+        (); classes without an image do not count, NaN if none has any.
+
+    Example:
+        >>> import torch
+        >>> y = torch.tensor([[1, 0], [1, 0], [1, 0], [0, 1]])
+        >>> lowest_recall(torch.tensor([[1, 0]]).expand(4, 2), y)
+        tensor(0.)
+    """
+    there = y > 0
+    recalls = (((decisions > 0) & there).sum(0) / there.sum(0))[there.any(0)]
+    return recalls.min() if len(recalls) else recalls.new_tensor(float("nan"))
