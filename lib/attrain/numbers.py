@@ -29,16 +29,14 @@ def count(name: str, value: Any) -> int:
     """A number of things, at least 1, as an int; also of numpy or a tensor.
 
     Raises:
-        ValueError: anything else.
+        TypeError: anything else.
+        ValueError: it is less than 1.
 
     Example:
         >>> import torch
         >>> count("samples", torch.tensor(3))
         3
     """
-    try:
-        if number(name, value, whole=True) >= 1:
-            return int(value)
-    except TypeError:
-        pass
-    raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if number(name, value, whole=True) < 1:
+        raise ValueError(f"{name} must be >= 1, got {value}")
+    return int(value)

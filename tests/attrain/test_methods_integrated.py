@@ -204,7 +204,7 @@ def test_layers_without_a_path_are_refused(case):
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_steps_are_at_least_one(steps):
-    with pytest.raises(ValueError, match="steps >= 1"):
+    with pytest.raises(ValueError, match="steps must be >= 1"):
         IntegratedGradients(steps=steps)
 
 

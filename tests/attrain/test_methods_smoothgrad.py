@@ -165,8 +165,8 @@ def test_what_a_method_refuses_is_refused():
     [
         (lambda: SmoothGrad(Gradient), TypeError, r"a method's value such as Gradient\(\).*call it, Gradient\(\)"),
         (lambda: SmoothGrad("gradient"), TypeError, "a method's value"),
-        (lambda: SmoothGrad(samples=0), ValueError, "samples must be a whole number >= 1, got 0"),
-        (lambda: SmoothGrad(samples=2.5), ValueError, "samples must be a whole"),
+        (lambda: SmoothGrad(samples=0), ValueError, "samples must be >= 1, got 0"),
+        (lambda: SmoothGrad(samples=2.5), TypeError, "samples must be a whole number, got 2.5"),
         (lambda: SmoothGrad(noise=-0.1), ValueError, "noise >= 0, got -0.1"),
         (lambda: SmoothGrad(noise=float("nan")), ValueError, "noise >= 0"),
     ],

@@ -108,6 +108,7 @@ COUNTS = {
     "chunk_size": lambda v: at.explain(model, x, 0, at.Gradient(), chunk_size=v),
     "steps": lambda v: at.explain(model, x, 0, at.IntegratedGradients(steps=v)),
 }
+FITTED = {name: lambda v, name=name: fit(model, (x, y), **{"epochs": 1, name: v}) for name in ("epochs", "batch_size")}
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,20 @@ def test_whole_numbers_of_every_kind_are_taken(value):
         assert_close(explained(value).heatmap, explained(2).heatmap)
 
 
-@pytest.mark.parametrize("name", sorted({*COUNTS} - {"steps"}))
-@pytest.mark.parametrize("value", [0, -1, 2.0, True, "2", None, torch.tensor([2, 2]), torch.tensor(2.0)], ids=repr)
-def test_what_counts_nothing_is_refused_by_name(name, value):
+@pytest.mark.parametrize(("name", "given"), [*COUNTS.items(), *FITTED.items()])
+@pytest.mark.parametrize("value", [2.0, True, "2", None, torch.tensor([2, 2]), torch.tensor(2.0)], ids=repr)
+def test_what_is_no_whole_number_is_refused_by_name(name, given, value):
     if name == "chunk_size" and value is None:
         pytest.skip("all at once")
-    with pytest.raises(ValueError, match=f"^{name} must be a whole number >= 1, got "):
-        COUNTS[name](value)
+    with pytest.raises(TypeError, match=f"^{name} must be a whole number, got "):
+        given(value)
+
+
+@pytest.mark.parametrize(("name", "given"), [*COUNTS.items(), *FITTED.items()])
+@pytest.mark.parametrize("value", [0, -1, np.int64(0), torch.tensor(-2)], ids=repr)
+def test_less_than_one_of_a_thing_is_refused_by_name(name, given, value):
+    with pytest.raises(ValueError, match=f"^{name} must be >= 1, got "):
+        given(value)
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), torch.tensor(0.5)], ids=lambda v: type(v).__name__)

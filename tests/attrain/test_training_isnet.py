@@ -281,7 +281,7 @@ def test_clipping_bounds_the_step():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs"),
-        ({"epochs": -1}, "epochs must be > 0"),
+        ({"epochs": -1}, "epochs must be >= 1, got -1"),
         ({"lr": math.nan}, "lr must be > 0"),
         ({"clip": -1.0}, "clip must be > 0, or None"),
         ({"clip": 0.0}, "clip must be > 0, or None"),

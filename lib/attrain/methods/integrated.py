@@ -15,7 +15,7 @@ from attrain.engine.state import undone
 from attrain.explanation import Explanation
 from attrain.methods.gradient import GradientMode, differentiable
 from attrain.methods.method import Method, cut_reference, references_of
-from attrain.numbers import number
+from attrain.numbers import count
 from attrain.tensors import tensors
 
 
@@ -39,8 +39,7 @@ class IntegratedGradients(Method):
     quadrature: str = "midpoint"
 
     def __post_init__(self):
-        if not number("steps", self.steps, whole=True) >= 1:
-            raise ValueError(f"IntegratedGradients needs steps >= 1, got {self.steps}")
+        count("steps", self.steps)
         if self.quadrature not in ("midpoint", "gauss_legendre"):
             raise ValueError(f'quadrature must be "midpoint" or "gauss_legendre", got {self.quadrature!r}')
 

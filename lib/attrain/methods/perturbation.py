@@ -42,7 +42,7 @@ class Occlusion(Method):
     There are no maps at layers, and `Explanation.delta` is None. With create_graph the maps keep all passes' graphs.
 
     Raises:
-        ValueError: a window larger than x, a stride larger than the window, or layers.
+        TypeError, ValueError: a window larger than x, a stride larger than the window, layers, or a batch_size < 1.
 
     Example:
         >>> from attrain import explain
@@ -104,7 +104,7 @@ class InSilicoMutagenesis(Method):
     given each letter in turn. There are no maps at layers, and `Explanation.delta` is None.
 
     Raises:
-        ValueError: x that is not one-hot, or layers.
+        TypeError, ValueError: x that is not one-hot, layers, or a batch_size < 1.
 
     Example:
         >>> from attrain import explain

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from attrain.masks import fit_mask
-from attrain.numbers import number
+from attrain.numbers import count, number
 
 Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 Step = Callable[..., Result]
@@ -120,12 +120,12 @@ def fit(
         decisions, a class being found where its logit is ≥ 0), "loss" and each part of the loss.
 
     Raises:
-        ValueError: an argument out of its range, or data of different lengths.
+        TypeError, ValueError: an argument that is no number or out of its range, or data of different lengths.
         FloatingPointError: the loss is not finite; the model is then not usable.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr)):
-        if not number(name, value, whole=name != "lr") > 0:
-            raise ValueError(f"{name} must be > 0, got {value}")
+    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+    if not number("lr", lr) > 0:
+        raise ValueError(f"lr must be > 0, got {lr}")
     if clip is not None and not number("clip", clip, finite=False) > 0:
         raise ValueError(f"clip must be > 0, or None, got {clip}")
     if len({len(tensor) for tensor in data}) != 1 or not len(data[0]):
