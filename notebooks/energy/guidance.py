@@ -457,10 +457,11 @@ for name in places:
         found = [chosen(n, first, "EPG") for n in ("B-cos Input", name)]
         study.claim("energy-7", difference(*found, "EPG"), of=f"B-cos − {name.removesuffix(' Input')}, Input")
 for name in places:
-    study.claim("energy-8", cost[name], of=f"{size}, {name}")
+    sized = name if setup(name)[0] == "efficientnet" else f"{size}, {name}"  # it has one size
+    study.claim("energy-8", cost[name], of=sized)
     earlier = name.replace("Mid2", "Input")
     if name != earlier and earlier in places:
-        study.claim("energy-9", [a / b for a, b in zip(cost[earlier], cost[name])], of=f"{size}, {name}")
+        study.claim("energy-9", [a / b for a, b in zip(cost[earlier], cost[name])], of=sized)
 study.claims_table()
 
 # %% [markdown]
