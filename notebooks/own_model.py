@@ -95,6 +95,7 @@ from attrain.metrics.classification import micro_f1, patient_draws
 from attrain.training import fit_copy, plain_step, ranged_isnet_step
 from attrain.training.boxes import as_images, guided_step, guided_threshold, map_values, mask_of
 from data_prep import example_folder, folder
+from studies.accuracy import lowest_recall
 from studies.pictures import charts
 from studies.statistics import estimate, number
 from studies.study import Study, check_known, listed, progress
@@ -234,13 +235,15 @@ def measure(net):
     if single:
         logits = torch.cat([net(as_images(part)).detach() for part in x.split(64)])
         values["accuracy"] = (logits.argmax(1) == y.argmax(1)).double()
+        values["decisions"] = torch.nn.functional.one_hot(logits.argmax(1), len(names))
     found = explain(net, as_images(x[shown]), targets, how["method"], layers=[layer] if layer else [])
     return values | {"map": (found.layers[layer] if layer else found.heatmap).sum(1)}
 
 
 # %%
 score = "accuracy" if single else "F1"
-KEYS = (score, "EPG", "IoU", "background share")
+OVER_DECISIONS = {"F1": micro_f1, "lowest recall": lowest_recall}  # of all images at once
+KEYS = (score, "EPG", "IoU", "background share", "lowest recall")
 
 
 def per_image(values, key):
@@ -251,7 +254,9 @@ def per_image(values, key):
 
 
 def mean(values, key):
-    return (micro_f1(values["decisions"], y.cpu()) if key == "F1" else per_image(values, key).mean()).item()
+    if key in OVER_DECISIONS:
+        return OVER_DECISIONS[key](values["decisions"], y.cpu()).item()
+    return per_image(values, key).mean().item()
 
 
 # %% [markdown]
@@ -285,6 +290,8 @@ with progress(seeds * (epochs + guided_epochs * (1 + len(weight_of))), "passes")
 #   on the validation images.
 # - **background share**: the share of all relevance, for or against, outside the marks; so an all-blue map on the object has an EPG of 0, and a low
 #   background share.
+# - **lowest recall**: of the class that is found least often, the share of its images in which it is found. Over all classes a network may
+#   do better by giving up a rare one. It has no interval with one seed.
 
 
 # %%
@@ -296,6 +303,8 @@ def measured(name, key):
     if key == "F1":
         draws = micro_f1(values["decisions"], y.cpu(), patient_draws(torch.arange(len(y))))
         return estimate([mean(values, key)], draws)
+    if key in OVER_DECISIONS:
+        return estimate([mean(values, key)])
     return estimate([per_image(values, key)])
 
 

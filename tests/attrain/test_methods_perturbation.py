@@ -299,7 +299,7 @@ def test_maps_at_layers_are_refused(method):
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None])
 def test_a_batch_size_is_a_whole_number(batch_size):
     for method in (Occlusion, InSilicoMutagenesis):
-        with pytest.raises((TypeError, ValueError), match="batch_size must be (a whole number|>= 1), got"):
+        with pytest.raises((TypeError, ValueError), match=r"batch_size must be (a whole number|>= 1), got"):
             method(1, batch_size=batch_size) if method is Occlusion else method(batch_size=batch_size)
 
 

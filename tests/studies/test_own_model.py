@@ -249,7 +249,7 @@ def test_a_folder_and_a_model_give_a_report_of_before_and_after(file, tmp_path, 
     assert run.returncode == 0, run.stderr[-3000:]
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     losses = [part.split()[0] for part in (TINY | parameters)["losses"].split(", ")]
-    values = (score, "EPG", "IoU", "background share")
+    values = (score, "EPG", "IoU", "background share", "lowest recall")
     assert list(record["metrics"]) == [f"{m}.{key}" for m in ("before", "no guidance", *losses) for key in values]
     assert all(0 <= value <= 1 for (value,) in record["metrics"].values())
     assert [*record["figures"]] == ["images", "report", "maps"] and record["claims"] == []
