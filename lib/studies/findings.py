@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from studies.records import RECORDS, load_record, scale, seeds_in_words
 
-DATA = ("dataset", "datasets", "source", "objects")  # parameters that name what was looked at
+PICTURES = {"scenes": "objects", "shifted_backgrounds": "source"}  # data sets made of other pictures: who names those
 Sentences = Iterable[tuple[bool, str]]
 
 
@@ -47,8 +47,7 @@ def tell(came_out: Callable[[Measured], Sentences], record: dict) -> str:
 
 
 def _paragraph(which: str, came_out, record: dict) -> str:
-    data = [record["parameters"][name] for name in DATA if name in record["parameters"]]
-    about = ", ".join([f"{scale(record)} scale", *data, seeds_in_words(record["seeds"])])
+    about = ", ".join([f"{scale(record)} scale", *_data(record["parameters"]), seeds_in_words(record["seeds"])])
     sentences = true_sentences(came_out(Measured(record))) or ["Nothing that is asked here was measured."]
     return f"**{which}** ({about}): {' '.join(sentences)}"
 
@@ -90,3 +89,9 @@ def from_few_samples(m: Measured) -> Sentences:
     yield len(cases) > 1, f"{of} {higher}."
     better = wins("plain", "nll", -1)
     yield len(cases) > 1, f"Its negative log-likelihood is lower than plain training's in {better}."
+
+
+def _data(parameters: dict) -> list[str]:
+    """What was looked at."""
+    sets = [parameters[name] for name in ("dataset", "datasets") if name in parameters]
+    return [*sets, *(parameters[PICTURES[name]] for name in sets if name in PICTURES)]

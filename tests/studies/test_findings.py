@@ -67,3 +67,18 @@ def test_this_run_and_the_one_on_record_are_each_told_by_their_own_numbers(tmp_p
 
 def test_a_run_in_which_nothing_was_measured_says_so():
     assert tell(came_out, record()).endswith("Nothing that is asked here was measured.")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"dataset": "scenes", "objects": "mnist"}, "scenes, mnist"),
+        ({"dataset": "waterbirds", "objects": "mnist"}, "waterbirds"),
+        ({"dataset": "shifted_backgrounds", "source": "fashion_mnist"}, "shifted_backgrounds, fashion_mnist"),
+        ({"dataset": "waterbirds", "source": "digits"}, "waterbirds"),
+    ],
+)
+def test_pictures_are_named_only_of_data_that_are_made_of_them(parameters, named):
+    run = record()
+    run["parameters"] |= parameters
+    assert tell(came_out, run).startswith(f"**In this run** (smoke scale, {named}, 1 seed): ")
