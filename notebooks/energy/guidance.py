@@ -107,7 +107,7 @@ x, y, boxes, classes, pixels = test
 
 # %% [markdown]
 # The second row lights up the boxes of one class each, the third, where they are known, the object's own pixels. No loss ever sees those:
-# they tell in the end whether a map goes beyond its boxes. Which symbols go with which digit?
+# they tell in the end whether a map goes beyond its boxes. What goes with which class?
 
 # %%
 segmented = bool(((pixels > 0) & (pixels < 255)).any())  # else the objects' own pixels are not known
@@ -124,12 +124,12 @@ known = {"box": inside, "object": on} if segmented else {"box": inside}
 # %%
 titles = [f"class {t}" for t in targets.tolist()]
 rows = {"image": seen} | {name: seen * (0.25 + 0.75 * m) for name, m in known.items()}
-caption = "Which symbols stand beside a class? The boxes leave them out, and the objects' own pixels leave out the texture as well."
+caption = "What stands beside a class? A box leaves that out, and the object's own pixels, where they are known, what lies behind it too."
 study.figure(
     charts.image_rows(rows, titles, 1.1),
     "scenes",
     caption,
-    "Seven scenes, and the same with only one class's boxes or objects bright",
+    "Seven images, and the same with only one class's boxes or objects bright",
 )
 
 # %% tags=["nbval-check-output"]
@@ -385,7 +385,7 @@ for name in places:
         figure,
         f"maps, {name}",
         caption,
-        f"Five scenes and, below, the maps ({name}) of the control and of guided networks",
+        f"Five images and, below, the maps ({name}) of the control and of guided networks",
     )
 
 # %% [markdown]
@@ -397,7 +397,7 @@ for name in places:
 # %%
 here = listed(compared_at)[0]
 caption = "Within a box, does the relevance lie on the object's outline or beside it? What lies outside of the boxes is left out."
-about = "Seven scenes and the maps of the energy and L1 networks inside the boxes, with the object outlined"
+about = "Seven images and the maps of the energy and L1 networks inside the boxes, with the object outlined"
 if segmented:
     inner = {s: chosen(here, s, "EPG")[0]["map"] for s in ("energy", "L1") if s in tried}
     for s, maps in inner.items():  # those of a deep layer are smaller than the images

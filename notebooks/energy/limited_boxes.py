@@ -112,9 +112,9 @@ seen = as_images(x[shown]).mean(1).cpu()
 pushed = {share: dilate_boxes(boxes[shown], share, frame) for share in [0.0, *map(float, listed(dilations))]}
 masks = {f"sides + {share:.0%}": boxes_to_mask(b, frame).float().cpu() for share, b in pushed.items()}
 figure = charts.image_rows({"image": seen, **{n: seen * (0.25 + 0.75 * m) for n, m in masks.items()}}, size=1.1)
-caption = "What lies in the boxes is bright. How much clutter gets in when the sides are pushed out?"
+caption = "What lies in the boxes is bright. How much of the rest gets in when the sides are pushed out?"
 study.figure(
-    figure, "boxes", caption, "Seven scenes, and the same with everything outside of exact and of coarse boxes darkened"
+    figure, "boxes", caption, "Seven images, and the same with everything outside of exact and of coarse boxes darkened"
 )
 
 # %% tags=["nbval-check-output"]
@@ -281,9 +281,9 @@ pd.DataFrame(cells).T.style.set_caption("Test values; corrected EPG: 0 is chance
 own = classes[shown] == targets[:, None]
 inside = boxes_to_mask(boxes[shown].masked_fill(~own[..., None], -1), frame).float().cpu()
 gallery = {name: results[0]["found"][case]["map"][:5] for name, case in rows.items()}
-caption = "Red inside the outline is where it should be. Compare each row with the control's: at the default scale the changes are small."
+caption = "Red inside the outline is where it should be. Compare each row with the control's; at the default scale the changes are small."
 figure = charts.map_rows(seen[:5], gallery, size=1.15, masks=inside[:5])
-study.figure(figure, "maps", caption, "Five scenes and, below, one row of relevance maps for each kind of annotation")
+study.figure(figure, "maps", caption, "Five images and, below, one row of relevance maps for each kind of annotation")
 
 # %% [markdown]
 # ## The claims
