@@ -56,7 +56,7 @@ show_paper("isnet", "mnist_background_bias/accuracy")
 #
 # The paper says that an energy loss on attribution maps makes networks focus on the objects in the boxes, also with few or coarse
 # boxes, and that this helps where the background misleads. In our runs the energy loss moves the maps into the boxes best by its own measure and,
-# on scenes of digits, by overlap. Coarse boxes keep two thirds of the gain, but boxes on one image in a hundred keep only a twentieth, on photographs a fifth. Where stripes mislead, the accuracy of the
+# on scenes of digits, by overlap. Coarse boxes keep two thirds of the gain, but boxes on one image in a hundred keep only a sixth, on photographs a fifth. Where stripes mislead, the accuracy of the
 # worst group rises from 0.00 to 0.27, with the loss RRR\* to 0.36 and with L1 to 0.16, all three surely. [More](results/energy.md)
 
 # %%

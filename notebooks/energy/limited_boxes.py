@@ -343,8 +343,9 @@ def came_out(m):
 study.tell(came_out, results)
 
 # %% [markdown]
-# The paper's data are larger: one image in a hundred is 25 to 800 images there, and 20 or fewer here. Energy *loses* more than L1 by coarse
-# boxes in the mean because it had gained more, which is why the claim on what is lost can be undecided although its maps remain the better ones.
+# The paper's data are larger: one image in a hundred is 25 to 800 images there, and 20 or fewer here. At laptop scale
+# energy *loses* more than L1 by coarse boxes, as it had gained more, so that the claim fails although its maps remain the better ones; on photographs
+# it loses less ([results](../results/energy.md)).
 
 # %% [markdown]
 # ## What to try next
