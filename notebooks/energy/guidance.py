@@ -238,7 +238,8 @@ def baseline(kind, seed):
 
 # %% [markdown]
 # Measured are F1, the *lowest recall*, that of the class which is found least often (F1 over all decisions can rise while a rare class
-# is given up), and EPG and IoU of every image and class, EPG also apart for the classes that the network finds and that it misses; maps of a few test images are kept for pictures.
+# is given up), and EPG and IoU of every image and class, EPG also apart for the classes that the network finds and that it misses; maps
+# of a few test images are kept for pictures.
 
 
 # %%
@@ -351,8 +352,8 @@ study.figure(
 # ## Choosing λ
 #
 # For each loss and measure: among the weights whose F1 on **validation** is at most one point below the control's, the one with the best
-# validation value; if there is none, the one with the best F1. The tables hold test values of what was chosen. Look at the columns *if found* and *if missed*:
-# does guidance also move the maps of classes that are there and that the network does not find?
+# validation value; if there is none, the one with the best F1. The tables hold test values of what was chosen. Look at the columns
+# *if found* and *if missed*: does guidance also move the maps of classes that are there and that the network does not find?
 
 
 # %%

@@ -127,7 +127,8 @@ for name, m in masks.items():
 # ## What is compared
 #
 # A network, B-cos unless `network` says another, is trained without boxes. It is then trained on with boxes for its maps at the depth
-# `layer`, and, as the *control*, without boxes for as many passes. The loss is cross-entropy $+\,\lambda\,\sum$ over the images of the batch that have boxes, of
+# `layer`, and, as the *control*, without boxes for as many passes. The loss is cross-entropy $+\,\lambda\,\sum$ over the images of the
+# batch that have boxes, of
 #
 # $$L_\text{energy} = 1-\frac{\sum A^+M}{\sum A^+}\qquad\text{or}\qquad L_1 = \text{mean}\,\Big|\frac{A^+}{\max A^+} - M\Big| .$$
 #
