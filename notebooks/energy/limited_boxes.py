@@ -319,8 +319,7 @@ study.claims_table()
 
 # %%
 def came_out(m):
-    def case(loss, share="1", dilation="0"):
-        """A case's name, with the first λ that was tried."""
+    def case(loss, share="1", dilation="0"):  # its name, with the first λ that was tried
         start = f"{loss} {share} of boxes, + {dilation}, λ = "
         return next((k.removesuffix(".EPG") for k in m if str(k).startswith(start) and k.endswith(".EPG")), start)
 
@@ -341,6 +340,7 @@ def came_out(m):
     yield abs(after - before) >= 0.01, f"F1 {change} from {before:.2f} to {after:.2f} with all boxes."
 
 
+# %%
 study.tell(came_out, results)
 
 # %% [markdown]
