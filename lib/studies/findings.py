@@ -52,6 +52,12 @@ def _paragraph(which: str, came_out, record: dict) -> str:
     return f"**{which}** ({about}): {' '.join(sentences)}"
 
 
+def _data(parameters: dict) -> list[str]:
+    """What was looked at."""
+    sets = [parameters[name] for name in ("dataset", "datasets") if name in parameters]
+    return [*sets, *(parameters[PICTURES[name]] for name in sets if name in PICTURES)]
+
+
 def shortcut_cost(m: Measured, name: str, what: str) -> Sentences:
     """What a misleading shortcut costs a network whose accuracy was measured with a true one and a misleading one.
 
@@ -89,9 +95,3 @@ def from_few_samples(m: Measured) -> Sentences:
     yield len(cases) > 1, f"{of} {higher}."
     better = wins("plain", "nll", -1)
     yield len(cases) > 1, f"Its negative log-likelihood is lower than plain training's in {better}."
-
-
-def _data(parameters: dict) -> list[str]:
-    """What was looked at."""
-    sets = [parameters[name] for name in ("dataset", "datasets") if name in parameters]
-    return [*sets, *(parameters[PICTURES[name]] for name in sets if name in PICTURES)]

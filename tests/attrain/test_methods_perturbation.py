@@ -1,5 +1,6 @@
 """Occlusion and in-silico mutagenesis: equal to the naive loop, to captum and to tangermeme, whatever the batch."""
 
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -296,11 +297,17 @@ def test_maps_at_layers_are_refused(method):
         explain(net_of((4, 6)), one_hot(2, 4, 6), 0, method, layers="1")
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None])
-def test_a_batch_size_is_a_whole_number(batch_size):
-    for method in (Occlusion, InSilicoMutagenesis):
-        with pytest.raises((TypeError, ValueError), match=r"batch_size must be (a whole number|>= 1), got"):
-            method(1, batch_size=batch_size) if method is Occlusion else method(batch_size=batch_size)
+@pytest.mark.parametrize("make", [partial(Occlusion, 1), InSilicoMutagenesis])
+@pytest.mark.parametrize(
+    ("batch_size", "error", "message"),
+    [
+        *((few, ValueError, f"^batch_size must be >= 1, got {few}$") for few in (0, -1)),
+        *((other, TypeError, f"^batch_size must be a whole number, got {other}$") for other in (2.0, True, None)),
+    ],
+)
+def test_a_batch_size_is_a_whole_number_of_one_or_more(make, batch_size, error, message):
+    with pytest.raises(error, match=message):
+        make(batch_size=batch_size)
 
 
 # ---------------------------------------------------------------- letters

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from attrain.metrics import micro_f1
 from studies.accuracy import lowest_recall
 
 
@@ -24,8 +25,6 @@ def test_a_class_that_no_image_has_does_not_count():
 
 
 def test_a_class_given_up_is_seen_where_f1_rises():
-    from attrain.metrics import micro_f1
-
     y = torch.tensor([[1, 0]] * 8 + [[0, 1]] * 2)
     unsure = torch.tensor([[1, 0]] * 5 + [[0, 1]] * 4 + [[1, 0]])
     always = torch.tensor([[1, 0]] * 10)
